@@ -1,0 +1,176 @@
+"""A stream of the JSON values of a file, whole or broken, in memory that the file's size does not touch."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_CHUNK = 1 << 20
+# A value that needs more characters than this is taken for a broken one.
+_LONGEST = 1 << 26
+_BETWEEN = re.compile(r"[\s,\ufeff]*")
+_AGAIN = {"array": re.compile(r",\s*(?=\{)"), "lines": re.compile(r"\n\s*(?=\{)")}
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A JSON value and the byte offset behind it; `utf8` is false if its bytes are no valid UTF-8."""
+
+    value: Any
+    end: int
+    utf8: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A stretch of bytes that is no JSON value; `text` is how it begins."""
+
+    offset: int
+    bytes: int
+    reason: str
+    text: str
+
+
+class Values:
+    """The values of a JSON array, or of JSON values that follow one another (JSON lines).
+
+    `shape` is "array", "lines", or "" where the file begins with neither `[` nor `{`; then
+    nothing is yielded. Behind a broken value, reading goes on at the next object for which
+    `known` holds. The byte offset of what comes next is `at`.
+    """
+
+    def __init__(self, path: Path, known: Callable[[Any], bool]) -> None:
+        self._file = open(path, "rb")  # noqa: SIM115 (closed by __exit__)
+        # Invalid bytes become lone surrogates, so that byte offsets stay exact.
+        self._utf8 = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+        self._json = json.JSONDecoder(strict=False)
+        self._known = known
+        self._text = ""
+        self._pos = 0
+        self._eof = False
+        self.at = 0
+        self._fill()
+        self.head = self._text[:200]
+        self._move(self._skip())
+        first = self._text[self._pos : self._pos + 1]
+        self.shape = {"[": "array", "{": "lines"}.get(first, "")
+
+    def __enter__(self) -> Values:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def __iter__(self) -> Iterator[Whole | Lost]:
+        if not self.shape:
+            return
+        if self.shape == "array":
+            self._move(self._pos + 1)
+        while True:
+            self._move(self._skip())
+            if self._pos == len(self._text):
+                if self.shape == "array":
+                    yield Lost(self.at, 0, "cut off between two conversations", "")
+                return
+            if self.shape == "array" and self._text[self._pos] == "]":
+                yield from self._rest()
+                return
+            try:
+                value, end = self._decode(self._pos)
+            except (ValueError, RecursionError) as error:
+                yield self._broken(error)
+            else:
+                utf8 = self._move(end)
+                yield Whole(value, self.at, utf8)
+
+    def _fill(self) -> None:
+        # Reading as much again as is waiting keeps a long value from being parsed over and over.
+        data = self._file.read(max(_CHUNK, len(self._text) - self._pos))
+        self._eof = not data
+        self._text = self._text[self._pos :] + self._utf8.decode(data, final=self._eof)
+        self._pos = 0
+
+    def _move(self, end: int) -> bool:
+        passed = self._text[self._pos : end]
+        self._pos = end
+        try:
+            self.at += len(passed) if passed.isascii() else len(passed.encode())
+        except UnicodeEncodeError:
+            self.at += len(passed.encode("utf-8", "surrogateescape"))
+            return False
+        return True
+
+    def _skip(self) -> int:
+        while True:
+            end = _BETWEEN.match(self._text, self._pos).end()  # type: ignore[union-attr]
+            if end < len(self._text) or self._eof:
+                return end
+            self._move(end)
+            self._fill()
+
+    def _decode(self, start: int) -> tuple[Any, int]:
+        ahead = start - self._pos
+        while True:
+            start = self._pos + ahead
+            try:
+                value, end = self._json.raw_decode(self._text, start)
+            except json.JSONDecodeError as error:
+                short = error.msg.startswith("Unterminated") or error.pos > len(self._text) - 16
+                if self._eof or not short or len(self._text) - start > _LONGEST:
+                    raise
+            else:
+                # A number that touches the end of the buffer may go on behind it.
+                if end < len(self._text) or self._eof:
+                    return value, end
+            self._fill()
+
+    def _broken(self, error: Exception) -> Lost:
+        cut = self._eof and isinstance(error, json.JSONDecodeError)
+        begin, text = self.at, self._text[self._pos : self._pos + 200]
+        resumed = self._resume()
+        if resumed or not cut:
+            reason = f"broken JSON: {getattr(error, 'msg', error)}"
+        else:
+            inside = str(getattr(error, "msg", "")).startswith("Unterminated")
+            reason = "cut off in mid-string" if inside else "cut off"
+        return Lost(begin, self.at - begin, reason, text)
+
+    def _resume(self) -> bool:
+        """Move to the next good value; if there is none, to the end of the file."""
+        start = self._pos + 1
+        while True:
+            found = _AGAIN[self.shape].search(self._text, start)
+            if found is None:
+                if self._eof:
+                    self._move(len(self._text))
+                    return False
+                # What parts two values may itself lie across the border.
+                self._move(max(self._pos, len(self._text) - 4096))
+                self._fill()
+                start = 0
+                continue
+            ahead = found.end() - self._pos
+            try:
+                value, _ = self._decode(found.end())
+            except (ValueError, RecursionError):
+                start = self._pos + ahead
+                continue
+            if self._known(value):
+                self._move(self._pos + ahead)
+                return True
+            start = self._pos + ahead
+
+    def _rest(self) -> Iterator[Lost]:
+        self._move(self._pos + 1)
+        self._move(self._skip())
+        begin, text = self.at, self._text[self._pos : self._pos + 200]
+        while self._pos < len(self._text) or not self._eof:
+            self._move(len(self._text))
+            self._fill()
+        if self.at > begin:
+            yield Lost(begin, self.at - begin, "text behind the array's end", text)

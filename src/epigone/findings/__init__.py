@@ -1,0 +1,34 @@
+"""Scores to gaps, intervals, marginal value of data and base, and the verdict. Pure: no I/O."""
+
+from __future__ import annotations
+
+from epigone.findings.analyse import analyse
+from epigone.findings.gaps import change, detectable, gap_closed, value_interval
+from epigone.findings.model import (
+    Findings,
+    GapRow,
+    Missing,
+    Sentence,
+    Subject,
+    Summary,
+    TeacherValue,
+    ValueRow,
+    Verdict,
+)
+
+__all__ = [
+    "Findings",
+    "GapRow",
+    "Missing",
+    "Sentence",
+    "Subject",
+    "Summary",
+    "TeacherValue",
+    "ValueRow",
+    "Verdict",
+    "analyse",
+    "change",
+    "detectable",
+    "gap_closed",
+    "value_interval",
+]

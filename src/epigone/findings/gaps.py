@@ -1,0 +1,229 @@
+"""One metric: a value's interval, a paired change, and the share of the gap that closed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import NormalDist
+
+import numpy as np
+
+from epigone.findings.model import TeacherValue
+from epigone.findings.resample import (
+    LEVEL,
+    RESAMPLES,
+    Array,
+    Sample,
+    percentile,
+    restrict,
+    shared_items,
+    stream,
+    usable,
+)
+from epigone.schema import Interval, Score
+
+# z(0.975) + z(0.80): a two-sided 5% test that finds the difference four times in five.
+POWER = NormalDist().inv_cdf(0.975) + NormalDist().inv_cdf(0.80)
+
+UNKNOWN = "teacher not known"
+CEILING = (
+    "ceiling of identical answers: the teacher's own second sample was not collected, "
+    "so the share closed is a lower bound"
+)
+REPORTED = "teacher's value as reported elsewhere, taken as exact"
+NO_GAP = "the teacher cannot be told from the untrained base"
+
+
+def value_interval(score: Score, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
+    """One score with its 95% interval.
+
+    Wilson's interval for a share of independent items (all values 0 or 1), the bootstrap over
+    items or clusters otherwise. A score without per-item values has no bounds.
+    """
+    items = sorted(usable(score))
+    if not items:
+        return Interval(score.value, None, None, score.n, "no per-item values")
+    values = [score.values[i] for i in items]
+    if score.aggregate == "mean" and not score.clusters and set(values) <= {0, 1}:
+        low, high = wilson(sum(values), len(values))
+        return Interval(sum(values) / len(values), low, high, len(values))
+    sample = Sample([score])
+    draws = sample.draws(stream(seed, score.metric, score.task), resamples)[:, 0]
+    return percentile(float(sample.point()[0]), draws, sample.groups, len(items))
+
+
+def wilson(successes: float, n: int, level: float = LEVEL) -> tuple[float, float]:
+    """Wilson's score interval of a proportion (E. B. Wilson, JASA 22, 1927)."""
+    z = NormalDist().inv_cdf(0.5 + level / 2)
+    p = successes / n
+    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
+    low = 0.0 if successes <= 0 else middle - half
+    return low, 1.0 if successes >= n else middle + half
+
+
+def change(base: Score, student: Score, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
+    """Student minus base on the items that both have, paired, in the metric's own unit."""
+    return paired_change(base, student, seed, resamples)[0]
+
+
+def detectable(
+    base: Score, student: Score, seed: int = 0, resamples: int = RESAMPLES
+) -> float | None:
+    """Smallest change that this comparison would find with 80% power at a two-sided 5% level.
+
+    2.80 standard errors of the paired difference: from the standard deviation of the items'
+    differences for a mean of independent items (E. Miller, arXiv 2411.00640), from the
+    bootstrap for correlations and clusters. None where no spread can be seen.
+    """
+    return paired_change(base, student, seed, resamples)[1]
+
+
+def paired_change(
+    base: Score, student: Score, seed: int = 0, resamples: int = RESAMPLES
+) -> tuple[Interval, float | None]:
+    """`change` and `detectable` from the same draws."""
+    paired, note = pair([base, student])
+    if paired is None:
+        return Interval(None, None, None, 0, note), None
+    sample = Sample(paired)
+    draws = sample.draws(stream(seed, base.metric, base.task), resamples)
+    point = sample.point()
+    moved = draws[:, 1] - draws[:, 0]
+    n = paired[0].n
+    interval = percentile(float(point[1] - point[0]), moved, sample.groups, n, note)
+    if interval.low is None:
+        return interval, None
+    if base.aggregate == "mean" and sample.groups == n:
+        a, b = paired[0].values, paired[1].values
+        error = float(np.std([b[i] - a[i] for i in a], ddof=1)) / n**0.5
+    else:
+        error = float(np.nanstd(moved))
+    return interval, POWER * error
+
+
+def pair(scores: Sequence[Score]) -> tuple[list[Score] | None, str]:
+    """The scores on the items that all of them have, and a note where some were left out.
+
+    None where they cannot be compared: no common item, or different versions of a metric.
+    """
+    first = scores[0]
+    kinds = {(s.metric, s.task, s.version, s.aggregate) for s in scores}
+    if len(kinds) > 1:
+        return None, "scores of different metrics or versions cannot be compared"
+    items = shared_items(scores)
+    if not items:
+        return None, "no items in common"
+    most = max(len(usable(s)) for s in scores)
+    note = f"on the {len(items)} items in common of {most}" if len(items) < most else ""
+    against = [{i: s.against[i] for i in items} for s in scores if first.aggregate == "pearson"]
+    if any(a != against[0] for a in against):
+        return None, "correlated with different answers of the teacher"
+    return [restrict(s, items) for s in scores], note
+
+
+def teacher_value(base: Score, teacher: Score | None, reported: float | None) -> TeacherValue:
+    """The teacher's value of a metric: measured, else reported, else a style metric's ceiling.
+
+    A style score that is the ceiling on every item is the teacher compared with itself,
+    which is no measurement of a second sample.
+    """
+    if teacher is not None and teacher.value is not None and not _is_itself(teacher):
+        return TeacherValue(teacher.value, "measured")
+    if reported is not None:
+        return TeacherValue(reported, "reported")
+    if base.family == "style" and base.ceiling is not None:
+        return TeacherValue(base.ceiling, "ceiling")
+    return TeacherValue(None, "unknown")
+
+
+def _is_itself(teacher: Score) -> bool:
+    if teacher.family != "style" or teacher.ceiling is None or teacher.value != teacher.ceiling:
+        return False
+    if teacher.aggregate == "pearson":
+        return all(teacher.against.get(i) == v for i, v in teacher.values.items())
+    return all(v == teacher.ceiling for v in teacher.values.values())
+
+
+def gap_closed(
+    base: Score,
+    student: Score,
+    teacher: Score | None,
+    *,
+    reported: float | None = None,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> Interval:
+    """Share of the gap that closed, (student - base) / (teacher - base), paired over items.
+
+    A measured teacher is resampled with the others; a reported value and a ceiling are taken
+    as exact and flagged in the note. The value is None where the teacher is not known, and
+    where teacher minus base cannot be told from 0.
+    """
+    known = teacher_value(base, teacher, reported)
+    if known.source == "unknown" or known.value is None:
+        return Interval(None, None, None, 0, UNKNOWN)
+    measured = teacher if known.source == "measured" else None
+    paired, note = pair([base, student] if measured is None else [base, student, measured])
+    if paired is None:
+        return Interval(None, None, None, 0, note)
+    flags = {"reported": REPORTED, "ceiling": CEILING}
+    note = "; ".join(x for x in (note, flags.get(known.source, "")) if x)
+    sample = Sample(paired)
+    n = paired[0].n
+    draws = with_fixed(
+        sample.draws(stream(seed, base.metric, base.task), resamples), known, measured
+    )
+    point = with_fixed(sample.point()[None, :], known, measured)
+    gap = percentile(float(point[0, 2] - point[0, 0]), draws[:, 2] - draws[:, 0], sample.groups, n)
+    if not gap_exists(gap, sample.groups):
+        return Interval(None, None, None, n, "; ".join(x for x in (NO_GAP, note) if x))
+    return percentile(float(share(point)[0]), share(draws), sample.groups, n, note)
+
+
+def with_fixed(columns: Array, known: TeacherValue, measured: Score | None) -> Array:
+    """Columns with the teacher's in the last place: the resampled one, or the fixed value."""
+    if measured is not None:
+        return columns
+    fixed = np.full((len(columns), 1), np.nan if known.value is None else known.value)
+    return np.concatenate([columns, fixed], axis=1)
+
+
+def share(columns: Array) -> Array:
+    """(student - base) / (teacher - base) of rows that hold base, student(s), teacher."""
+    base, teacher = columns[:, 0], columns[:, -1]
+    student = columns[:, 1:-1].mean(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = (student - base) / (teacher - base)
+    return np.where(np.isfinite(ratio), ratio, np.nan)
+
+
+def tells(interval: Interval) -> bool:
+    """Whether an interval tells its value from 0."""
+    return (
+        interval.low is not None and interval.high is not None and interval.low * interval.high > 0
+    )
+
+
+def gap_exists(gap: Interval, groups: int) -> bool:
+    """Whether a gap between teacher and base is told from 0.
+
+    A gap that is the same on every item has no spread to resample; a sign test then tells it
+    from 0 with six groups or more (2 * 0.5**6 < 0.05). A base that never writes a list is such.
+    """
+    if gap.low is None:
+        return groups >= 6 and gap.value is not None and gap.value != 0
+    return tells(gap)
+
+
+def reported_value(
+    reported: Mapping[str, float], metric: str, task: str, metrics_of_task: int
+) -> float | None:
+    """The teacher's reported value of a metric: by `task/metric`, else by the task's name.
+
+    A task's name alone counts only where the task has one metric; a score without a task is
+    looked up by its metric.
+    """
+    exact = reported.get(f"{task}/{metric}" if task else metric)
+    if exact is not None or not task or metrics_of_task > 1:
+        return exact
+    return reported.get(task)

@@ -1,0 +1,126 @@
+"""What findings are made of: frozen, and JSON-able by `dataclasses.asdict`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from epigone.schema import Direction, Family, Interval
+
+TeacherSource = Literal["measured", "reported", "ceiling", "unknown"]
+SentenceKind = Literal["style", "capability", "scaling"]
+Answer = Literal["up", "down", "unclear", "missing"]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One model of the grid: an untrained base has `corpus` None and `amount` 0."""
+
+    model: str
+    base: str
+    corpus: str | None = None
+    amount: int = 0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherValue:
+    """The teacher's value of a metric, and where it comes from."""
+
+    value: float | None
+    source: TeacherSource
+
+
+@dataclass(frozen=True, slots=True)
+class ValueRow:
+    """One model's value of one metric with its interval; `subject` is None for the teacher."""
+
+    model: str
+    subject: Subject | None
+    metric: str
+    task: str
+    family: Family
+    better: Direction
+    value: Interval
+
+
+@dataclass(frozen=True, slots=True)
+class GapRow:
+    """One student on one metric: base, student and teacher, the change and the share closed.
+
+    All differences are in the metric's own unit; `closed` is a share (1 = the whole gap);
+    `detectable` is the smallest change seen with 80% power at a two-sided 5% level.
+    """
+
+    subject: Subject
+    metric: str
+    task: str
+    family: Family
+    better: Direction
+    base: float | None
+    student: float | None
+    teacher: TeacherValue
+    change: Interval
+    detectable: float | None
+    closed: Interval
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """All style metrics and all capability tasks of one base, corpus and amount, seeds averaged."""
+
+    base: str
+    corpus: str
+    amount: int
+    seeds: tuple[int, ...]
+    style_closed: Interval
+    style_metrics: tuple[str, ...]
+    style_is_lower_bound: bool
+    capability_change: Interval
+    capability_tasks: tuple[str, ...]
+    capability_detectable: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """One sentence of a verdict, the rule's answer, and the number that it rests on."""
+
+    kind: SentenceKind
+    answer: Answer
+    headline: str
+    text: str
+    interval: Interval | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the study says about one base on one corpus, at the largest measured amount.
+
+    `note` tells what is not measured yet; it is empty where nothing is missing.
+    """
+
+    base: str
+    corpus: str
+    amount: int
+    sentences: tuple[Sentence, ...]
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """A score that other models have and this one does not."""
+
+    model: str
+    metric: str
+    task: str
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """Everything that a study's scores say."""
+
+    values: tuple[ValueRow, ...]
+    gaps: tuple[GapRow, ...]
+    summaries: tuple[Summary, ...]
+    verdicts: tuple[Verdict, ...]
+    missing: tuple[Missing, ...]

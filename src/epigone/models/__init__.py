@@ -1,0 +1,1 @@
+"""Resolve a model reference, load it, generate, score."""

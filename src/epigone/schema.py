@@ -1,0 +1,187 @@
+"""The words that cross rooms, as typed, frozen data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Protocol
+
+Role = Literal["system", "user", "assistant", "tool"]
+Family = Literal["style", "capability", "safety", "preference"]
+Direction = Literal["higher", "lower"]
+# How a metric's value follows from its per-item values: their mean, or the Pearson
+# correlation of `values` with `against`.
+Aggregate = Literal["mean", "pearson"]
+Stop = Literal["end", "length", "text", "recorded"]
+
+
+class Progress(Protocol):
+    """What a stage calls while it works, as often as it likes."""
+
+    def __call__(self, done: float, total: float, note: str = "") -> None:
+        """Say that `done` of `total` units are finished; `note` is one short line."""
+
+
+def silent(done: float, total: float, note: str = "") -> None:
+    """A `Progress` that says nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Where a conversation comes from and what it may be used for."""
+
+    source: str
+    teacher: str
+    date: str = ""
+    licence: str = ""
+    terms: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Messages with roles, plus provenance.
+
+    `tokens` is the number of tokens of teacher output by the reference tokenizer;
+    it is -1 until it was counted.
+    """
+
+    id: str
+    messages: tuple[Message, ...]
+    provenance: Provenance
+    tokens: int = -1
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object with the fields of the class."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Conversation:
+        """The inverse of `to_json`."""
+        return cls(
+            id=row["id"],
+            messages=tuple(Message(m["role"], m["content"]) for m in row["messages"]),
+            provenance=Provenance(**row["provenance"]),
+            tokens=row.get("tokens", -1),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One prompt item with one model's output.
+
+    `tokens` counts the output in the model's own tokens (0 for recorded outputs);
+    `prompt_sha256` is the hash of the rendered prompt's bytes (empty for recorded outputs).
+    """
+
+    item: str
+    model: str
+    prompt: tuple[Message, ...]
+    output: str
+    stop: Stop
+    tokens: int = 0
+    prompt_sha256: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object with the fields of the class."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Sample:
+        """The inverse of `to_json`."""
+        prompt = tuple(Message(m["role"], m["content"]) for m in row["prompt"])
+        return cls(**{**row, "prompt": prompt})
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One metric of one model on one set of items.
+
+    `values` maps every scored item to its value; an item to which the metric does not
+    apply, or whose value is missing, is not in it. `against` holds the teacher's value of
+    the same items where the metric is a correlation. `ceiling` is the value that identical
+    outputs would get, if there is one. `clusters` names the group (subject, prompt) an item
+    belongs to, where items of one group are not independent.
+    """
+
+    metric: str
+    model: str
+    family: Family
+    value: float | None
+    n: int
+    values: Mapping[str, float]
+    better: Direction = "higher"
+    aggregate: Aggregate = "mean"
+    against: Mapping[str, float] = field(default_factory=dict)
+    ceiling: float | None = None
+    task: str = ""
+    version: int = 1
+    clusters: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object with the fields of the class."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Score:
+        """The inverse of `to_json`."""
+        return cls(**row)
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """An estimate with its 95% interval; the bounds are None where it is undefined."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One point of the grid: base x corpus x amount x seed; one student."""
+
+    base: str
+    corpus: str
+    amount: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is written last in a step's directory: it finished, with what, from what, how long.
+
+    `identity` is the document whose hash names the step; `outputs` maps each file's relative
+    path to its sha256; `facts` is what the stage wants known (counts, precision, speed).
+    """
+
+    stage: str
+    slug: str
+    hash: str
+    identity: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+    facts: Mapping[str, Any]
+    started: str
+    finished: str
+    seconds: float
+    peak_bytes: int
+    environment: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object with the fields of the class."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Record:
+        """The inverse of `to_json`."""
+        return cls(**row)

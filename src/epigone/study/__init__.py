@@ -1,0 +1,1 @@
+"""Declare a study: its file, its expansion into cells and steps, and their identity."""

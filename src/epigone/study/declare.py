@@ -1,0 +1,215 @@
+"""The study file: strict, typed, frozen."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from epigone.errors import UnknownName, UserError
+from epigone.study.recipes import PRESETS
+from epigone.study.specs import Kind, RecipeSpec
+
+STYLE_METRICS = ("list", "summary", "unigram", "length")
+_SUFFIX = {"": 1, "k": 1_000, "m": 1_000_000, "b": 1_000_000_000}
+
+
+def parse_amount(value: object) -> int:
+    """Tokens of teacher output: 8000, "8k", "1.5m".
+
+    Raises ValueError for anything else, and for less than one token.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmb]?)", str(value).strip().lower())
+    if match is None or isinstance(value, bool):
+        raise ValueError("an amount is a number of tokens such as 8000, 8k or 1.5m")
+    tokens = float(match[1]) * _SUFFIX[match[2]]
+    if tokens < 1 or tokens != int(tokens):
+        raise ValueError("an amount is a whole number of tokens, at least 1")
+    return int(tokens)
+
+
+def amount_label(tokens: int) -> str:
+    """The shortest way to write an amount exactly: 8000 is 8k."""
+    for suffix in ("b", "m", "k"):
+        if tokens >= _SUFFIX[suffix] and tokens % _SUFFIX[suffix] == 0:
+            return f"{tokens // _SUFFIX[suffix]}{suffix}"
+    return str(tokens)
+
+
+def _name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", value):
+        raise ValueError("a name has 1 to 64 letters, digits, '.', '_' and '-'")
+    return value
+
+
+def _reference(value: str) -> str:
+    if not value.strip() or any(not c.isprintable() for c in value):
+        raise ValueError("a reference is a printable, non-empty text")
+    return value
+
+
+Amount = Annotated[int, BeforeValidator(parse_amount, json_schema_input_type=int | str)]
+Name = Annotated[str, AfterValidator(_name)]
+Reference = Annotated[str, AfterValidator(_reference)]
+
+
+class Declared(BaseModel):
+    """Base of everything in a study file: frozen, and unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True)
+
+
+class Reported(Declared):
+    """A teacher's published score, as a share between 0 and 1, and who published it."""
+
+    value: float = Field(ge=0, le=1, description="score as a share, 0.70 for 70%")
+    source: str = Field(min_length=1, description="publication the value was taken from")
+
+
+class Teacher(Declared):
+    """The model that is imitated."""
+
+    name: Name = Field(description="what the teacher is called in tables and figures")
+    recorded: Literal[True] = Field(default=True, description="its outputs lie in files")
+    terms: str = Field(default="", description="what its outputs may be used for")
+    reported: dict[str, Reported] = Field(
+        default_factory=dict, description="published scores by benchmark; never guessed"
+    )
+
+
+class Corpus(Declared):
+    """Imitation data of one kind: broad, or local to one task."""
+
+    kind: Kind = Field(description="broad, or local (task-specific)")
+    sources: list[Reference] = Field(
+        alias="from", min_length=1, description="catalogue names or files of teacher text"
+    )
+    language: Literal["en"] = Field(default="en", description="language that is kept")
+    held_out: int = Field(default=128, ge=1, le=100_000, description="prompts kept from training")
+
+
+class Recipe(Declared):
+    """Training settings that the cells share: a preset, and what differs from it."""
+
+    preset: str = Field(default="false-promise", description=" or ".join(PRESETS))
+    optimizer: Literal["parameter-scaled", "adamw"] | None = None
+    lr: float | None = Field(default=None, gt=0, description="peak learning rate")
+    warmup: float | None = Field(
+        default=None, ge=0, description="fraction of the largest amount's steps, or steps from 1 on"
+    )
+    batch: int | None = Field(default=None, ge=1, description="blocks an optimiser step")
+    block: int | None = Field(default=None, ge=16, description="tokens a block")
+    weight_decay: float | None = Field(default=None, ge=0)
+    clip: float | None = Field(default=None, gt=0, description="largest global gradient norm")
+    loss: Literal["token-mean", "row-mean"] | None = None
+    precision: Literal["auto", "bf16", "fp32"] | None = Field(
+        default=None, description="of matrix products; the master weights are always fp32"
+    )
+
+    def resolved(self) -> RecipeSpec:
+        """The preset with this recipe's own settings on top."""
+        own = self.model_dump(exclude_none=True)
+        preset = own.pop("preset", self.preset)
+        return RecipeSpec(preset=preset, **{**PRESETS[preset], **own})
+
+
+class Style(Declared):
+    """Answers to held-out prompts, and style metrics on them."""
+
+    prompts: Literal["held-out"] = "held-out"
+    n: int = Field(default=32, ge=1, description="prompts answered by every model")
+    max_new_tokens: int = Field(default=256, ge=1, description="longest answer, in tokens")
+    metrics: list[str] = Field(default=list(STYLE_METRICS), min_length=1)
+
+
+class Evaluate(Declared):
+    """What is measured on every base and student."""
+
+    benchmarks: list[str] = Field(default_factory=list)
+    limit: int | None = Field(default=None, ge=1, description="items a benchmark, a seeded subset")
+    style: Style | None = None
+
+
+class Declaration(Declared):
+    """The frozen declaration of a study: teacher, bases, corpora, amounts, recipe, evaluations."""
+
+    name: Name = Field(description="names the folder under runs/")
+    teacher: Teacher
+    bases: list[Reference] = Field(min_length=1, description="models before imitation training")
+    corpora: dict[Name, Corpus] = Field(min_length=1)
+    amounts: dict[str, list[Amount]] = Field(
+        min_length=1, description="tokens of teacher output by corpus; nested prefixes"
+    )
+    recipe: Recipe = Field(default_factory=Recipe)
+    seeds: list[int] = Field(default=[0], min_length=1)
+    evaluate: Evaluate = Field(default_factory=Evaluate)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Declaration:
+        for corpus in self.amounts:
+            if corpus not in self.corpora:
+                unknown = UnknownName("corpus", corpus, self.corpora)
+                raise Mistake(("amounts", corpus), unknown, at_key=True)
+        for corpus in self.corpora:
+            if not self.amounts.get(corpus):
+                raise Mistake(
+                    ("corpora", corpus),
+                    UserError("corpus without amounts", value=corpus, fix="add it to amounts"),
+                    at_key=True,
+                )
+        if self.recipe.preset not in PRESETS:
+            raise Mistake(
+                ("recipe", "preset"), UnknownName("recipe preset", self.recipe.preset, PRESETS)
+            )
+        for i, metric in enumerate(self.evaluate.style.metrics if self.evaluate.style else []):
+            if metric not in STYLE_METRICS:
+                raise Mistake(
+                    ("evaluate", "style", "metrics", i),
+                    UnknownName("style metric", metric, STYLE_METRICS),
+                )
+        self._no_repeats()
+        return self
+
+    def _no_repeats(self) -> None:
+        lists: dict[tuple[str, ...], list[Any]] = {
+            ("bases",): list(self.bases),
+            ("seeds",): list(self.seeds),
+            ("evaluate", "benchmarks"): list(self.evaluate.benchmarks),
+        }
+        lists |= {("amounts", c): list(a) for c, a in self.amounts.items()}
+        for where, values in lists.items():
+            for i, value in enumerate(values):
+                if value in values[:i]:
+                    error = UserError(f"named twice in {'.'.join(where)}", value=value)
+                    raise Mistake((*where, i), error)
+        style = self.evaluate.style
+        if style is not None and style.n > self.corpora[style_corpus(self)].held_out:
+            raise Mistake(
+                ("evaluate", "style", "n"),
+                UserError(
+                    "more style prompts than held-out prompts",
+                    value=style.n,
+                    fix=f"raise held_out of corpus {style_corpus(self)!r}",
+                ),
+            )
+
+
+class Mistake(ValueError):
+    """A mistake at a known place of the study file."""
+
+    def __init__(
+        self, where: tuple[str | int, ...], error: UserError, *, at_key: bool = False
+    ) -> None:
+        super().__init__(str(error))
+        self.where = where
+        self.error = error
+        self.at_key = at_key
+
+
+def style_corpus(declaration: Declaration) -> str:
+    """The corpus whose held-out prompts every model answers: the first broad one, else the first."""
+    for name, corpus in declaration.corpora.items():
+        if corpus.kind == "broad":
+            return name
+    return next(iter(declaration.corpora))

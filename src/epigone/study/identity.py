@@ -1,0 +1,48 @@
+"""Identity of a step: the hash of what changes its result."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from epigone.files import canonical
+
+
+def digest(identity: Mapping[str, Any]) -> str:
+    """Hex sha256 of the canonical JSON of an identity document.
+
+    Raises TypeError or ValueError for values that have no canonical form.
+    """
+    return hashlib.sha256(canonical(_checked(identity, "identity")).encode()).hexdigest()
+
+
+def _checked(value: Any, where: str) -> Any:
+    # json.dumps would turn 1 and "1" as keys into one, and tuples into lists, in silence.
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, list | tuple):
+        return [_checked(v, f"{where}[{i}]") for i, v in enumerate(value)]
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise TypeError(f"{where}: key {key!r} is not a string")
+        return {k: _checked(v, f"{where}.{k}") for k, v in value.items()}
+    raise TypeError(f"{where}: {type(value).__name__} has no canonical form")
+
+
+def slug(*axes: str) -> str:
+    """A readable folder name made of a step's axes."""
+    parts = (re.sub(r"[^a-z0-9._-]+", "-", a.lower()).strip("-.") for a in axes)
+    return "_".join(p for p in parts if p)[:100]
+
+
+def differences(old: Any, new: Any, path: str = "") -> list[tuple[str, Any, Any]]:
+    """Fields in which two identity documents differ, as (path, old, new), sorted by path."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        found: list[tuple[str, Any, Any]] = []
+        for key in sorted({*old, *new}):
+            found += differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
+        return found
+    return [] if old == new else [(path, old, new)]

@@ -1,0 +1,244 @@
+"""Expansion of a declaration into cells and steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol
+
+from epigone.errors import UserError
+from epigone.schema import Cell
+from epigone.study.declare import Corpus, Declaration, amount_label, style_corpus
+from epigone.study.identity import digest, slug
+from epigone.study.specs import (
+    BenchmarkSpec,
+    CorpusSpec,
+    GenerateSpec,
+    ModelSpec,
+    SourceSpec,
+    Spec,
+    StyleSpec,
+    TrainSpec,
+)
+
+# Every base counts a corpus with this tokenizer, so that all see the same conversations.
+REFERENCE_TOKENIZER = "smollm2-135m-instruct"
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A kind of work: where its function is, and the version that changes with its results."""
+
+    run: str
+    version: int
+    spec: type[Spec]
+
+
+STAGES: Mapping[str, Stage] = {
+    "corpus": Stage("epigone.corpus:run", 1, CorpusSpec),
+    "train": Stage("epigone.training:run", 1, TrainSpec),
+    "generate": Stage("epigone.evaluation:run_generate", 1, GenerateSpec),
+    "style": Stage("epigone.evaluation:run_style", 1, StyleSpec),
+    "benchmark": Stage("epigone.evaluation:run_benchmark", 1, BenchmarkSpec),
+}
+
+
+class Resolve(Protocol):
+    """What expansion has to be told about the world outside of the study file."""
+
+    def fingerprint(self, ref: str) -> str:
+        """The revision or content hash of a reference."""
+
+    def provenance(self, ref: str) -> tuple[str, str]:
+        """Licence and terms of a corpus reference; empty where unknown."""
+
+    def model_name(self, ref: str) -> str:
+        """A short name for a model reference."""
+
+    def task_version(self, task: str) -> int:
+        """The version of a benchmark; raises UnknownName."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One unit of work with an identity and inputs; `axes` make its readable name."""
+
+    stage: str
+    axes: tuple[str, ...]
+    spec: Spec
+    inputs: Mapping[str, Step] = field(default_factory=dict)
+    model: str = ""
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What changes the step's result: stage, its version, spec, and the inputs' hashes."""
+        return {
+            "stage": self.stage,
+            "version": STAGES[self.stage].version,
+            "spec": _without_references(self.spec.model_dump(mode="json")),
+            "inputs": {role: step.hash for role, step in sorted(self.inputs.items())},
+        }
+
+    @cached_property
+    def hash(self) -> str:
+        """Hex sha256 of the identity."""
+        return digest(self.identity)
+
+    @property
+    def slug(self) -> str:
+        """Readable name made of the axes."""
+        return slug(*self.axes)
+
+    @property
+    def name(self) -> str:
+        """stage/slug-hash8: the step's folder below steps/."""
+        return f"{self.stage}/{self.slug}-{self.hash[:8]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A model that is measured: an untrained base (amount 0), or the student of a cell."""
+
+    model: str
+    base: str
+    cell: Cell | None
+
+
+@dataclass(frozen=True, slots=True)
+class Expansion:
+    """A study's steps in an order in which they can run, and the models that they measure."""
+
+    steps: tuple[Step, ...]
+    subjects: tuple[Subject, ...]
+    teacher: str
+
+    def cells(self) -> list[Cell]:
+        """Every point of the grid that has a student."""
+        return [s.cell for s in self.subjects if s.cell is not None]
+
+
+def expand(declaration: Declaration, resolve: Resolve) -> Expansion:
+    """Cells and steps of a study; raises UserError for names that cannot be resolved."""
+    bases = _bases(declaration, resolve)
+    corpora = {
+        name: _corpus_step(name, corpus, declaration, resolve)
+        for name, corpus in declaration.corpora.items()
+    }
+    steps: list[Step] = list(corpora.values())
+    subjects = [Subject(base.name, base.name, None) for base in bases]
+    models: list[tuple[ModelSpec, Mapping[str, Step]]] = [(base, {}) for base in bases]
+    for trunk, cells in _trunks(declaration, bases, corpora):
+        steps.append(trunk)
+        for cell in cells:
+            name = ":".join(_axes(cell))
+            subjects.append(Subject(name, cell.base, cell))
+            student = ModelSpec(kind="student", name=name, amount=cell.amount)
+            models.append((student, {"student": trunk}))
+    steps += _measures(declaration, models, corpora, resolve)
+    return Expansion(tuple(steps), tuple(subjects), declaration.teacher.name)
+
+
+def _axes(cell: Cell) -> tuple[str, ...]:
+    return (cell.base, cell.corpus, amount_label(cell.amount), f"s{cell.seed}")
+
+
+def _bases(declaration: Declaration, resolve: Resolve) -> list[ModelSpec]:
+    bases: list[ModelSpec] = []
+    for ref in declaration.bases:
+        name = resolve.model_name(ref)
+        if any(b.name == name for b in bases):
+            raise UserError("two bases of one name", value=name, fix="rename one of the folders")
+        bases.append(
+            ModelSpec(kind="base", name=name, ref=ref, fingerprint=resolve.fingerprint(ref))
+        )
+    return bases
+
+
+def _corpus_step(name: str, corpus: Corpus, declaration: Declaration, resolve: Resolve) -> Step:
+    sources = tuple(
+        SourceSpec(ref=ref, fingerprint=resolve.fingerprint(ref)) for ref in corpus.sources
+    )
+    known = [resolve.provenance(ref) for ref in corpus.sources]
+    spec = CorpusSpec(
+        kind=corpus.kind,
+        sources=sources,
+        tokenizer=SourceSpec(
+            ref=REFERENCE_TOKENIZER, fingerprint=resolve.fingerprint(REFERENCE_TOKENIZER)
+        ),
+        teacher=declaration.teacher.name,
+        licence="; ".join(sorted({licence for licence, _ in known if licence})),
+        terms=declaration.teacher.terms or "; ".join(sorted({t for _, t in known if t})),
+        language=corpus.language,
+        held_out=corpus.held_out,
+    )
+    return Step("corpus", (name,), spec)
+
+
+def _trunks(
+    declaration: Declaration, bases: list[ModelSpec], corpora: Mapping[str, Step]
+) -> Iterator[tuple[Step, list[Cell]]]:
+    recipe = declaration.recipe.resolved()
+    for base in bases:
+        for name, corpus in corpora.items():
+            amounts = tuple(sorted(declaration.amounts[name]))
+            for seed in declaration.seeds:
+                spec = TrainSpec(base=base, amounts=amounts, recipe=recipe, seed=seed)
+                trunk = Step("train", (base.name, name, f"s{seed}"), spec, {"corpus": corpus})
+                yield trunk, [Cell(base.name, name, amount, seed) for amount in amounts]
+
+
+def _measures(
+    declaration: Declaration,
+    models: list[tuple[ModelSpec, Mapping[str, Step]]],
+    corpora: Mapping[str, Step],
+    resolve: Resolve,
+) -> Iterator[Step]:
+    evaluate = declaration.evaluate
+    style = evaluate.style
+    if style is not None:
+        prompts = {"corpus": corpora[style_corpus(declaration)]}
+        teacher_spec = ModelSpec(kind="teacher", name=declaration.teacher.name)
+        teacher = Step(
+            "generate",
+            (teacher_spec.name,),
+            GenerateSpec(model=teacher_spec, n=style.n, max_new_tokens=style.max_new_tokens),
+            prompts,
+            teacher_spec.name,
+        )
+        yield teacher
+    for model, inputs in models:
+        axes = tuple(model.name.split(":"))
+        if style is not None:
+            samples = Step(
+                "generate",
+                axes,
+                GenerateSpec(model=model, n=style.n, max_new_tokens=style.max_new_tokens),
+                {**prompts, **inputs},
+                model.name,
+            )
+            yield samples
+            yield Step(
+                "style",
+                axes,
+                StyleSpec(model=model.name, metrics=tuple(style.metrics)),
+                {"teacher": teacher, "model": samples},
+                model.name,
+            )
+        for task in evaluate.benchmarks:
+            spec = BenchmarkSpec(
+                model=model,
+                task=task,
+                task_version=resolve.task_version(task),
+                limit=evaluate.limit,
+            )
+            yield Step("benchmark", (task, *axes), spec, inputs, model.name)
+
+
+def _without_references(value: Any) -> Any:
+    # Where a file lies changes nothing: its fingerprint is in the identity, its path is not.
+    if isinstance(value, dict):
+        return {k: _without_references(v) for k, v in value.items() if k != "ref"}
+    if isinstance(value, list):
+        return [_without_references(v) for v in value]
+    return value

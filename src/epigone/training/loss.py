@@ -1,0 +1,99 @@
+"""Cross entropy of the supervised tokens, with logits only where there is loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+# Rows of logits held at once: 256 x 262,144 x 4 bytes = 268 MB for the largest vocabularies.
+CHUNK_ELEMENTS = 1 << 26
+
+
+class _HeadLoss(Function):
+    """sum_i w_i * -log softmax(h_i W^T)[y_i], its gradients computed in forward, chunk by chunk."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor
+    ) -> Tensor:
+        rows = max(1, CHUNK_ELEMENTS // head.shape[0])
+        # With bf16 compute the products run in the hidden states' dtype, the softmax in fp32.
+        matrix = head.to(hidden.dtype)
+        grad_hidden = torch.empty_like(hidden)
+        grad_head = torch.zeros_like(head, dtype=torch.float32)
+        total = hidden.new_zeros((), dtype=torch.float32)
+        for i in range(0, hidden.shape[0], rows):
+            h, y, w = hidden[i : i + rows], targets[i : i + rows], weights[i : i + rows]
+            logits = (h @ matrix.t()).float()
+            logits -= logits.max(dim=1, keepdim=True).values
+            picked = logits.gather(1, y[:, None]).squeeze(1)
+            logits.exp_()
+            norm = logits.sum(dim=1)
+            total += ((norm.log() - picked) * w).sum()
+            logits.mul_((w / norm)[:, None])
+            logits.scatter_add_(1, y[:, None], -w[:, None])
+            grad = logits.to(hidden.dtype)
+            torch.mm(grad, matrix, out=grad_hidden[i : i + rows])
+            if grad.dtype == torch.float32:
+                grad_head.addmm_(grad.t(), h)
+            else:
+                grad_head += grad.t() @ h
+        ctx.save_for_backward(grad_hidden, grad_head)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor, None, None]:  # type: ignore[override]
+        grad_hidden, grad_head = ctx.saved_tensors
+        # Upstream is 1 in training; scaling anyway keeps the function honest under gradcheck.
+        return grad_hidden * upstream, grad_head.mul_(upstream), None, None
+
+
+def supervised_loss(
+    model: Any, ids: Tensor, positions: Tensor, where: tuple[Tensor, Tensor], weights: Tensor
+) -> Tensor:
+    """Weighted sum of token losses of one micro-batch.
+
+    ids, positions: (rows, length); `positions` restarts at every packed piece, which is what keeps
+    pieces from attending to one another. where: (row, column) of each supervised token, column
+    at least 1; weights: (supervised,). A scalar in fp32.
+    """
+    rows, columns = where
+    # use_cache=False and no attention mask: with either, transformers no longer isolates packed
+    # pieces by their positions and contaminates them in silence.
+    out = model.base_model(
+        input_ids=ids, position_ids=positions, attention_mask=None, use_cache=False
+    )
+    hidden = out.last_hidden_state[rows, columns - 1]
+    head = model.get_output_embeddings()
+    if _plain_head(model, head):
+        loss: Tensor = _HeadLoss.apply(hidden, head.weight, ids[rows, columns], weights)
+        return loss
+    logits = _finish(model, head(hidden)).float()
+    losses = torch.nn.functional.cross_entropy(logits, ids[rows, columns], reduction="none")
+    return (losses * weights).sum()
+
+
+def _plain_head(model: Any, head: Any) -> bool:
+    config = model.config
+    return (
+        isinstance(head, torch.nn.Linear)
+        and head.bias is None
+        and getattr(config, "final_logit_softcapping", None) is None
+        and getattr(config, "logit_scale", None) is None
+        and getattr(config, "logits_scaling", None) is None
+    )
+
+
+def _finish(model: Any, logits: Tensor) -> Tensor:
+    config = model.config
+    cap = getattr(config, "final_logit_softcapping", None)
+    if getattr(config, "logit_scale", None) is not None:
+        logits = logits * config.logit_scale
+    if getattr(config, "logits_scaling", None) is not None:
+        logits = logits / config.logits_scaling
+    return logits if cap is None else torch.tanh(logits / cap) * cap
