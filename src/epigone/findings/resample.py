@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,9 +16,9 @@ from epigone.schema import Interval, Score
 
 Array = NDArray[np.float64]
 
-RESAMPLES = 4000
+RESAMPLES = 3000
 LEVEL = 0.95
-_CHUNK = 4_000_000
+_CHUNK = 200_000  # weights at a time: they stay in the processor's cache
 _TINY = 1e-12
 
 
@@ -39,9 +40,9 @@ def restrict(score: Score, items: Sequence[str]) -> Score:
 
 def usable(score: Score) -> set[str]:
     """Items with a finite value (and, for a correlation, a finite counterpart)."""
-    good = {i for i, v in score.values.items() if np.isfinite(v)}
+    good = {i for i, v in score.values.items() if math.isfinite(v)}
     if score.aggregate == "pearson":
-        good &= {i for i, v in score.against.items() if np.isfinite(v)}
+        good &= {i for i, v in score.against.items() if math.isfinite(v)}
     return good
 
 
@@ -68,7 +69,9 @@ class Sample:
         self.columns = columns
         self.groups = len(order)
         group_of = {i: order[n] for i, n in zip(items, names, strict=True)}
-        self.sums = [_sums(c, group_of, self.groups) for c in columns]
+        sums = [_sums(c, group_of, self.groups) for c in columns]
+        self.starts = np.cumsum([0, *(s.shape[1] for s in sums[:-1])])
+        self.sums = np.concatenate(sums, axis=1)
 
     def point(self) -> Array:
         """The statistic of every column on the items as they are; NaN where it is undefined."""
@@ -89,9 +92,10 @@ class Sample:
         return np.concatenate(parts)
 
     def _statistics(self, weights: Array) -> Array:
+        totals = weights @ self.sums
         out = np.empty((len(weights), len(self.columns)))
-        for j, (column, sums) in enumerate(zip(self.columns, self.sums, strict=True)):
-            out[:, j] = _aggregate(column.aggregate, weights @ sums)
+        for j, (column, start) in enumerate(zip(self.columns, self.starts, strict=True)):
+            out[:, j] = _aggregate(column.aggregate, totals[:, start:])
         return out
 
 
@@ -121,11 +125,11 @@ def _aggregate(kind: str, totals: Array) -> Array:
         n = totals[:, 0]
         if kind == "mean":
             return np.asarray(totals[:, 1] / n)
-        sx, sy, sxx, syy, sxy = totals[:, 1:].T
+        sx, sy, sxx, syy, sxy = totals[:, 1:6].T
         vx, vy = sxx - sx * sx / n, syy - sy * sy / n
-        r = (sxy - sx * sy / n) / np.sqrt(vx * vy)
-        flat = (n < 3) | ~(vx > _TINY * n) | ~(vy > _TINY * n)
-        return np.where(flat, np.nan, np.clip(r, -1.0, 1.0))
+        r: Array = np.clip((sxy - sx * sy / n) / np.sqrt(vx * vy), -1.0, 1.0)
+        r[(n < 3) | ~(vx > _TINY * n) | ~(vy > _TINY * n)] = np.nan
+        return r
 
 
 def tail(groups: int, level: float = LEVEL) -> float:

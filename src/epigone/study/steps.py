@@ -28,19 +28,27 @@ REFERENCE_TOKENIZER = "smollm2-135m-instruct"
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A kind of work: where its function is, and the version that changes with its results."""
+    """A kind of work: where its function is, and the version that changes with its results.
+
+    `preload` names the modules that a process imports before it forks to do such work.
+    """
 
     run: str
     version: int
     spec: type[Spec]
+    preload: tuple[str, ...] = ()
 
 
 STAGES: Mapping[str, Stage] = {
     "corpus": Stage("epigone.corpus:run", 1, CorpusSpec),
-    "train": Stage("epigone.training:run", 1, TrainSpec),
-    "generate": Stage("epigone.evaluation:run_generate", 1, GenerateSpec),
+    "train": Stage("epigone.training:run", 1, TrainSpec, ("epigone.training.loop",)),
+    "generate": Stage(
+        "epigone.evaluation:run_generate", 1, GenerateSpec, ("epigone.evaluation.answers",)
+    ),
     "style": Stage("epigone.evaluation:run_style", 1, StyleSpec),
-    "benchmark": Stage("epigone.evaluation:run_benchmark", 1, BenchmarkSpec),
+    "benchmark": Stage(
+        "epigone.evaluation:run_benchmark", 1, BenchmarkSpec, ("epigone.evaluation.benchmarks",)
+    ),
 }
 
 

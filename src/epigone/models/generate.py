@@ -1,0 +1,399 @@
+"""Greedy generation for many prompts: shared prefixes, rows that leave when they stop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache
+
+from epigone.errors import ModelError
+from epigone.schema import Progress, silent
+
+# A shared prefix shorter than this costs more in an extra forward than it saves.
+MIN_PREFIX = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """One prompt's continuation.
+
+    `ids` holds no end token. `text` is decoded without special tokens and cut before the stop
+    text; it is None where no tokenizer was given.
+    """
+
+    ids: tuple[int, ...]
+    text: str | None
+    stop: Literal["end", "length", "text"]
+
+
+def generate(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    stop_ids: frozenset[int],
+    stop_texts: Sequence[str] = (),
+    tokenizer: Any = None,
+    batch_rows: int = 32,
+    prefix: Sequence[int] | None = None,
+    progress: Progress = silent,
+) -> list[Generated]:
+    """Continue each prompt greedily, in the order given.
+
+    `prompts` are token ids. `prefix` is computed once for all prompts; None takes the longest
+    prefix common to all of them, () shares nothing. A row ends at a stop id, before a stop text,
+    after `max_new_tokens`, or where the model's positions end. Progress counts prompts.
+
+    Raises ModelError for an attention type other than full and sliding, and for a prompt that is
+    empty or fills the model's context; nothing has been computed then.
+    """
+    if stop_texts and tokenizer is None:
+        raise ValueError("stop_texts need a tokenizer")
+    limit = context_limit(model)
+    for i, prompt in enumerate(prompts):
+        if not 0 < len(prompt) < limit:
+            raise ModelError(
+                f"prompt {i} is empty or does not fit the model's context of {limit} tokens",
+                value=f"{len(prompt)} tokens",
+                fix="shorten or leave out the prompt",
+            )
+    if not prompts:
+        return []
+    with torch.inference_mode():
+        return _Loop(
+            model,
+            prompts,
+            shared_prefix(prompts, prefix),
+            min(batch_rows, len(prompts)),
+            _Stops(stop_ids, tuple(stop_texts), max_new_tokens, limit, tokenizer),
+            progress,
+        ).run()
+
+
+def context_limit(model: Any) -> int:
+    """How many positions the model has."""
+    return int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31)
+
+
+def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    """Number of leading ids that two sequences share."""
+    n = min(len(a), len(b))
+    for i in range(n):
+        if a[i] != b[i]:
+            return i
+    return n
+
+
+def shared_prefix(prompts: Sequence[Sequence[int]], prefix: Sequence[int] | None) -> int:
+    """Length of the prefix to compute once; at least one token of each prompt stays outside it.
+
+    Raises ValueError for a `prefix` that does not start every prompt.
+    """
+    most = min(len(p) for p in prompts) - 1
+    if prefix is not None:
+        if any(common_prefix(p, prefix) < len(prefix) for p in prompts):
+            raise ValueError("the prefix does not start every prompt")
+        return min(len(prefix), most)
+    # The longest common prefix of a set is that of its least and its greatest member.
+    low, high = min(map(tuple, prompts)), max(map(tuple, prompts))
+    n = min(common_prefix(low, high), most)
+    return n if n >= MIN_PREFIX and len(prompts) > 1 else 0
+
+
+def attention_masks(model: Any, positions: Tensor, span: int) -> Tensor | dict[str, Tensor]:
+    """Additive masks for keys that lie in the slot of their own position.
+
+    `positions` (rows, queries) are the queries' positions; `span` slots are looked at. The
+    result is (rows, 1, queries, span), one for each layer type where the model has several.
+    """
+    config = model.config.get_text_config()
+    slots = torch.arange(span, device=positions.device)
+    distance = positions[:, None, :, None] - slots
+    window = getattr(config, "sliding_window", None)
+
+    def additive(sliding: bool) -> Tensor:
+        hidden = distance < 0
+        if sliding and window is not None:
+            hidden = hidden | (distance >= window)
+        mask = torch.zeros(hidden.shape, dtype=model.dtype, device=positions.device)
+        return mask.masked_fill_(hidden, torch.finfo(model.dtype).min)
+
+    kinds = getattr(config, "layer_types", None)
+    if kinds is None:
+        return additive(sliding=True)
+    unknown = set(kinds) - {"full_attention", "sliding_attention"}
+    if unknown:
+        raise ModelError(
+            "a model with this kind of layer cannot be run",
+            value=", ".join(sorted(unknown)),
+            fix="use a model with full or sliding-window attention only",
+        )
+    return {kind: additive(kind == "sliding_attention") for kind in sorted(set(kinds))}
+
+
+class PrefixKV(Cache):
+    """Keys and values of one prefix, filled by a first forward and then only read.
+
+    Once `frozen`, `update` returns prefix plus new tokens for any number of rows and stores
+    nothing, so one object serves every batch and only one layer's copy is alive at a time.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(layers=[])
+        self.kv: list[tuple[Tensor, Tensor]] = []
+        self.frozen = False
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Take or extend the prefix; tensors are (rows, heads, tokens, size)."""
+        if not self.frozen:
+            assert layer_idx == len(self.kv)
+            self.kv.append((key_states, value_states))
+            return key_states, value_states
+        rows = key_states.shape[0]
+        keys, values = self.kv[layer_idx]
+        return (
+            torch.cat((keys.expand(rows, -1, -1, -1), key_states), dim=2),
+            torch.cat((values.expand(rows, -1, -1, -1), value_states), dim=2),
+        )
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Tokens of the prefix."""
+        return int(self.kv[layer_idx][0].shape[2]) if len(self.kv) > layer_idx else 0
+
+
+def prefix_kv(model: Any, ids: Sequence[int]) -> PrefixKV:
+    """Run a prefix once; no ids give an empty prefix that can be extended all the same."""
+    cache = PrefixKV()
+    if ids:
+        tokens = torch.tensor([ids], device=model.device)
+        positions = torch.arange(len(ids), device=model.device)[None]
+        model(
+            input_ids=tokens,
+            position_ids=positions,
+            attention_mask=attention_masks(model, positions, len(ids)),
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+    cache.frozen = True
+    return cache
+
+
+class _Slots(Cache):
+    """Keys and values of the rows at work: a token of position p lies in slot p of its row.
+
+    There is no padding between tokens, so sliding windows see true distances, a row can leave
+    by having the last row moved into its place, and another can join with any length.
+    """
+
+    def __init__(self, rows: int, slots: int, prefix: PrefixKV) -> None:
+        super().__init__(layers=[])
+        self.rows = rows
+        self.slots = slots
+        self.prefix = prefix
+        self.kv: list[tuple[Tensor, Tensor]] = []
+        self.first = 0
+        self.span = 0
+        self.positions: Tensor | None = None
+
+    def plan(self, first: int, span: int, positions: Tensor | None) -> None:
+        """Say where the next forward writes: rows from `first` on.
+
+        `positions` (rows,) are those of one token each; None means consecutive tokens that end
+        at `span`, right after the prefix.
+        """
+        self.first, self.span, self.positions = first, span, positions
+        if span > self.slots:
+            self.slots = max(span, self.slots + self.slots // 2)
+            self.kv = [(self._grown(k), self._grown(v)) for k, v in self.kv]
+
+    def _grown(self, old: Tensor) -> Tensor:
+        new = old.new_empty(*old.shape[:2], self.slots, old.shape[3])
+        new[:, :, : old.shape[2]] = old
+        return new
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Write the new tokens; give the planned rows' first `span` slots, as views."""
+        if layer_idx == len(self.kv):
+            shape = (self.rows, key_states.shape[1], self.slots)
+            self.kv.append(
+                (
+                    key_states.new_empty(*shape, key_states.shape[3]),
+                    value_states.new_empty(*shape, value_states.shape[3]),
+                )
+            )
+        known = self.prefix.kv[layer_idx] if self.prefix.kv else (None, None)
+        keys = self._write(self.kv[layer_idx][0], key_states, known[0])
+        return keys, self._write(self.kv[layer_idx][1], value_states, known[1])
+
+    def _write(self, buffer: Tensor, new: Tensor, prefix: Tensor | None) -> Tensor:
+        rows = buffer[self.first : self.first + new.shape[0]]
+        if self.positions is not None:
+            rows[torch.arange(len(rows), device=new.device), :, self.positions] = new[:, :, 0]
+        else:
+            start = self.span - new.shape[2]
+            if prefix is not None:
+                rows[:, :, :start] = prefix
+            rows[:, :, start : self.span] = new
+        return rows[:, :, : self.span]
+
+    def move(self, source: int, target: int, length: int) -> None:
+        """Copy a row's first `length` slots over another row."""
+        for buffers in self.kv:
+            for buffer in buffers:
+                buffer[target, :, :length] = buffer[source, :, :length]
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Slots in use."""
+        return self.span
+
+
+@dataclass(frozen=True, slots=True)
+class _Stops:
+    ids: frozenset[int]
+    texts: tuple[str, ...]
+    max_new: int
+    limit: int
+    tokenizer: Any
+
+    def decode(self, ids: Sequence[int]) -> str:
+        text: str = self.tokenizer.decode(
+            list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return text
+
+    def hit(self, ids: list[int]) -> bool:
+        """Whether a stop text ends in the newest token."""
+        if not self.texts:
+            return False
+        # A token has a byte at least and a character at most four, so this tail holds the text.
+        tail = self.decode(ids[-4 * max(map(len, self.texts)) - 8 :])
+        return any(t in tail for t in self.texts) and any(t in self.decode(ids) for t in self.texts)
+
+    def result(self, ids: list[int], stop: Literal["end", "length", "text"]) -> Generated:
+        if self.tokenizer is None:
+            return Generated(tuple(ids), None, stop)
+        text = self.decode(ids)
+        cut = min((at for t in self.texts if (at := text.find(t)) >= 0), default=len(text))
+        return Generated(tuple(ids), text[:cut], stop)
+
+
+@dataclass(slots=True)
+class _Row:
+    prompt: int
+    length: int  # tokens whose keys are in the cache
+    out: list[int] = field(default_factory=list)
+
+
+class _Loop:
+    """Continuous batching: prompts join in free rows, a row leaves as soon as it stops."""
+
+    def __init__(
+        self,
+        model: Any,
+        prompts: Sequence[Sequence[int]],
+        shared: int,
+        rows: int,
+        stops: _Stops,
+        progress: Progress,
+    ) -> None:
+        self.model = model
+        self.prompts = prompts
+        self.shared = shared
+        self.capacity = rows
+        self.stops = stops
+        self.progress = progress
+        # Longest first: the most memory is needed at the start, and neighbours pad each other little.
+        self.pending = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), -i))
+        self.rows: list[_Row] = []
+        self.done: dict[int, Generated] = {}
+        self.tokens = 0
+        slots = len(prompts[self.pending[-1]]) + min(stops.max_new, 64)
+        self.cache = _Slots(rows, slots, prefix_kv(model, prompts[0][:shared]))
+
+    def run(self) -> list[Generated]:
+        if self.stops.max_new < 1:
+            return [self.stops.result([], "length") for _ in self.prompts]
+        while self.pending or self.rows:
+            free = self.capacity - len(self.rows)
+            # Joining one by one would run the weights for a few tokens each time.
+            if self.pending and (free >= max(1, self.capacity // 4) or not self.rows):
+                self._admit(free)
+            if self.rows:
+                self._step()
+            self._report()
+        return [self.done[i] for i in range(len(self.prompts))]
+
+    def _admit(self, free: int, budget: int = 4096) -> None:
+        """Run the next prompts, about `budget` tokens of them, and take their first token."""
+        new: list[_Row] = []
+        longest = len(self.prompts[self.pending[-1]]) - self.shared
+        while self.pending and len(new) < min(free, max(1, budget // longest)):
+            i = self.pending.pop()
+            new.append(_Row(i, len(self.prompts[i])))
+        suffixes = [list(self.prompts[r.prompt][self.shared :]) for r in new]
+        ids = torch.tensor([s + [s[-1]] * (longest - len(s)) for s in suffixes])
+        span = self.shared + longest
+        positions = torch.arange(self.shared, span).expand(len(new), -1)
+        last = torch.tensor([[len(s) - 1] for s in suffixes])
+        self.cache.plan(len(self.rows), span, None)
+        first = self._forward(ids, positions, span, last)
+        self.rows += new
+        self._accept(new, first)
+
+    def _step(self) -> None:
+        ids = torch.tensor([[r.out[-1]] for r in self.rows])
+        positions = torch.tensor([[r.length] for r in self.rows])
+        for row in self.rows:
+            row.length += 1
+        span = max(r.length for r in self.rows)
+        self.cache.plan(0, span, positions[:, 0].to(self.model.device))
+        self._accept(list(self.rows), self._forward(ids, positions, span, 1))
+
+    def _forward(self, ids: Tensor, positions: Tensor, span: int, keep: Tensor | int) -> list[int]:
+        device = self.model.device
+        positions = positions.to(device)
+        logits = self.model(
+            input_ids=ids.to(device),
+            position_ids=positions,
+            attention_mask=attention_masks(self.model, positions, span),
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=keep if isinstance(keep, int) else keep.to(device),
+        ).logits
+        tokens: list[int] = logits[:, -1].argmax(-1).tolist()
+        return tokens
+
+    def _accept(self, rows: Sequence[_Row], tokens: Sequence[int]) -> None:
+        for row, token in zip(rows, tokens, strict=True):
+            if token in self.stops.ids:
+                self._leave(row, "end")
+                continue
+            row.out.append(token)
+            self.tokens += 1
+            if self.stops.hit(row.out):
+                self._leave(row, "text")
+            elif len(row.out) >= self.stops.max_new or row.length >= self.stops.limit:
+                self._leave(row, "length")
+
+    def _leave(self, row: _Row, stop: Literal["end", "length", "text"]) -> None:
+        self.done[row.prompt] = self.stops.result(row.out, stop)
+        last = self.rows.pop()
+        if last is not row:
+            at = next(i for i, r in enumerate(self.rows) if r is row)
+            self.rows[at] = last
+            self.cache.move(len(self.rows), at, last.length)
+
+    def _report(self) -> None:
+        part = sum(len(r.out) for r in self.rows) / self.stops.max_new
+        self.progress(len(self.done) + part, len(self.prompts), f"{self.tokens} tokens")
+
+

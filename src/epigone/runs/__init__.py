@@ -1,0 +1,1 @@
+"""Steps on disk: store, leases, resume, and the local executor."""

@@ -1,0 +1,193 @@
+"""One step, from its task to its sealed folder; the same for a study, a verb and Python."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib
+import json
+import os
+import resource
+import shutil
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from epigone.errors import EpigoneError, StepFailed, UserError
+from epigone.files import write_json
+from epigone.runs.store import FAILURE, LIVE, environment, outputs, partial_of, seal
+from epigone.schema import Progress, Record
+from epigone.study.identity import digest
+from epigone.study.specs import Spec
+from epigone.study.steps import STAGES, Step
+
+_LIVE_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A step as it is handed to the process that performs it; JSON all through."""
+
+    stage: str
+    slug: str
+    hash: str
+    identity: dict[str, Any]
+    spec: dict[str, Any]
+    inputs: dict[str, str]
+    folder: str
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, line: str) -> Task:
+        """The inverse of `to_json`."""
+        return cls(**json.loads(line))
+
+
+def task_of(step: Step, folder: Path, inputs: Mapping[str, Path]) -> Task:
+    """The task of a study's step."""
+    return Task(
+        stage=step.stage,
+        slug=step.slug,
+        hash=step.hash,
+        identity=step.identity,
+        spec=step.spec.model_dump(mode="json"),
+        inputs={role: str(path) for role, path in inputs.items()},
+        folder=str(folder),
+    )
+
+
+def task_alone(stage: str, spec: Spec, inputs: Mapping[str, Path], folder: Path) -> Task:
+    """The task of a stage that is used by itself; its inputs are folders of any origin."""
+    dumped = spec.model_dump(mode="json")
+    identity = {
+        "stage": stage,
+        "version": STAGES[stage].version,
+        "spec": dumped,
+        "inputs": {role: _input_hash(path) for role, path in sorted(inputs.items())},
+    }
+    return Task(
+        stage=stage,
+        slug=folder.name,
+        hash=digest(identity),
+        identity=identity,
+        spec=dumped,
+        inputs={role: str(path.resolve()) for role, path in inputs.items()},
+        folder=str(folder.resolve()),
+    )
+
+
+def stage_function(stage: str) -> Callable[..., dict[str, Any]]:
+    """The function behind a stage's lazy string."""
+    module, _, name = STAGES[stage].run.partition(":")
+    function: Callable[..., dict[str, Any]] = getattr(importlib.import_module(module), name)
+    return function
+
+
+def perform(task: Task, progress: Progress) -> Record:
+    """Do a task in its .partial folder and seal it.
+
+    UserError passes through; any other error becomes StepFailed with its last line, the whole
+    traceback goes into failure.json.
+    """
+    folder = Path(task.folder)
+    partial = partial_of(folder)
+    partial.mkdir(parents=True, exist_ok=True)
+    with _alone_in(partial):
+        (partial / FAILURE).unlink(missing_ok=True)
+        started, clock = datetime.now(UTC), time.monotonic()
+        spec = STAGES[task.stage].spec.model_validate_json(json.dumps(task.spec))
+        inputs = {role: Path(path) for role, path in task.inputs.items()}
+        try:
+            facts = stage_function(task.stage)(spec, inputs, partial, _live(partial, progress))
+        except UserError as error:
+            _fail(partial, str(error))
+            raise
+        except (Exception, MemoryError) as error:
+            _fail(partial, _last_line(error), traceback.format_exc())
+            if isinstance(error, StepFailed):
+                raise
+            raise StepFailed(_last_line(error)) from error
+        record = Record(
+            stage=task.stage,
+            slug=task.slug,
+            hash=task.hash,
+            identity=task.identity,
+            inputs=dict(task.identity["inputs"]),
+            outputs=outputs(partial),
+            facts=facts,
+            started=started.isoformat(timespec="seconds"),
+            finished=datetime.now(UTC).isoformat(timespec="seconds"),
+            seconds=round(time.monotonic() - clock, 3),
+            peak_bytes=_peak_bytes(),
+            environment=environment(),
+        )
+        seal(partial, folder, record)
+    return record
+
+
+@contextmanager
+def _alone_in(partial: Path) -> Iterator[None]:
+    # A process that outlives its killed runner by a moment must not write beside its successor.
+    descriptor = os.open(partial, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _live(partial: Path, progress: Progress) -> Progress:
+    last = 0.0
+
+    def tell(done: float, total: float, note: str = "") -> None:
+        nonlocal last
+        progress(done, total, note)
+        now = time.monotonic()
+        if now - last > _LIVE_SECONDS:
+            last = now
+            aside = partial / (LIVE + ".tmp")
+            aside.write_text(json.dumps({"done": done, "total": total, "note": note[:200]}))
+            aside.replace(partial / LIVE)
+
+    return tell
+
+
+def _fail(partial: Path, message: str, trace: str = "") -> None:
+    try:
+        write_json(partial / FAILURE, {"error": message, "traceback": trace[-20_000:]})
+    except OSError:
+        # A full disk is the likeliest reason to fail at all; the message still reaches the runner.
+        print(message, file=sys.stderr)
+
+
+def _last_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    text = f"{type(error).__name__}: {lines[-1]}" if lines else type(error).__name__
+    if isinstance(error, EpigoneError) and lines:
+        text = lines[0]
+    return text[:500]
+
+
+def _input_hash(path: Path) -> str:
+    record = path / "record.json"
+    if record.is_file():
+        return str(json.loads(record.read_text())["hash"])
+    return digest({"files": outputs(path)})
+
+
+def _peak_bytes() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def clear(folder: Path) -> None:
+    """Delete what an unfinished or failed step left."""
+    shutil.rmtree(partial_of(folder), ignore_errors=True)

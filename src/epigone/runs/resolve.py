@@ -1,0 +1,65 @@
+"""What a study needs to know of the world: fingerprints, names, versions, without any download."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from epigone.errors import UnknownName
+from epigone.evaluation.catalogue import known_tasks
+from epigone.files import read_json
+from epigone.models import catalogue, references
+
+UNRESOLVED = "unresolved"
+
+
+class World:
+    """Resolves a study's references; `locked` are the revisions of an earlier run.
+
+    With `online` false nothing is asked of the network, and a hub reference without a revision
+    stays "unresolved" until the study runs.
+    """
+
+    def __init__(self, *, online: bool, locked: Mapping[str, str] | None = None) -> None:
+        self._online = online
+        self._locked = dict(locked or {})
+        self.seen: dict[str, str] = {}
+
+    def fingerprint(self, ref: str) -> str:
+        """The revision or content hash of a reference."""
+        if ref not in self.seen:
+            found = references.fingerprint(ref, offline=True)
+            if found is None:
+                found = self._locked.get(ref)
+            if found is None and self._online:
+                found = references.fingerprint(ref)
+            self.seen[ref] = found or UNRESOLVED
+        return self.seen[ref]
+
+    def provenance(self, ref: str) -> tuple[str, str]:
+        """Licence and terms of a corpus reference; empty where unknown."""
+        entry = catalogue.load().get(ref)
+        return (entry.licence, entry.terms) if entry else ("", "")
+
+    def model_name(self, ref: str) -> str:
+        """A short name for a model reference."""
+        reference = references.parse(ref)
+        if reference.kind == "catalogue":
+            return ref
+        return Path(str(reference.value)).name.removesuffix(".gguf").replace(":", "-")
+
+    def task_version(self, task: str) -> int:
+        """The version of a benchmark."""
+        known = known_tasks()
+        if task not in known:
+            raise UnknownName("benchmark", task, known)
+        return known[task]
+
+
+def locked_fingerprints(root: Path) -> Mapping[str, str]:
+    """The fingerprints that an earlier run of the study wrote into its lock file."""
+    try:
+        found = read_json(root / "study.lock.json")["references"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}

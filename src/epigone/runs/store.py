@@ -1,0 +1,155 @@
+"""Steps on disk: a folder per step, complete when its record is there."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from epigone.errors import EpigoneError
+from epigone.files import fsync_dir, read_json, sha256_file, write_json
+from epigone.schema import Record
+from epigone.study.steps import Step
+
+RECORD = "record.json"
+LOG = "log.txt"
+FAILURE = "failure.json"
+LIVE = "progress.json"
+# Files of a step's folder that tell of the work and not of the result.
+_ABOUT = frozenset({RECORD, LOG, FAILURE, LIVE})
+
+
+class Damaged(EpigoneError):
+    """A step's folder does not hold what its record says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """The folder of one study: runs/<study>."""
+
+    root: Path
+
+    def folder(self, step: Step) -> Path:
+        """Where a finished step lies."""
+        return self.root / "steps" / step.name
+
+    def partial(self, step: Step) -> Path:
+        """Where a step works until it is finished."""
+        return partial_of(self.folder(step))
+
+    def record(self, step: Step) -> Record | None:
+        """The record of a finished step, None where it is not finished.
+
+        Raises Damaged for a record that is unreadable or belongs to another identity.
+        """
+        record = read_record(self.folder(step))
+        if record is not None and record.hash != step.hash:
+            raise Damaged(
+                f"{self.folder(step)} holds another step; delete the folder to make it again"
+            )
+        return record
+
+    def failure(self, step: Step) -> Mapping[str, Any] | None:
+        """What a failed step left behind, None where it did not fail."""
+        return _json_or_none(self.partial(step) / FAILURE)
+
+    def live(self, step: Step) -> Mapping[str, Any] | None:
+        """The last progress that a step wrote while it worked."""
+        return _json_or_none(self.partial(step) / LIVE)
+
+    def relatives(self, step: Step) -> Iterator[Record]:
+        """Records of finished steps of the same stage and axes but another identity."""
+        parent = self.folder(step).parent
+        for folder in sorted(parent.glob(f"{step.slug}-????????")):
+            try:
+                record = read_record(folder)
+            except Damaged:
+                continue
+            if record is not None and record.slug == step.slug and record.hash != step.hash:
+                yield record
+
+
+def partial_of(folder: Path) -> Path:
+    """The folder in which a step works until it is finished."""
+    return folder.with_name(folder.name + ".partial")
+
+
+def read_record(folder: Path) -> Record | None:
+    """The record in a folder, None where there is none; raises Damaged for an unreadable one."""
+    file = folder / RECORD
+    if not file.exists():
+        if folder.exists():
+            raise Damaged(f"{folder} has no record; delete the folder to make it again")
+        return None
+    try:
+        return Record.from_json(read_json(file))
+    except (ValueError, TypeError, KeyError) as error:
+        raise Damaged(f"{file} is damaged ({error}); delete its folder to make it again") from None
+
+
+def verify(folder: Path) -> list[str]:
+    """Names of output files that are missing or differ from the record's hashes."""
+    record = read_record(folder)
+    if record is None:
+        return [RECORD]
+    return [
+        name
+        for name, sha in record.outputs.items()
+        if not (folder / name).is_file() or sha256_file(folder / name) != sha
+    ]
+
+
+def outputs(folder: Path) -> dict[str, str]:
+    """sha256 of every result file below a folder, by relative path, in sorted order."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    return {
+        str(p.relative_to(folder)): sha256_file(p)
+        for p in files
+        if str(p.relative_to(folder)) not in _ABOUT
+    }
+
+
+def seal(partial: Path, folder: Path, record: Record) -> None:
+    """Make a finished step count: everything to the disk, the record last, then one rename."""
+    for path in partial.rglob("*"):
+        if path.is_file():
+            fd = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+    (partial / LIVE).unlink(missing_ok=True)
+    write_json(partial / RECORD, record.to_json())
+    partial.rename(folder)
+    fsync_dir(folder.parent)
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine, for the record; never part of an identity."""
+    names = ("epigone", "torch", "transformers", "tokenizers", "lm_eval", "numpy", "scipy")
+    versions: dict[str, str] = {}
+    for name in names:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "cpus": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
+        "versions": versions,
+    }
+
+
+def _json_or_none(path: Path) -> Mapping[str, Any] | None:
+    try:
+        value = read_json(path)
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None

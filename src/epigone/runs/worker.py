@@ -1,0 +1,129 @@
+"""The process in which steps run: `python -m epigone.runs.worker`, tasks in, events out.
+
+Each task runs in a fork of a process that has already imported what its stage needs: memory is
+free after each step, and none waits for torch to be imported again. Tasks and events are lines of
+JSON on stdin and stdout.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+import json
+import os
+import select
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import IO, Any, NoReturn
+
+from epigone.errors import EpigoneError, UserError
+from epigone.runs.perform import Task, perform
+from epigone.runs.store import LOG, partial_of
+from epigone.study.steps import STAGES
+
+_PROGRESS_SECONDS = 0.2
+
+
+def main() -> None:
+    """Serve tasks until stdin ends, which it does when the runner dies, however it dies."""
+    # An interrupt at the terminal reaches the whole group; the runner decides what ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    events = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    for line in _lines(None):
+        task = Task.from_json(line)
+        for module in STAGES[task.stage].preload:
+            # A module that cannot be imported is the step's own failure, told from the fork.
+            with contextlib.suppress(Exception):
+                importlib.import_module(module)
+        child = os.fork()
+        if child == 0:
+            _child(task, events)
+        _wait(child, events)
+
+
+def _lines(_: None) -> Any:
+    # readline on the raw descriptor: a buffered reader would hide lines from select.
+    buffer = b""
+    while True:
+        block = os.read(0, 65536)
+        if not block:
+            return
+        buffer += block
+        while b"\n" in buffer:
+            line, buffer = buffer.split(b"\n", 1)
+            yield line.decode()
+
+
+def _wait(child: int, events: IO[str]) -> None:
+    while True:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            break
+        # Nothing but the end of the runner arrives on stdin while a task runs.
+        if select.select([0], [], [], 0.05)[0]:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            sys.exit(1)
+    if status:
+        code = os.waitstatus_to_exitcode(status)
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        if code == -signal.SIGKILL:
+            how += ", perhaps for want of memory"
+        _tell(events, {"event": "failed", "error": f"the step's process {how}", "user": False})
+
+
+def _child(task: Task, events: IO[str]) -> NoReturn:
+    _die_with_parent()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        partial = partial_of(Path(task.folder))
+        partial.mkdir(parents=True, exist_ok=True)
+        log = os.open(partial / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        record = perform(task, _progress(events))
+    except UserError as error:
+        _tell(events, {"event": "failed", "error": str(error), "user": True})
+    except (EpigoneError, OSError) as error:
+        _tell(events, {"event": "failed", "error": str(error), "user": False})
+    else:
+        _tell(events, {"event": "finished", "record": record.to_json()})
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Not sys.exit: the exit handlers belong to the process that was forked.
+    os._exit(0)
+
+
+def _progress(events: IO[str]) -> Any:
+    last = 0.0
+
+    def tell(done: float, total: float, note: str = "") -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last > _PROGRESS_SECONDS or done >= total:
+            last = now
+            _tell(events, {"event": "progress", "done": done, "total": total, "note": note[:200]})
+
+    return tell
+
+
+def _tell(events: IO[str], event: dict[str, Any]) -> None:
+    events.write(json.dumps(event) + "\n")
+    events.flush()
+
+
+def _die_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() == 1:
+        os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

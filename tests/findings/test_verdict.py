@@ -1,0 +1,248 @@
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+
+from epigone.findings import Subject, analyse
+from epigone.findings.gaps import change
+from epigone.findings.summary import Part, StyleMetric, mean_contrast, style_closed
+from epigone.findings.verdict import percent, points, tokens
+from epigone.schema import Score
+
+BASES = ("small", "large")
+AMOUNTS = (8000, 32000)
+
+
+def subjects(bases=BASES, amounts=AMOUNTS):
+    found = []
+    for base in bases:
+        found.append(Subject(base, base))
+        found += [Subject(f"{base}-{a}", base, "broad", a) for a in amounts]
+    return found
+
+
+def make(levels, n, seed=0, metrics=("lists", "words"), tasks=("facts", "nq")):
+    """Scores with planted means: model -> (style level, capability level), paired by item."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for metric in metrics:
+        u = rng.random(n)
+        for model, (style, _) in levels.items():
+            values = {f"p{i}": float(x < style) for i, x in enumerate(u)}
+            found.append(_score(metric, "", model, "style", values, ceiling=1.0))
+    for task in tasks:
+        u = rng.random(n)
+        for model, (_, level) in levels.items():
+            noisy = np.where(rng.random(n) < 0.8, u, rng.random(n))
+            values = {f"{task}{i}": float(x < level) for i, x in enumerate(noisy)}
+            found.append(_score("acc", task, model, "capability", values))
+    return found
+
+
+def _score(metric, task, model, family, values, **kw):
+    mean = float(np.mean(list(values.values())))
+    return Score(metric, model, family, mean, len(values), values, task=task, **kw)
+
+
+PAPER = {
+    "small": (0.1, 0.3),
+    "small-8000": (0.5, 0.3),
+    "small-32000": (0.6, 0.3),
+    "large": (0.1, 0.6),
+    "large-8000": (0.5, 0.6),
+    "large-32000": (0.6, 0.6),
+}
+
+
+def sentences(findings, base):
+    return {s.kind: s for v in findings.verdicts if v.base == base for s in v.sentences}
+
+
+def test_the_papers_finding_is_found_where_it_is_planted():
+    found = analyse(subjects(), make(PAPER, 400))
+    small = sentences(found, "small")
+    assert small["style"].answer == "up"
+    assert small["capability"].answer == "unclear"
+    assert small["scaling"].answer == "up" and "better base" in small["scaling"].text
+    assert sentences(found, "large")["scaling"].answer == "unclear"
+    assert "lower bound" in small["style"].text
+    row = next(r for r in found.gaps if r.subject.model == "small-32000" and r.metric == "lists")
+    assert row.teacher.source == "ceiling" and row.closed.value == pytest.approx(5 / 9, abs=0.07)
+
+
+def test_losses_and_gains_of_data_are_found_where_planted():
+    levels = {**PAPER, "small-8000": (0.05, 0.3), "small-32000": (0.02, 0.12)}
+    small = sentences(analyse(subjects(), make(levels, 600)), "small")
+    assert (small["style"].answer, small["capability"].answer) == ("down", "down")
+    levels = {**PAPER, "large": (0.1, 0.3), "small-32000": (0.6, 0.6)}
+    small = sentences(analyse(subjects(), make(levels, 400)), "small")
+    assert (small["capability"].answer, small["scaling"].answer) == ("up", "down")
+
+
+def test_nulls_are_seldom_called_effects():
+    flat = {m: (0.3, 0.4) for m in PAPER}
+    called = {"style": 0, "capability": 0, "scaling": 0}
+    for seed in range(40):
+        scores = make(flat, 40, seed)
+        rng = np.random.default_rng(seed)
+        shuffled = [
+            replace(
+                s, values=dict(zip(s.values, rng.permutation([*s.values.values()]), strict=True))
+            )
+            for s in scores
+        ]
+        for s in sentences(analyse(subjects(), shuffled), "small").values():
+            called[s.kind] += s.answer in ("up", "down")
+    assert all(n <= 6 for n in called.values()), called
+
+
+def test_more_data_is_compared_at_the_last_step_only():
+    levels = {**PAPER, "small-8000": (0.5, 0.5), "small-32000": (0.6, 0.5)}
+    text = sentences(analyse(subjects(), make(levels, 400)), "small")["scaling"].text
+    assert "8k to 32k" in text
+    one = [s for s in subjects() if s.amount != 32000]
+    text = sentences(analyse(one, make(levels, 400)), "small")["scaling"].text
+    assert "0 to 8k" in text
+
+
+def test_without_another_base_or_scores_it_says_so():
+    alone = subjects(bases=("small",))
+    levels = {m: v for m, v in PAPER.items() if m.startswith("small")}
+    got = sentences(analyse(alone, make(levels, 100)), "small")
+    assert got["scaling"].answer == "missing" and "no other base" in got["scaling"].text
+    nothing = analyse(subjects(), [])
+    assert {s.answer for v in nothing.verdicts for s in v.sentences} == {"missing"}
+    assert len(nothing.verdicts) == 2
+
+
+def test_missing_scores_are_listed_and_said():
+    scores = [s for s in make(PAPER, 60) if s.model != "small-32000"]
+    scores = [s for s in scores if (s.model, s.task) != ("large-8000", "nq")]
+    found = analyse(subjects(), scores)
+    assert {(m.model, m.task) for m in found.missing} == {
+        ("small-32000", ""),
+        ("small-32000", "facts"),
+        ("small-32000", "nq"),
+        ("large-8000", "nq"),
+    }
+    small, large = found.verdicts
+    assert small.amount == 8000 and "8k of 32k" in small.note and "1 of 2" in small.note
+    assert "1 of 2 students" in large.note
+    assert "with 8k tokens" in small.sentences[0].text
+
+
+def test_reported_and_measured_teachers_reach_the_gap_rows():
+    scores = make({**PAPER, "boss": (0.8, 0.9)}, 200)
+    rows = {
+        (r.subject.model, r.task, r.metric): r
+        for r in analyse(subjects(), scores, "boss", {"facts": 0.95}).gaps
+    }
+    assert rows["small-8000", "facts", "acc"].teacher.source == "measured"
+    scores = [s for s in scores if s.model != "boss"]
+    rows = {
+        (r.subject.model, r.task): r
+        for r in analyse(subjects(), scores, "boss", {"facts": 0.95}).gaps
+    }
+    assert rows["small-8000", "facts"].teacher.source == "reported"
+    assert rows["small-8000", "nq"].teacher.source == "unknown"
+    assert rows["small-8000", "nq"].closed.value is None
+
+
+def test_seeds_are_averaged():
+    people = [Subject("b", "b"), Subject("s0", "b", "c", 10, 0), Subject("s1", "b", "c", 10, 1)]
+    scores = make({"b": (0.1, 0.3), "s0": (0.5, 0.3), "s1": (0.7, 0.5)}, 300)
+    (summary,) = analyse(people, scores).summaries
+    assert summary.seeds == (0, 1)
+    by = {(s.model, s.task, s.metric): s.value for s in scores}
+    want = np.mean(
+        [(by[m, t, "acc"] - by["b", t, "acc"]) for m in ("s0", "s1") for t in ("facts", "nq")]
+    )
+    assert summary.capability_change.value == pytest.approx(want)
+
+
+def test_mean_over_tasks_of_one_task_is_the_paired_change():
+    rng = np.random.default_rng(0)
+    a, b = (
+        _score(
+            "acc", "t", m, "capability", {str(i): float(v) for i, v in enumerate(rng.random(50))}
+        )
+        for m in "ab"
+    )
+    got = mean_contrast([Part("t", ((1.0, b), (-1.0, a)))], resamples=20_000)[0]
+    want = change(a, b, resamples=20_000)
+    assert (got.value, got.n) == (pytest.approx(want.value), want.n)
+    assert (got.low, got.high) == pytest.approx((want.low, want.high), abs=0.01)
+
+
+def test_independent_tasks_add_their_variances():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(4, 200))
+    s = [
+        _score("acc", f"t{k}", "m", "capability", {f"{k}-{i}": float(x) for i, x in enumerate(v)})
+        for k, v in enumerate(values)
+    ]
+    got = mean_contrast([Part(x.task, ((1.0, x),)) for x in s], resamples=10_000)[0]
+    error = np.sqrt((values.var(axis=1) / 200).sum()) / 4
+    assert got.high - got.low == pytest.approx(2 * 1.97 * error, rel=0.05)
+
+
+def test_lower_is_better_counts_as_a_gain_when_it_falls():
+    a = _score("loss", "t", "a", "capability", {str(i): 2.0 + i % 3 for i in range(30)})
+    b = _score("loss", "t", "b", "capability", {str(i): 1.0 + i % 2 for i in range(30)})
+    a, b = replace(a, better="lower"), replace(b, better="lower")
+    assert mean_contrast([Part("t", ((1.0, b), (-1.0, a)))])[0].value == pytest.approx(1.5)
+
+
+def test_style_metrics_share_the_resampled_prompts():
+    # The same metric twice is no more evidence than once: the interval must not shrink.
+    scores = {s.model: s for s in make(PAPER, 60, metrics=("lists",)) if s.family == "style"}
+    one = StyleMetric(scores["small"], (scores["small-8000"],), None, None)
+    once, twice = style_closed([one]), style_closed([one, one])
+    assert twice.interval.low == pytest.approx(once.interval.low)
+    assert twice.interval.high == pytest.approx(once.interval.high)
+    assert once.lower_bound
+
+
+def test_style_metrics_on_some_of_the_prompts_join_the_mean():
+    rng = np.random.default_rng(1)
+
+    def style(metric, level, items):
+        return _score(
+            metric, "", "m", "style", {i: float(rng.random() < level) for i in items}, ceiling=1.0
+        )
+
+    every, some = [f"p{i}" for i in range(60)], [f"p{i}" for i in range(0, 60, 4)]
+    metrics = [
+        StyleMetric(style("words", 0.1, every), (style("words", 0.5, every),), None, None),
+        StyleMetric(style("lists", 0.1, some), (style("lists", 0.9, some),), None, None),
+    ]
+    got = style_closed(metrics)
+    parts = [style_closed([m]).interval.value for m in metrics]
+    assert got.interval.value == pytest.approx(np.mean(parts))
+    assert got.interval.n == 60 and got.interval.low is not None
+    unknown = StyleMetric(replace(metrics[0].base, ceiling=None), metrics[0].students, None, None)
+    partial = style_closed([metrics[1], unknown])
+    assert partial.metrics == ("lists",) and "1 of 2 metrics" in partial.interval.note
+
+
+def test_findings_are_json_and_the_same_each_time():
+    scores = make(PAPER, 30)
+    text = json.dumps(asdict(analyse(subjects(), scores)), allow_nan=False)
+    assert text == json.dumps(asdict(analyse(subjects(), list(reversed(scores)))), allow_nan=False)
+
+
+def test_numbers_as_text():
+    assert percent(0.426) == "43%" and percent(-0.126) == "\N{MINUS SIGN}13%"
+    assert percent(-0.001) == "0%" and percent(None) == "not known"
+    assert points(-0.0312) == "\N{MINUS SIGN}3.1 points" and points(0.02) == "+2.0 points"
+    assert points(-0.0001) == "0.0 points"
+    assert [tokens(a) for a in (0, 999, 8000, 32_500, 20_000_000)] == [
+        "0",
+        "999",
+        "8k",
+        "32.5k",
+        "20M",
+    ]
