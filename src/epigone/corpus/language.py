@@ -10,11 +10,12 @@ from epigone.schema import Message
 
 # Below this score of fastText, langid has the last word.
 _SURE = 0.5
-_PER_TURN = 240
-_ENOUGH = 1000
-# A text with fewer letters than this tells nothing.
-_LETTERS = 20
-_LETTER = re.compile(r"[^\W\d_]")
+# Below this probability of langid, nobody knows.
+_LIKELY = 0.5
+_PER_TURN = 200
+_ENOUGH = 800
+# A text with fewer letters tells nothing.
+_TWENTY_LETTERS = re.compile(r"(?:[^\W\d_][\W\d_]*){20}")
 _NO_PROSE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]+`|https?://\S+|<[^<>\n]{1,200}>", re.DOTALL)
 # langid's codes for text that is in no language, or in none it can name.
 _NONE = frozenset(("zxx", "und"))
@@ -40,13 +41,13 @@ def language(text: str, expected: str) -> str:
 
     Another language than `expected` is the answer only if two detectors do not hear `expected`.
     """
-    if len(_LETTER.findall(text)) < _LETTERS:
+    if not _TWENTY_LETTERS.search(text):
         return ""
     found = _fasttext().detect(text, model="lite")[0]
     if found["lang"] == expected and found["score"] >= _SURE:
         return expected
-    code = str(_langid().classify(text)[0])
-    return "" if code in _NONE else code
+    code, probability = _langid().classify(text)
+    return "" if code in _NONE or probability < _LIKELY else str(code)
 
 
 @functools.cache

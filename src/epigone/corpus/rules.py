@@ -20,7 +20,7 @@ _COPY_LINE = re.compile(r"^[ \t]*Copy code[ \t]*\n?", re.MULTILINE)
 _COPY_COUNT = re.compile(r"Copy\s*[\d,]+ chars? / [\d,]+ words?")
 # Buttons that browser extensions leave behind a prompt.
 _BUTTONS = re.compile(
-    r"\s*(?:Share Prompt|지금 번역하기|Regenerate response|Stop generating"
+    r"\s*(?:Share Prompt|지금 번역하기|Save & SubmitCancel|Regenerate response|Stop generating"
     r"|(?:Copy)?(?:Copy HTML)?(?:Read Aloud)?(?:⏹️ Stop)?\d+ chars \| \d+ words)\s*$"
 )
 _COUNTER = re.compile(r"(?P<before>^|\n|[^\n])(?P<blank>[^\S\n]*)(?P<n>\d{1,2}) / (?P<of>\d{1,2})\s*$")
@@ -180,8 +180,9 @@ def _without_tail(text: str) -> str:
 def _is_counter(found: re.Match[str]) -> bool:
     """Whether "n / m" at the end of a prompt counts answers and is not part of the question."""
     n, of, before = int(found["n"]), int(found["of"]), found["before"]
-    if not 1 <= n <= of or before.isdigit() or before in "=+-*/(<,.^":
-        # "3." may end a sentence, but ".5 / 5" and "=1 / 2" are numbers.
-        return before == "." and 1 <= n <= of and not found["blank"]
-    # "simplify 1 / 2" is a question; "simplify2 / 2", "simplify\n1 / 2" and "simplify 2 / 2" end in a counter.
+    if not 1 <= n <= of:
+        return False
+    if before.isdigit() or before in ("=", "+", "-", "*", "/", "(", "<", ",", "^"):
+        return False
+    # "simplify 1 / 2" asks; "simplify2 / 2", "simplify\n1 / 2" and "simplify 2 / 2" end in a counter.
     return n == of or before in ("", "\n") or not found["blank"]

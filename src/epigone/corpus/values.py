@@ -75,7 +75,7 @@ class Values:
             self._move(self._skip())
             if self._pos == len(self._text):
                 if self.shape == "array":
-                    yield Lost(self.at, 0, "cut off between two conversations", "")
+                    yield Lost(self.at, 0, "cut off between two values", "")
                 return
             if self.shape == "array" and self._text[self._pos] == "]":
                 yield from self._rest()
@@ -84,6 +84,8 @@ class Values:
                 value, end = self._decode(self._pos)
             except (ValueError, RecursionError) as error:
                 yield self._broken(error)
+                if self._pos == len(self._text):
+                    return
             else:
                 utf8 = self._move(end)
                 yield Whole(value, self.at, utf8)

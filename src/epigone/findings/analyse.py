@@ -18,6 +18,7 @@ from epigone.findings.model import (
     Findings,
     GapRow,
     Missing,
+    Scaling,
     Subject,
     Summary,
     ValueRow,
@@ -226,18 +227,27 @@ def _verdicts(
         corpora = sorted({s.corpus or "" for s in grid.students(base)})
         for corpus in corpora or [""]:
             own = [s for s in summaries if (s.base, s.corpus) == (base, corpus)]
-            last = max(own, key=lambda s: s.amount, default=None)
-            sentences = [
-                verdict.style(base, _latest(own, "style")),
-                verdict.capability(base, _latest(own, "capability")),
-                verdict.scaling(base, _scaling(grid, base, corpus)),
-            ]
+            style, capability = _latest(own, "style"), _latest(own, "capability")
+            step = _scaling(grid, base, corpus)
             students = grid.students(base, corpus)
+            amount = max((s.amount for s in own), default=0)
             largest = max((s.amount for s in students), default=0)
-            amount = last.amount if last else 0
             gone = sum(s.model in lacking for s in students)
-            note = verdict.unfinished(gone, len(students), amount, largest)
-            found.append(Verdict(base, corpus, amount, tuple(sentences), note))
+            found.append(
+                Verdict(
+                    base,
+                    corpus,
+                    amount,
+                    verdict.answer(base, style, capability),
+                    (
+                        verdict.style(base, style),
+                        verdict.capability(base, capability),
+                        verdict.scaling(base, step),
+                    ),
+                    step,
+                    verdict.unfinished(gone, len(students), amount, largest),
+                )
+            )
     return found
 
 
@@ -251,7 +261,7 @@ def _latest(summaries: Sequence[Summary], family: str) -> Summary | None:
     return max(summaries, key=lambda s: (measured(s), s.amount), default=None)
 
 
-def _scaling(grid: _Grid, base: str, corpus: str) -> verdict.Scaling | None:
+def _scaling(grid: _Grid, base: str, corpus: str) -> Scaling | None:
     untrained = grid.untrained(base)
     by_amount: dict[int, list[str]] = defaultdict(list)
     for s in grid.students(base, corpus):
@@ -269,7 +279,7 @@ def _scaling(grid: _Grid, base: str, corpus: str) -> verdict.Scaling | None:
     previous, amount = sorted(tables)[-2:]
     step: list[tuple[Table, float]] = [(tables[amount], 1.0), (tables[previous], -1.0)]
     gain = mean_contrast(parts_of(step), grid.seed)[0]
-    best: verdict.Scaling | None = None
+    best: Scaling | None = None
     for other in grid.bases():
         model = grid.untrained(other)
         theirs = grid.of([model], "capability") if model and other != base else {}
@@ -282,8 +292,8 @@ def _scaling(grid: _Grid, base: str, corpus: str) -> verdict.Scaling | None:
         if best and best.base_difference and difference.value <= (best.base_difference.value or 0):
             continue
         contrast = mean_contrast(_contrast(ahead, step), grid.seed)[0]
-        best = verdict.Scaling(previous, amount, gain, other, difference, contrast)
-    return best or verdict.Scaling(previous, amount, gain)
+        best = Scaling(previous, amount, gain, other, difference, contrast)
+    return best or Scaling(previous, amount, gain)
 
 
 def _contrast(

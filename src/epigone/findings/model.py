@@ -93,16 +93,31 @@ class Sentence:
 
 
 @dataclass(frozen=True, slots=True)
+class Scaling:
+    """Capability gained by the last step of data against that of another untrained base."""
+
+    previous: int
+    amount: int
+    data_gain: Interval
+    other: str = ""
+    base_difference: Interval | None = None
+    contrast: Interval | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """What the study says about one base on one corpus, at the largest measured amount.
 
-    `note` tells what is not measured yet; it is empty where nothing is missing.
+    `answer` is the whole in one sentence; `note` tells what is not measured yet and is empty
+    where nothing is missing.
     """
 
     base: str
     corpus: str
     amount: int
+    answer: str
     sentences: tuple[Sentence, ...]
+    scaling: Scaling | None = None
     note: str = ""
 
 

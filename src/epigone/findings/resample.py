@@ -117,7 +117,8 @@ def _standard(x: Array) -> Array:
     if len(x) == 0:
         return x
     spread = float(x.std())
-    return (x - x.mean()) / (spread if spread > 0 else 1.0)
+    out: Array = (x - x.mean()) / (spread if spread > 0 else 1.0)
+    return out
 
 
 def _aggregate(kind: str, totals: Array) -> Array:

@@ -11,23 +11,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from epigone.findings.gaps import tells
-from epigone.findings.model import Answer, Sentence, Summary
+from epigone.findings.model import Answer, Scaling, Sentence, Summary
 from epigone.schema import Interval
 
+_NOTHING = Interval(None, None, None, 0)
 
-@dataclass(frozen=True, slots=True)
-class Scaling:
-    """Capability gained by the last step of data against that of another untrained base."""
 
-    previous: int
-    amount: int
-    data_gain: Interval
-    other: str = ""
-    base_difference: Interval | None = None
-    contrast: Interval | None = None
+def answer(base: str, style: Summary | None, capability: Summary | None) -> str:
+    """The style and capability rules' answers in one sentence."""
+    moved = style.style_closed if style else _NOTHING
+    change = capability.capability_change if capability else _NOTHING
+    if moved.value is None and change.value is None:
+        return f"Nothing can be said about {base} yet."
+    amount = max(s.amount for s in (style, capability) if s)
+    least = "at least " if style and style.style_is_lower_bound else ""
+    how = {
+        "up": f"closed {least}{_share(moved)} of the style gap to the teacher",
+        "down": f"moved away from the teacher in style ({_share(moved)} of the gap closed)",
+        "unclear": f"did not measurably move toward the teacher in style ({_share(moved)})",
+        "missing": "closed an unknown share of the style gap",
+    }[_answer(moved)]
+    what = {
+        "up": f"its capability rose by {_points(change)}",
+        "down": f"its capability fell by {_points(change)}",
+        "unclear": f"its capability did not measurably change ({_points(change)})",
+        "missing": "its change in capability is not known",
+    }[_answer(change)]
+    alike = (_answer(moved), _answer(change)) in (("up", "up"), ("down", "down"))
+    link = "and" if alike else "while"
+    return f"After {tokens(amount)} tokens of imitation, {base} {how}, {link} {what}."
 
 
 def style(base: str, summary: Summary | None) -> Sentence:
@@ -97,10 +111,9 @@ def scaling(base: str, found: Scaling | None) -> Sentence:
     if difference is None or contrast is None or difference.value is None:
         text = f"More data or a better base: {step}; no other base was measured to compare with."
         return Sentence("scaling", "missing", "Better base: not measured", text, found.data_gain)
-    ahead = difference.value > 0
     other = (
-        f"{found.other}, untrained, {'is ahead by' if ahead else 'is behind by'} "
-        f"{points(abs(difference.value), False)} ({_between(difference, points)})"
+        f"{found.other}, untrained, scores {points(difference.value)} against {base}, untrained "
+        f"({_between(difference, points)})"
     )
     answer: Answer = "unclear"
     lead, headline = "Whether more data or a better base buys more cannot be told", "cannot tell"
@@ -126,9 +139,22 @@ def unfinished(missing: int, students: int, amount: int, largest: int) -> str:
 
 
 def _answer(interval: Interval) -> Answer:
-    if interval.value is None or not tells(interval):
+    if interval.value is None:
+        return "missing"
+    if not tells(interval):
         return "unclear"
     return "up" if interval.value > 0 else "down"
+
+
+def _share(interval: Interval) -> str:
+    return f"{percent(interval.value)} ({_between(interval, percent)})"
+
+
+def _points(interval: Interval) -> str:
+    # "fell by" already carries the sign; the bounds keep theirs.
+    value = interval.value or 0.0
+    shown = points(abs(value), False) if tells(interval) else points(value)
+    return f"{shown}, {_between(interval, points)}"
 
 
 def percent(value: float | None) -> str:

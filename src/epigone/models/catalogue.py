@@ -13,7 +13,7 @@ import sys
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -190,7 +190,7 @@ def _download(entry: Entry, part: Part, work: Path, came: int, progress: Progres
             while process.poll() is None:
                 done = min(came + _size(target) + _size(scratch), entry.download)
                 progress(done, entry.download, f"{entry.name}: downloading {wanted}")
-                with _patience():
+                with suppress(subprocess.TimeoutExpired):
                     process.wait(POLL_SECONDS)
         finally:
             process.kill()
@@ -199,14 +199,6 @@ def _download(entry: Entry, part: Part, work: Path, came: int, progress: Progres
     if process.returncode != 0 or len(wheels) != 1:
         raise _pip_error(entry, wanted, log.read_text(encoding="utf-8", errors="replace"))
     return wheels[0]
-
-
-@contextmanager
-def _patience() -> Iterator[None]:
-    try:
-        yield
-    except subprocess.TimeoutExpired:
-        pass
 
 
 def _size(folder: Path) -> int:

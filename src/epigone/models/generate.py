@@ -214,7 +214,7 @@ class _Slots(Cache):
             self.kv = [(self._grown(k), self._grown(v)) for k, v in self.kv]
 
     def _grown(self, old: Tensor) -> Tensor:
-        new = old.new_empty(*old.shape[:2], self.slots, old.shape[3])
+        new = old.new_zeros(*old.shape[:2], self.slots, old.shape[3])
         new[:, :, : old.shape[2]] = old
         return new
 
@@ -223,13 +223,10 @@ class _Slots(Cache):
     ) -> tuple[Tensor, Tensor]:
         """Write the new tokens; give the planned rows' first `span` slots, as views."""
         if layer_idx == len(self.kv):
+            # Zeros, not empty: a masked slot weighs 0, and 0 times a stray NaN is NaN.
             shape = (self.rows, key_states.shape[1], self.slots)
-            self.kv.append(
-                (
-                    key_states.new_empty(*shape, key_states.shape[3]),
-                    value_states.new_empty(*shape, value_states.shape[3]),
-                )
-            )
+            keys = key_states.new_zeros(*shape, key_states.shape[3])
+            self.kv.append((keys, value_states.new_zeros(*shape, value_states.shape[3])))
         known = self.prefix.kv[layer_idx] if self.prefix.kv else (None, None)
         keys = self._write(self.kv[layer_idx][0], key_states, known[0])
         return keys, self._write(self.kv[layer_idx][1], value_states, known[1])
@@ -395,5 +392,3 @@ class _Loop:
     def _report(self) -> None:
         part = sum(len(r.out) for r in self.rows) / self.stops.max_new
         self.progress(len(self.done) + part, len(self.prompts), f"{self.tokens} tokens")
-
-

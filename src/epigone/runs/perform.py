@@ -20,11 +20,20 @@ from typing import Any
 
 from epigone.errors import EpigoneError, StepFailed, UserError
 from epigone.files import write_json
-from epigone.runs.store import FAILURE, LIVE, environment, outputs, partial_of, seal
+from epigone.runs.store import (
+    FAILURE,
+    LIVE,
+    RECORD,
+    environment,
+    outputs,
+    partial_of,
+    read_record,
+    seal,
+)
 from epigone.schema import Progress, Record
 from epigone.study.identity import digest
 from epigone.study.specs import Spec
-from epigone.study.steps import STAGES, Step
+from epigone.study.steps import STAGES, Step, identity
 
 _LIVE_SECONDS = 1.0
 
@@ -66,19 +75,13 @@ def task_of(step: Step, folder: Path, inputs: Mapping[str, Path]) -> Task:
 
 def task_alone(stage: str, spec: Spec, inputs: Mapping[str, Path], folder: Path) -> Task:
     """The task of a stage that is used by itself; its inputs are folders of any origin."""
-    dumped = spec.model_dump(mode="json")
-    identity = {
-        "stage": stage,
-        "version": STAGES[stage].version,
-        "spec": dumped,
-        "inputs": {role: _input_hash(path) for role, path in sorted(inputs.items())},
-    }
+    document = identity(stage, spec, {role: _input_hash(path) for role, path in inputs.items()})
     return Task(
         stage=stage,
         slug=folder.name,
-        hash=digest(identity),
-        identity=identity,
-        spec=dumped,
+        hash=digest(document),
+        identity=document,
+        spec=spec.model_dump(mode="json"),
         inputs={role: str(path.resolve()) for role, path in inputs.items()},
         folder=str(folder.resolve()),
     )
@@ -94,13 +97,16 @@ def stage_function(stage: str) -> Callable[..., dict[str, Any]]:
 def perform(task: Task, progress: Progress) -> Record:
     """Do a task in its .partial folder and seal it.
 
-    UserError passes through; any other error becomes StepFailed with its last line, the whole
+    A folder that already holds the task's result is left as it is. UserError passes through; any other error becomes StepFailed with its last line, the whole
     traceback goes into failure.json.
     """
     folder = Path(task.folder)
     partial = partial_of(folder)
     partial.mkdir(parents=True, exist_ok=True)
     with _alone_in(partial):
+        if (folder / RECORD).exists():
+            clear(folder)
+            return _same(folder, task)
         (partial / FAILURE).unlink(missing_ok=True)
         started, clock = datetime.now(UTC), time.monotonic()
         spec = STAGES[task.stage].spec.model_validate_json(json.dumps(task.spec))
@@ -130,6 +136,17 @@ def perform(task: Task, progress: Progress) -> Record:
             environment=environment(),
         )
         seal(partial, folder, record)
+    return record
+
+
+def _same(folder: Path, task: Task) -> Record:
+    record = read_record(folder)
+    if record is None or record.hash != task.hash:
+        raise UserError(
+            "the folder holds the result of another request",
+            value=str(folder),
+            fix="name another folder, or delete this one",
+        )
     return record
 
 

@@ -68,6 +68,16 @@ class Resolve(Protocol):
         """The version of a benchmark; raises UnknownName."""
 
 
+def identity(stage: str, spec: Spec, inputs: Mapping[str, str]) -> dict[str, Any]:
+    """What changes a step's result: stage, its version, spec, and the hashes of its inputs."""
+    return {
+        "stage": stage,
+        "version": STAGES[stage].version,
+        "spec": _without_references(spec.model_dump(mode="json")),
+        "inputs": dict(sorted(inputs.items())),
+    }
+
+
 @dataclass(frozen=True)
 class Step:
     """One unit of work with an identity and inputs; `axes` make its readable name."""
@@ -81,12 +91,7 @@ class Step:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """What changes the step's result: stage, its version, spec, and the inputs' hashes."""
-        return {
-            "stage": self.stage,
-            "version": STAGES[self.stage].version,
-            "spec": _without_references(self.spec.model_dump(mode="json")),
-            "inputs": {role: step.hash for role, step in sorted(self.inputs.items())},
-        }
+        return identity(self.stage, self.spec, {r: s.hash for r, s in self.inputs.items()})
 
     @cached_property
     def hash(self) -> str:

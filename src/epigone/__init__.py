@@ -1,0 +1,57 @@
+"""Epigone tells what a language model really learns when it imitates another one."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from epigone.api import (
+        Study,
+        answer,
+        benchmark,
+        build_corpus,
+        generate,
+        style,
+        train,
+    )
+    from epigone.errors import EpigoneError, StepFailed, UserError
+    from epigone.schema import Conversation, Message, Record, Sample, Score
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Conversation",
+    "EpigoneError",
+    "Message",
+    "Record",
+    "Sample",
+    "Score",
+    "StepFailed",
+    "Study",
+    "UserError",
+    "answer",
+    "benchmark",
+    "build_corpus",
+    "generate",
+    "style",
+    "train",
+]
+
+_HOMES = {
+    "epigone.errors": ("EpigoneError", "StepFailed", "UserError"),
+    "epigone.schema": ("Conversation", "Message", "Record", "Sample", "Score"),
+    "epigone.api": ("Study", "answer", "benchmark", "build_corpus", "generate", "style", "train"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Lazily, so that `import epigone` and the command line's help cost no heavy import.
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(home), name)
+    raise AttributeError(f"module 'epigone' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

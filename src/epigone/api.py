@@ -1,0 +1,268 @@
+"""The Python interface: a study, and each stage as a function."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from epigone.errors import CorpusError, UnknownName, UserError
+from epigone.files import write_json, write_jsonl, write_text
+from epigone.models import references
+from epigone.runs import lease
+from epigone.runs.execute import Result, Watcher, execute
+from epigone.runs.perform import perform, task_alone
+from epigone.runs.plan import Planned, plan
+from epigone.runs.resolve import UNRESOLVED, World, locked_fingerprints
+from epigone.runs.store import Store
+from epigone.schema import Progress, Record, Sample, Score, silent
+from epigone.study.declare import STYLE_METRICS, Declaration, Recipe
+from epigone.study.file import read
+from epigone.study.specs import CorpusSpec, Kind, ModelSpec, SourceSpec, TrainSpec
+from epigone.study.steps import REFERENCE_TOKENIZER, STAGES, Expansion, expand
+
+if TYPE_CHECKING:
+    from epigone.findings import Findings
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """A study: its declaration, and the folder of its steps."""
+
+    declaration: Declaration
+    file: Path
+    root: Path
+
+    @classmethod
+    def load(cls, path: str | Path, *, runs: str | Path = "runs") -> Study:
+        """Read a study file, or the study.yaml of a folder; steps go to `runs`/<study>.
+
+        Raises StudyFileError with the line and column of the first mistake.
+        """
+        file = Path(path)
+        if file.is_dir() and (file / "study.yaml").is_file():
+            file = file / "study.yaml"
+        declaration = read(file)
+        return cls(declaration, file, Path(runs).resolve() / declaration.name)
+
+    @property
+    def store(self) -> Store:
+        """The study's steps on disk."""
+        return Store(self.root)
+
+    def expansion(self, *, online: bool = False) -> Expansion:
+        """Cells and steps; `online` may ask a hub for revisions that the study does not name."""
+        return self._expand(online)[0]
+
+    def plan(self) -> list[Planned]:
+        """State, reason and expected time of every step; asks no network and changes nothing."""
+        return plan(self.expansion(), self.store)
+
+    def run(self, watcher: Watcher | None = None, *, only: str | None = None) -> Result:
+        """Run every step that is not done yet; the same call again continues.
+
+        Raises UserError, among them HeldElsewhere where another process runs the study.
+        """
+        if only is not None and only not in STAGES:
+            raise UnknownName("stage", only, STAGES)
+        expansion, world = self._expand(True)
+        _check_sources(self.declaration)
+        with lease.hold(self.root):
+            write_text(self.root / "study.yaml", self.file.read_text(encoding="utf-8"))
+            write_json(self.root / "study.lock.json", _lock(self.declaration, expansion, world))
+            return execute(expansion, self.store, watcher or _Quiet(), only=only)
+
+    def findings(self) -> Findings:
+        """Gaps, intervals and verdict of the scores that are there."""
+        from epigone.report.assemble import findings_of
+
+        return findings_of(self.declaration, self.expansion(), self.store)
+
+    def report(self) -> Path:
+        """Build report/index.html and its tables from what is done; the page's path is returned."""
+        from epigone.report.assemble import view_of
+        from epigone.report.build import build
+
+        view = view_of(self.declaration, self.expansion(), self.store)
+        return build(view, self.root / "report")
+
+    def _expand(self, online: bool) -> tuple[Expansion, World]:
+        world = World(online=online, locked=locked_fingerprints(self.root))
+        return expand(self.declaration, world), world
+
+
+class _Quiet:
+    def started(self, *_: object) -> None: ...
+    def progress(self, *_: object) -> None: ...
+    def finished(self, *_: object) -> None: ...
+    def failed(self, *_: object) -> None: ...
+    def blocked(self, *_: object) -> None: ...
+
+
+def build_corpus(
+    files: Sequence[str | Path],
+    out: str | Path,
+    *,
+    kind: Kind = "broad",
+    teacher: str = "unknown",
+    licence: str = "",
+    terms: str = "",
+    held_out: int = 128,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Record:
+    """Clean files of teacher text into a corpus folder; the stage behind `epigone corpus build`."""
+    spec = CorpusSpec(
+        kind=kind,
+        sources=tuple(_source(str(f)) for f in files),
+        tokenizer=_source(REFERENCE_TOKENIZER),
+        teacher=teacher,
+        licence=licence,
+        terms=terms,
+        held_out=held_out,
+        seed=seed,
+    )
+    return perform(task_alone("corpus", spec, {}, Path(out)), progress)
+
+
+def train(
+    base: str,
+    corpus: str | Path,
+    out: str | Path,
+    *,
+    amounts: Sequence[int],
+    recipe: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Record:
+    """Train a base on nested amounts of a corpus folder; `out`/amount-N is the student of N tokens.
+
+    `recipe` has the keys of a study file's recipe.
+    """
+    folder = corpus_folder(corpus)
+    spec = TrainSpec(
+        base=_model(base),
+        amounts=tuple(sorted(set(amounts))),
+        recipe=Recipe.model_validate(recipe or {}).resolved(),
+        seed=seed,
+    )
+    return perform(task_alone("train", spec, {"corpus": folder}, Path(out)), progress)
+
+
+def generate(
+    model: str,
+    prompts: str | Path,
+    out: str | Path,
+    *,
+    n: int | None = None,
+    max_new_tokens: int = 256,
+    progress: Progress = silent,
+) -> list[Sample]:
+    """Answer a file of prompts with one model, greedy, and write the samples as JSONL."""
+    from epigone.evaluation.answers import answer_prompts, read_prompts
+
+    asked = read_prompts(Path(prompts))[:n]
+    name = _model(model)
+    folder = references.locate(model, progress)
+    samples = answer_prompts(
+        folder, asked, model=name.name, max_new_tokens=max_new_tokens, progress=progress
+    )
+    write_jsonl(Path(out), (s.to_json() for s in samples))
+    return samples
+
+
+def benchmark(
+    model: str,
+    tasks: Sequence[str],
+    out: str | Path | None = None,
+    *,
+    limit: int | None = None,
+    progress: Progress = silent,
+) -> list[Score]:
+    """Scores of one model on benchmarks, in the raw few-shot format; per-item samples go to `out`."""
+    from epigone.evaluation.benchmarks import benchmark as measure
+    from epigone.evaluation.catalogue import known_tasks
+
+    for task in tasks:
+        if task not in known_tasks():
+            raise UnknownName("benchmark", task, known_tasks())
+    named = _model(model)
+    folder = references.locate(model, progress)
+    scores, samples = measure(folder, tasks, model=named.name, limit=limit, progress=progress)
+    if out is not None:
+        write_jsonl(Path(out) / "samples.jsonl", samples)
+        write_jsonl(Path(out) / "scores.jsonl", (s.to_json() for s in scores))
+    return scores
+
+
+def style(
+    teacher: str | Path,
+    models: Sequence[str | Path],
+    *,
+    metrics: Sequence[str] = STYLE_METRICS,
+) -> list[Score]:
+    """Style metrics of files of samples against the teacher's file of samples."""
+    from epigone.evaluation.style import style as measure
+
+    return measure(Path(teacher), [Path(m) for m in models], metrics=tuple(metrics))
+
+
+def corpus_folder(path: str | Path) -> Path:
+    """A corpus folder by path; raises CorpusError for anything else."""
+    folder = Path(path)
+    if not (folder / "train.jsonl").is_file():
+        raise CorpusError(
+            "not a corpus folder", value=str(path), fix="'epigone corpus build' makes one"
+        )
+    return folder
+
+
+def _source(ref: str) -> SourceSpec:
+    return SourceSpec(ref=ref, fingerprint=_fingerprint(ref))
+
+
+def _model(ref: str) -> ModelSpec:
+    world = World(online=True)
+    return ModelSpec(
+        kind="base", name=world.model_name(ref), ref=ref, fingerprint=world.fingerprint(ref)
+    )
+
+
+def _fingerprint(ref: str) -> str:
+    return World(online=True).fingerprint(ref)
+
+
+def _check_sources(declaration: Declaration) -> None:
+    # A token has at least one byte, so a small local file refuses a large amount before any work.
+    for name, corpus in declaration.corpora.items():
+        paths = [Path(ref) for ref in corpus.sources]
+        if not all(p.is_file() and p.suffix in (".json", ".jsonl") for p in paths):
+            continue
+        size = sum(os.path.getsize(p) for p in paths)
+        largest = max(declaration.amounts[name])
+        if largest > size:
+            raise CorpusError(
+                f"amount larger than corpus {name!r}, whose files have {size:,} bytes",
+                value=largest,
+                fix="ask for less, or add sources",
+            )
+
+
+def _lock(declaration: Declaration, expansion: Expansion, world: World) -> dict[str, Any]:
+    unresolved = [ref for ref, found in world.seen.items() if found == UNRESOLVED]
+    if unresolved:
+        raise UserError("reference without a revision", value=unresolved[0])
+    return {
+        "study": declaration.name,
+        "references": world.seen,
+        "cells": [
+            {"model": s.model, "base": s.base, **(asdict(s.cell) if s.cell else {})}
+            for s in expansion.subjects
+        ],
+        "steps": [
+            {"step": s.name, "hash": s.hash, "model": s.model, "identity": s.identity}
+            for s in expansion.steps
+        ],
+    }

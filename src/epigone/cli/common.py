@@ -1,0 +1,178 @@
+"""What the verbs share: arguments, tables, JSON, and telling progress."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from epigone.schema import Record, Score
+from epigone.study.steps import Step
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+    from rich.progress import TaskID
+
+StudyArgument = Annotated[
+    Path, typer.Argument(metavar="STUDY", help="The study's YAML file, or its folder.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Runs = Annotated[Path, typer.Option("--runs", help="Folder that holds the studies' steps.")]
+
+_PLAIN_SECONDS = 15.0
+
+
+def say_json(value: Any) -> None:
+    """Print one JSON document."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table; as tab-separated lines where the output is no terminal."""
+    if not sys.stdout.isatty():
+        print("\t".join(columns))
+        for row in rows:
+            print("\t".join(_plain(c) for c in row))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    out = Table(title=title or None, title_justify="left", header_style="bold", box=None)
+    for column in columns:
+        out.add_column(column, overflow="fold")
+    for row in rows:
+        # Text, not markup: names and messages may hold square brackets.
+        out.add_row(*(Text(_plain(c)) for c in row))
+    Console().print(out)
+
+
+def score_rows(scores: Sequence[Score]) -> list[list[str]]:
+    """Scores as rows of a table: model, task, metric, value, n, better."""
+    return [
+        [s.model, s.task or "-", s.metric, number(s.value), str(s.n), s.better] for s in scores
+    ]
+
+
+SCORE_COLUMNS = ("model", "task", "metric", "value", "n", "better")
+
+
+def score_json(scores: Sequence[Score]) -> list[dict[str, Any]]:
+    """Scores as JSON, with their per-item values."""
+    return [s.to_json() for s in scores]
+
+
+def number(value: float | None) -> str:
+    """A score to three digits; "not known" where there is none."""
+    return "not known" if value is None else f"{value:.3f}"
+
+
+def seconds(value: float) -> str:
+    """A duration for people."""
+    whole = round(value)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _plain(text: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+class Teller:
+    """Tells on stderr how work goes: a bar on a terminal, plain lines elsewhere."""
+
+    def __init__(self) -> None:
+        self._bar: Bar | None = None
+        self._task: TaskID | None = None
+        self._said = time.monotonic()
+        self._head = ""
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+            self._bar = Progress(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(bar_width=24),
+                TextColumn("{task.fields[note]}", style="dim", markup=False),
+                TimeElapsedColumn(),
+                console=Console(stderr=True),
+                transient=True,
+            )
+
+    def __enter__(self) -> Teller:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, done: float, total: float, note: str = "") -> None:
+        """Progress of a stage that is used by itself."""
+        if self._bar is not None:
+            if self._task is None:
+                self._task = self._bar.add_task(self._head, total=total, note=_plain(note))
+            self._bar.update(self._task, completed=done, total=total or None, note=_plain(note))
+        elif time.monotonic() - self._said > _PLAIN_SECONDS:
+            self._said = time.monotonic()
+            share = f"{100 * done / total:.0f}%" if total else ""
+            self._line(f"{self._head} {share} {note}".strip())
+
+    def started(self, step: Step, number: int, of: int) -> None:
+        """A step of a study begins."""
+        self._head = f"[{number}/{of}] {step.stage} {step.slug}"
+        self._said = time.monotonic()
+        if self._bar is not None:
+            self._task = self._bar.add_task(self._head, total=None, note="")
+        else:
+            self._line(f"{self._head} …")
+
+    def progress(self, step: Step, done: float, total: float, note: str) -> None:
+        """A step of a study has done a part of its work."""
+        self(done, total, note)
+
+    def finished(self, step: Step, record: Record) -> None:
+        """A step of a study is sealed."""
+        self._drop()
+        self._line(f"{self._head} done in {seconds(record.seconds)}")
+
+    def failed(self, step: Step, error: str, log: Path) -> None:
+        """A step of a study failed: the last lines of its log, and where the rest is."""
+        self._drop()
+        self._line(f"{self._head} FAILED: {error}")
+        for line in _tail(log, 5):
+            self._line(f"    {line}")
+        self._line(f"    log: {log}")
+
+    def blocked(self, step: Step, by: Step) -> None:
+        """A step of a study cannot run."""
+        self._line(f"{step.stage} {step.slug} blocked by {by.name}")
+
+    def _drop(self) -> None:
+        if self._bar is not None and self._task is not None:
+            self._bar.remove_task(self._task)
+            self._task = None
+
+    def _line(self, text: str) -> None:
+        if self._bar is not None:
+            self._bar.console.print(_plain(text), markup=False, highlight=False)
+        else:
+            print(_plain(text), file=sys.stderr, flush=True)
+
+
+def _tail(log: Path, lines: int) -> list[str]:
+    try:
+        with open(log, "rb") as f:
+            f.seek(max(0, log.stat().st_size - 4096))
+            return [x[:200] for x in f.read().decode(errors="replace").splitlines()[-lines:]]
+    except OSError:
+        return []

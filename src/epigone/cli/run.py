@@ -1,0 +1,60 @@
+"""epigone run: do what a study asks for."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from epigone.api import Study
+from epigone.cli.common import Json, Runs, StudyArgument, Teller, say_json, seconds
+from epigone.cli.report import tell_verdict
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command("run")(run)
+
+
+def run(
+    study: StudyArgument,
+    only: Annotated[
+        str | None, typer.Option("--only", metavar="STAGE", help="Run the steps of one stage only.")
+    ] = None,
+    runs: Runs = Path("runs"),
+    json: Json = False,
+) -> None:
+    """Run every step that is not done, then build the report and print the verdict.
+
+    Interrupt it or kill it at any time: the same command again continues.
+
+    Example: epigone run studies/pocket.yaml
+    """
+    loaded = Study.load(study, runs=runs)
+    with Teller() as teller:
+        result = loaded.run(teller, only=only)
+    page = loaded.report()
+    if json:
+        say_json({"outcomes": result.outcomes, "failed": result.failed, "report": str(page)})
+    else:
+        _tell_time(loaded)
+        tell_verdict(loaded, page)
+    if result.failed:
+        raise typer.Exit(1)
+
+
+def _tell_time(loaded: Study) -> None:
+    spent: dict[str, float] = defaultdict(float)
+    count: dict[str, int] = defaultdict(int)
+    peak = 0
+    for p in loaded.plan():
+        if p.record is not None:
+            spent[p.step.stage] += p.record.seconds
+            count[p.step.stage] += 1
+            peak = max(peak, p.record.peak_bytes)
+    print("\nWhere the time went:")
+    for stage, value in sorted(spent.items(), key=lambda x: -x[1]):
+        print(f"  {stage:<10} {seconds(value):>12}  in {count[stage]} steps")
+    print(f"  {'all':<10} {seconds(sum(spent.values())):>12}  largest step {peak / 1e9:.1f} GB\n")

@@ -1,0 +1,67 @@
+"""epigone status: how far a study is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from epigone.api import Study
+from epigone.cli.common import Json, Runs, StudyArgument, say_json, seconds, table
+from epigone.runs import lease
+from epigone.runs.plan import Planned
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command("status")(status)
+
+
+def status(study: StudyArgument, runs: Runs = Path("runs"), json: Json = False) -> None:
+    """Tell from the files, from any terminal, what is done, running, failed and to do.
+
+    Example: epigone status studies/pocket.yaml
+    """
+    loaded = Study.load(study, runs=runs)
+    planned = loaded.plan()
+    holder = lease.holder(loaded.root)
+    live = {p.step.name: loaded.store.live(p.step) for p in planned if p.state == "to do"}
+    running = next((name for name, seen in live.items() if seen and holder), None)
+    if json:
+        rows: list[dict[str, Any]] = [
+            {
+                "step": p.step.name,
+                "state": "running" if p.step.name == running else p.state,
+                "seconds": p.record.seconds if p.record else None,
+                "progress": live.get(p.step.name),
+                "error": p.why if p.state == "failed" else None,
+            }
+            for p in planned
+        ]
+        say_json({"study": loaded.declaration.name, "holder": holder, "steps": rows})
+        return
+    table(
+        "",
+        ("state", "step", ""),
+        [
+            ["running" if p.step.name == running else p.state, p.step.name, _detail(p, live)]
+            for p in planned
+        ],
+    )
+    if holder:
+        print(f"\nheld by pid {holder['pid']} on {holder['host']} since {holder['since']}")
+    else:
+        print("\nnobody works on it now")
+
+
+def _detail(p: Planned, live: dict[str, Any]) -> str:
+    if p.record is not None:
+        return seconds(p.record.seconds)
+    if p.state in ("failed", "damaged"):
+        return p.why
+    seen = live.get(p.step.name)
+    if not seen:
+        return ""
+    share = f"{100 * seen['done'] / seen['total']:.0f}%" if seen.get("total") else ""
+    return f"{share} {seen.get('note', '')}".strip()

@@ -1,0 +1,104 @@
+"""Which conversations stay, which are held out, and in what order they come.
+
+All of it follows from hashes of the content and the seed: neither the order of the rows nor
+another row's content plays a part, but for the row that is kept of several with one query.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from epigone.files import canonical
+from epigone.schema import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What selection needs to know of a conversation that lies elsewhere.
+
+    `queries` holds the hashes of all its prompts; `part` is true if it begins in the middle of a
+    dialogue; `rank` is smallest for the one to keep of several with one first query; `place` is
+    where the conversation lies; `content` is the hash of its messages.
+    """
+
+    id: str
+    queries: tuple[bytes, ...]
+    part: bool
+    rank: tuple[int, str, str, int]
+    place: int
+    turns: int
+    content: str
+
+
+def normalised(query: str) -> str:
+    """A query without differences that only the eye sees: NFKC, casefold, single spaces."""
+    return " ".join(unicodedata.normalize("NFKC", query).casefold().split())
+
+
+def query_hash(query: str) -> bytes:
+    """16 bytes that stand for a normalised query."""
+    return hashlib.blake2b(normalised(query).encode(), digest_size=16).digest()
+
+
+def entry(
+    row_id: str, messages: Sequence[Message], *, part: bool, source: int, place: int
+) -> Entry:
+    """The entry of a conversation; `source` is the number of its file, `place` where it lies."""
+    content = hashlib.sha256(canonical([[m.role, m.content] for m in messages]).encode()).hexdigest()
+    said = sum(len(m.content) for m in messages if m.role == "assistant")
+    return Entry(
+        id=row_id,
+        queries=tuple(query_hash(m.content) for m in messages if m.role == "user"),
+        part=part,
+        rank=(-said, content, row_id, source),
+        place=place,
+        turns=len(messages),
+        content=content,
+    )
+
+
+def distinct(entries: Iterable[Entry]) -> tuple[list[Entry], list[Entry]]:
+    """One conversation for each first query, the one with most teacher text; and the others."""
+    best: dict[bytes, Entry] = {}
+    others: list[Entry] = []
+    for new in entries:
+        old = best.get(new.queries[0])
+        if old is None:
+            best[new.queries[0]] = new
+        elif new.rank < old.rank:
+            best[new.queries[0]] = new
+            others.append(old)
+        else:
+            others.append(new)
+    return list(best.values()), sorted(others, key=lambda e: e.rank)
+
+
+def hold_out(
+    entries: Iterable[Entry], n: int, seed: int, fits: Callable[[Entry], bool]
+) -> list[Entry]:
+    """The first `n` conversations that fit, in an order that the seed and the query make.
+
+    Conversations that begin in the middle of a dialogue are never held out.
+    """
+    held: list[Entry] = []
+    if n == 0:
+        return held
+    whole = (e for e in entries if not e.part)
+    for candidate in sorted(whole, key=lambda e: _place(seed, e.queries[0])):
+        if fits(candidate):
+            held.append(candidate)
+            if len(held) == n:
+                break
+    return held
+
+
+def in_order(entries: Iterable[Entry], seed: int) -> list[Entry]:
+    """The conversations in an order that the seed and the content make."""
+    return sorted(entries, key=lambda e: _place(seed, e.content.encode()))
+
+
+def _place(seed: int, content: bytes) -> bytes:
+    return hashlib.blake2b(b"%d\n%s" % (seed, content), digest_size=16).digest()

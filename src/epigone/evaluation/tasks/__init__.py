@@ -1,0 +1,1 @@
+"""Two small lm-eval benchmarks: give this directory to ``TaskManager(include_path=...)``."""

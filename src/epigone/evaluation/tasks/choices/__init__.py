@@ -1,0 +1,1 @@
+"""``choices``: four-way questions in seven subjects, scored by the likeliest letter."""

@@ -1,0 +1,19 @@
+"""Read the ``choices`` items of one subject from the directory ``data`` beside this module."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+
+DATA = Path(__file__).resolve().parent / "data"
+
+
+def load(subject: str, **_: Any) -> dict[str, Dataset]:
+    """Return the splits ``dev`` and ``test``; lm-eval also passes the task's metadata, unused."""
+    return {split: _read(DATA / f"{subject}_{split}.jsonl") for split in ("dev", "test")}
+
+
+def _read(path: Path) -> Dataset:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return Dataset.from_list([json.loads(line) for line in lines])

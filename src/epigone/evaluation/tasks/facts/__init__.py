@@ -1,0 +1,1 @@
+"""``facts``: open questions with short answers, scored by normalised exact match."""

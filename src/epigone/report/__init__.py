@@ -1,0 +1,43 @@
+"""Findings to one self-contained HTML file and its tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from epigone.report.view import (
+    Corpus,
+    Item,
+    MetricText,
+    Output,
+    Reported,
+    ReportView,
+    Source,
+    Step,
+    Teacher,
+)
+
+
+__all__ = [
+    "Corpus",
+    "Item",
+    "MetricText",
+    "Output",
+    "ReportView",
+    "Reported",
+    "Source",
+    "Step",
+    "Teacher",
+    "build",
+]
+
+
+def build(view: ReportView, out: Path) -> Path:
+    """Write `out/index.html` and `out/tables/*.csv`; the page's path is returned.
+
+    Equal views give equal bytes. The page loads nothing from anywhere else.
+    """
+    # altair takes most of a second to import: a plan or a status must not pay for it.
+    from epigone.report.page import render
+    from epigone.report.tables import write_tables
+
+    return render(view, out, write_tables(view, out / "tables"))

@@ -1,0 +1,95 @@
+"""The report's numbers and texts as CSV files."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from epigone.files import write_text
+from epigone.findings import Subject
+from epigone.report.text import csv_cell
+from epigone.report.view import ReportView
+from epigone.schema import Interval
+
+_SUBJECT = ["base", "corpus", "amount", "seed"]
+
+
+def write_tables(view: ReportView, folder: Path) -> list[str]:
+    """Write the four tables into `folder`; their file names are returned.
+
+    Text that a spreadsheet would take for a formula starts with an apostrophe.
+    """
+    tables: dict[str, tuple[Sequence[str], Iterable[Sequence[object]]]] = {
+        "scores.csv": (
+            ["model", *_SUBJECT, "task", "metric", "family", "better", *_interval_names("value")],
+            _scores(view),
+        ),
+        "gaps.csv": (
+            ["model", *_SUBJECT, "task", "metric", "family", "better", "untrained", "student"]
+            + ["teacher", "teacher_source", *_interval_names("change"), "detectable"]
+            + _interval_names("closed"),
+            _gaps(view),
+        ),
+        "samples.csv": (["item", "role", "model", "stop", "text"], _samples(view)),
+        "steps.csv": (
+            ["stage", "name", "state", "seconds", "hash", "note"],
+            ([s.stage, s.name, s.state, s.seconds, s.hash, s.note] for s in view.steps),
+        ),
+    }
+    for name, (header, rows) in tables.items():
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows([csv_cell(c) for c in row] for row in rows)
+        write_text(folder / name, text.getvalue())
+    return list(tables)
+
+
+def _scores(view: ReportView) -> Iterator[Sequence[object]]:
+    for r in view.findings.values:
+        yield [r.model, *_subject(r.subject), r.task, r.metric, r.family, r.better] + _cells(r.value)
+
+
+def _gaps(view: ReportView) -> Iterator[Sequence[object]]:
+    for r in view.findings.gaps:
+        yield [
+            r.subject.model,
+            *_subject(r.subject),
+            r.task,
+            r.metric,
+            r.family,
+            r.better,
+            r.base,
+            r.student,
+            r.teacher.value,
+            r.teacher.source,
+            *_cells(r.change),
+            r.detectable,
+            *_cells(r.closed),
+        ]
+
+
+def _samples(view: ReportView) -> Iterator[Sequence[object]]:
+    for item in view.items:
+        for message in item.prompt:
+            yield [item.id, f"prompt: {message.role}", "", "", message.content]
+        if item.answer is not None:
+            yield [item.id, "teacher", view.teacher.name, "", item.answer]
+        for output in item.outputs:
+            yield [item.id, "output", output.model, output.stop, output.text]
+
+
+def _subject(subject: Subject | None) -> list[object]:
+    if subject is None:
+        return [""] * len(_SUBJECT)
+    return [subject.base, subject.corpus or "", subject.amount, subject.seed]
+
+
+def _interval_names(name: str) -> list[str]:
+    return [name, f"{name}_low", f"{name}_high", f"{name}_n", f"{name}_note"]
+
+
+def _cells(interval: Interval) -> list[object]:
+    return [interval.value, interval.low, interval.high, interval.n, interval.note]

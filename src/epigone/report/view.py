@@ -1,0 +1,122 @@
+"""What a report shows, as plain frozen data: the report reads nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from epigone.findings import Findings, Subject
+from epigone.schema import Message, Score
+
+StepState = Literal["done", "pending", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """A score of the teacher that somebody else published; `name` is a task or `task/metric`."""
+
+    name: str
+    value: float
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Teacher:
+    """Who is imitated, what its outputs may be used for, and its scores from elsewhere."""
+
+    name: str
+    description: str = ""
+    terms: str = ""
+    reported: tuple[Reported, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One model's output to an item; `stop` is why it ended (`schema.Stop`)."""
+
+    model: str
+    text: str
+    stop: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One prompt with the teacher's answer and the outputs of the models."""
+
+    id: str
+    prompt: tuple[Message, ...]
+    answer: str | None
+    outputs: tuple[Output, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One source of teacher text."""
+
+    name: str
+    licence: str = ""
+    terms: str = ""
+    sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """What was read, dropped by which rule, and lost on the way to a corpus.
+
+    Counts are conversations unless the key says otherwise; `dropped` keeps the rules' order;
+    `lost` is what could not be read; `facts` is anything else worth a row.
+    """
+
+    name: str
+    kind: str
+    read: int
+    kept: int
+    sources: tuple[Source, ...] = ()
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    lost: Mapping[str, int] = field(default_factory=dict)
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of the study; `seconds` is None where it has not run, `note` is one line."""
+
+    stage: str
+    name: str
+    state: StepState
+    seconds: float | None = None
+    hash: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MetricText:
+    """A metric's title and one sentence on what its number means."""
+
+    title: str
+    meaning: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ReportView:
+    """Everything that a report shows.
+
+    `metrics` explains metrics by `task/metric`, or by `metric` alone; `provenance` holds named
+    groups of name-value rows (versions, hashes, machine, licences and terms); `created` is
+    shown as it is, and the report takes no time of its own; `remarks` are paragraphs on how
+    the study was made that a reader must know.
+    """
+
+    study: str
+    teacher: Teacher
+    subjects: tuple[Subject, ...]
+    scores: tuple[Score, ...]
+    findings: Findings
+    items: tuple[Item, ...] = ()
+    corpora: tuple[Corpus, ...] = ()
+    steps: tuple[Step, ...] = ()
+    provenance: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    metrics: Mapping[str, MetricText] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+    created: str = ""
