@@ -83,7 +83,7 @@ class Study:
     def report(self) -> Path:
         """Build report/index.html and its tables from what is done; the page's path is returned."""
         from epigone.report.assemble import view_of
-        from epigone.report.build import build
+        from epigone.report import build
 
         view = view_of(self.declaration, self.expansion(), self.store)
         return build(view, self.root / "report")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from lm_eval import simple_evaluate
 from lm_eval.api.instance import Instance
@@ -45,7 +45,7 @@ ALL_TEST = [item for items in TEST.values() for item in items]
 ALL_DEV = [item for items in DEV.values() for item in items]
 
 
-class Answering(LM):
+class Answering(LM):  # type: ignore[misc]
     """A model that knows every answer, or gives a wrong one every time."""
 
     def __init__(self, right: bool) -> None:
@@ -71,14 +71,16 @@ class Answering(LM):
         return (-0.1 if likely else -5.0, likely)
 
 
-def evaluate(right: bool) -> dict[str, Any]:
-    return simple_evaluate(
+def evaluate(right: bool, limit: int | None = None) -> dict[str, Any]:
+    results: dict[str, Any] = simple_evaluate(
         model=Answering(right),
         tasks=["facts", "choices"],
         task_manager=TaskManager(include_path=str(HERE), include_defaults=False),
+        limit=limit,
         log_samples=True,
         bootstrap_iters=0,
     )
+    return results
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +165,7 @@ def test_length_does_not_give_the_answer_away() -> None:
     assert shortest / len(ALL_TEST) <= 0.35
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_normalise_is_idempotent(text: str) -> None:
     once = metrics.normalise(text)
@@ -177,9 +180,9 @@ def test_normalise_is_idempotent(text: str) -> None:
         ("1,000", "1000"),
         ("Charlotte Brontë", "charlotte bronte"),
         ("H₂O", "H2O"),
-        ("O’Neill", "O'Neill"),
+        ("O\u2019Neill", "O'Neill"),
         ("An apple a day", "apple day"),
-        ("ＡＢＣ", "abc"),
+        ("\uff21\uff22\uff23", "abc"),
     ],
 )
 def test_normalise_unifies(left: str, right: str) -> None:
@@ -202,31 +205,33 @@ def test_perfect_model_scores_one(perfect: dict[str, Any]) -> None:
     for subject in SUBJECTS:
         assert perfect["results"][f"choices_{subject}"]["acc,none"] == 1.0
     assert len(perfect["samples"]["facts"]) == len(FACTS)
-    assert set(perfect["versions"].values()) == {1}
+    assert {str(version) for version in perfect["versions"].values()} == {"1"}
     assert perfect["n-shot"]["facts"] == 3
     assert perfect["n-shot"]["choices_history"] == 5
 
 
 def test_wrong_model_scores_zero() -> None:
-    results = evaluate(right=False)
+    results = evaluate(right=False, limit=5)
     assert results["results"]["facts"]["exact_match,none"] == 0.0
     assert results["groups"]["choices"]["acc,none"] == 0.0
 
 
 def test_facts_prompt(perfect: dict[str, Any]) -> None:
-    arguments = perfect["samples"]["facts"][0]["arguments"]["gen_args_0"]
-    assert arguments["arg_0"] == FACTS_PROMPT
-    assert arguments["arg_1"] == {"until": ["\n"], "max_gen_toks": 16, "do_sample": False}
+    prompt, options = perfect["samples"]["facts"][0]["arguments"][0]
+    assert prompt == FACTS_PROMPT
+    assert options == {"until": ["\n"], "max_gen_toks": 16, "do_sample": False}
 
 
 def test_choices_prompt(perfect: dict[str, Any]) -> None:
     arguments = perfect["samples"]["choices_physics_chemistry"][0]["arguments"]
-    assert [arguments[f"gen_args_{i}"]["arg_0"] for i in range(4)] == [CHOICES_PROMPT] * 4
-    assert [arguments[f"gen_args_{i}"]["arg_1"] for i in range(4)] == [" A", " B", " C", " D"]
+    assert [tuple(pair) for pair in arguments] == [
+        (CHOICES_PROMPT, " " + letter) for letter in LETTERS
+    ]
 
 
 def test_loads_offline_from_any_directory(tmp_path: Path) -> None:
     code = f"""
+import socket
 def refuse(*args, **kwargs):
     raise OSError("no network")
 socket.socket.connect = refuse
@@ -250,6 +255,60 @@ print(sum(len(task.eval_docs) for task in loaded["tasks"].values()))
     assert done.stdout.split()[-1] == str(len(FACTS) + len(ALL_TEST))
 
 
-FACTS_PROMPT = """TODO"""
+FACTS_PROMPT = """\
+Q: What is the capital of Portugal?
+A: Lisbon
 
-CHOICES_PROMPT = """TODO"""
+Q: How many wings does a bee have?
+A: Four
+
+Q: Who wrote "The Jungle Book"?
+A: Rudyard Kipling
+
+Q: Who wrote the novel "Frankenstein"?
+A:"""
+
+CHOICES_PROMPT = """\
+The following are multiple choice questions (with answers) about physics and chemistry.
+
+Which of these materials conducts electricity best?
+A. Glass
+B. Rubber
+C. Copper
+D. Wood
+Answer: C
+
+Which particle has a positive electric charge?
+A. Proton
+B. Photon
+C. Electron
+D. Neutron
+Answer: A
+
+How is a solution with a pH of 3 described?
+A. Alkaline
+B. Neutral
+C. Radioactive
+D. Acidic
+Answer: D
+
+Which kind of energy does a car have because it is moving?
+A. Nuclear energy
+B. Kinetic energy
+C. Gravitational energy
+D. Chemical energy
+Answer: B
+
+What does a piece of metal usually do when it is heated?
+A. It becomes lighter
+B. It contracts
+C. It expands
+D. It becomes magnetic
+Answer: C
+
+Which quantity is measured in ohms?
+A. Current
+B. Voltage
+C. Power
+D. Resistance
+Answer:"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -93,12 +94,10 @@ class Audit:
         if not left:
             effect.drop(row_id, len(turns), turns[0].content if turns else "")
             return left
-        before = {id(turn) for turn in turns}
-        changed = sum(id(turn) not in before for turn in left)
-        if changed or len(left) != len(turns):
-            after = {id(turn) for turn in left}
+        if len(left) != len(turns) or not all(map(operator.is_, left, turns)):
+            before, after = {id(turn) for turn in turns}, {id(turn) for turn in left}
             effect.conversations_changed += 1
-            effect.turns_changed += changed
+            effect.turns_changed += len(after - before)
             effect.turns_dropped += len(turns) - len(left)
             effect.note(row_id, next(t.content for t in turns if id(t) not in after)[-_SHOWN:])
         return left

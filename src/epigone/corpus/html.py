@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 
 # Class names that the site itself gives; HTML that a user or the model wrote does not have them.
-_SITE = re.compile(r'<(?:div|p|span|pre)\b[^>]*\bclass="[^"]*\b(?:markdown prose|prose w-full|whitespace-pre-wrap)\b')
+_SITE = re.compile(
+    r'<(?:div|p|span|pre)\b[^>]*\bclass="[^"]*\b(?:markdown prose|prose w-full|whitespace-pre-wrap)\b'
+)
 _BARE = re.compile(r"<(?:p|ul|ol)>.*</(?:p|ul|ol|pre|table|blockquote)>", re.DOTALL)
 _LANGUAGE = re.compile(r"\blanguage-([\w+#.-]+)")
 _BLANKS = re.compile(r"\n{3,}")

@@ -13,7 +13,7 @@ _SURE = 0.5
 # Below this probability of langid, nobody knows.
 _LIKELY = 0.5
 _PER_TURN = 200
-_ENOUGH = 800
+_ENOUGH = 600
 # A text with fewer letters tells nothing.
 _TWENTY_LETTERS = re.compile(r"(?:[^\W\d_][\W\d_]*){20}")
 _NO_PROSE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]+`|https?://\S+|<[^<>\n]{1,200}>", re.DOTALL)

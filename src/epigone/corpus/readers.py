@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from epigone.corpus.selection import content_hash
 from epigone.corpus.values import Lost, Values
 from epigone.errors import CorpusError
-from epigone.files import canonical
 from epigone.schema import Message, Role
 
 ROLES: dict[str, Role] = {
@@ -120,7 +119,7 @@ def _row(value: Any, end: int) -> Row | str:
             teacher = teacher or speaker
         messages.append(Message(role, text))
     own = _label(value.get("id"))
-    key = hashlib.sha256(canonical([[m.role, m.content] for m in messages]).encode()).hexdigest()
+    key = content_hash(messages)
     # The same id may stand on several rows; with the content's hash it cannot mislead.
     row_id = f"{own}-{key[:8]}" if own else key[:16]
     return Row(row_id, tuple(messages), _PART.search(own) is not None, teacher, end)

@@ -23,7 +23,10 @@ _BUTTONS = re.compile(
     r"\s*(?:Share Prompt|지금 번역하기|Save & SubmitCancel|Regenerate response|Stop generating"
     r"|(?:Copy)?(?:Copy HTML)?(?:Read Aloud)?(?:⏹️ Stop)?\d+ chars \| \d+ words)\s*$"
 )
-_COUNTER = re.compile(r"(?P<before>^|\n|[^\n])(?P<blank>[^\S\n]*)(?P<n>\d{1,2}) / (?P<of>\d{1,2})\s*$")
+_LAST = ("Prompt", "번역하기", "Cancel", "response", "generating", "words", *"0123456789")
+_COUNTER = re.compile(
+    r"(?P<before>^|\n|[^\n])(?P<blank>[^\S\n]*)(?P<n>\d{1,2}) / (?P<of>\d{1,2})\s*$"
+)
 _NOTICE = re.compile(r"\*?This (?:chat )?conversation is shared from .{0,200}", re.DOTALL)
 
 _ERROR = re.compile(
@@ -168,7 +171,9 @@ def _without_artefacts(turn: Message) -> str:
 def _without_tail(text: str) -> str:
     """Without one button or counter at the end."""
     # Both stand at the very end; looking only there keeps long prompts cheap.
-    head, tail = text[:-80], text[-80:]
+    head, tail = text[:-80], text[-80:].rstrip()
+    if not tail.endswith(_LAST):
+        return text
     if button := _BUTTONS.search(tail):
         return head + tail[: button.start()]
     counter = _COUNTER.search(tail)

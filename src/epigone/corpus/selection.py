@@ -11,7 +11,6 @@ import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from epigone.files import canonical
 from epigone.schema import Message
 
 
@@ -43,11 +42,18 @@ def query_hash(query: str) -> bytes:
     return hashlib.blake2b(normalised(query).encode(), digest_size=16).digest()
 
 
+def content_hash(messages: Sequence[Message]) -> str:
+    """Hex sha256 of the roles and texts."""
+    # With the lengths, no two lists of messages give the same bytes.
+    parts = [f"{m.role} {len(m.content)} {m.content}" for m in messages]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
 def entry(
     row_id: str, messages: Sequence[Message], *, part: bool, source: int, place: int
 ) -> Entry:
     """The entry of a conversation; `source` is the number of its file, `place` where it lies."""
-    content = hashlib.sha256(canonical([[m.role, m.content] for m in messages]).encode()).hexdigest()
+    content = content_hash(messages)
     said = sum(len(m.content) for m in messages if m.role == "assistant")
     return Entry(
         id=row_id,

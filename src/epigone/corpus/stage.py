@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from epigone.corpus import selection
 from epigone.corpus.audit import Audit, Source
 from epigone.corpus.language import language, prose
 from epigone.corpus.readers import Invalid, Row, read
-from epigone.corpus.rules import RULES, Turns, exchanges
+from epigone.corpus.rules import RULES, Turns
 from epigone.corpus.selection import Entry
 from epigone.corpus.values import Lost
 from epigone.errors import CorpusError
@@ -64,12 +65,8 @@ def build(
         store = _Spool(spool, _counter(tokenizer_json))
         entries = _clean(files, spec, audit, store, progress)
         train, held = _split(entries, spec, audit, store)
-        held_tokens = _write_held_out(held, audit, store, out)
-        turns, tokens = _write_train(train, store, out, progress)
-    final = {
-        "train": {"conversations": len(train), "turns": turns, "tokens": tokens},
-        "held_out": held_tokens,
-    }
+        held_out = _write_held_out(held, audit, store, out)
+        final = {"train": _write_train(train, store, out, progress), "held_out": held_out}
     write_json(out / "audit.json", {**audit.to_json(), "final": final})
     return _facts(audit, final)
 
@@ -117,10 +114,15 @@ class _Spool:
         self._file.write(json.dumps(conversation.to_json()).encode() + b"\n")
         return place
 
-    def get(self, entry: Entry) -> Conversation:
-        """Read a conversation; nothing may be added any more."""
+    def row(self, entry: Entry) -> dict[str, Any]:
+        """Read a conversation as a JSON object; nothing may be added any more."""
         self._file.seek(entry.place)
-        return Conversation.from_json(json.loads(self._file.readline()))
+        row: dict[str, Any] = json.loads(self._file.readline())
+        return row
+
+    def get(self, entry: Entry) -> Conversation:
+        """Read a conversation."""
+        return Conversation.from_json(self.row(entry))
 
     def tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text."""
@@ -188,12 +190,8 @@ def _cleaned(row: Row, spec: CorpusSpec, audit: Audit) -> Turns:
     return turns
 
 
-def _keep(
-    row: Row, turns: Turns, spec: CorpusSpec, store: _Spool, name: str, number: int
-) -> Entry:
-    origin = Provenance(
-        name, row.teacher or spec.teacher, licence=spec.licence, terms=spec.terms
-    )
+def _keep(row: Row, turns: Turns, spec: CorpusSpec, store: _Spool, name: str, number: int) -> Entry:
+    origin = Provenance(name, row.teacher or spec.teacher, licence=spec.licence, terms=spec.terms)
     place = store.add(Conversation(row.id, turns, origin))
     # Rows without an id, too, show by a leading reply that they go on from another one.
     part = row.part or next(m.role for m in row.turns if m.role != "system") != "user"
@@ -276,36 +274,33 @@ def _write_held_out(held: list[Entry], audit: Audit, store: _Spool, out: Path) -
     }
 
 
-@dataclass(slots=True)
-class _Sum:
-    turns: int = 0
-    tokens: int = 0
-
-
 def _write_train(
     train: list[Entry], store: _Spool, out: Path, progress: Progress
-) -> tuple[int, int]:
-    """Write the train files; the number of turns and of tokens is returned."""
-    total = _Sum()
+) -> dict[str, int]:
+    """Write the train files; the number of conversations, turns and tokens is returned."""
     counts: list[list[int]] = []
 
     def rows() -> Iterator[dict[str, Any]]:
         for start in range(0, len(train), _BATCH):
-            batch = [store.get(entry) for entry in train[start : start + _BATCH]]
-            texts = [m.content for c in batch for m in c.messages if m.role == "assistant"]
-            found = iter(store.tokens(texts))
-            for conversation in batch:
-                each = [next(found) for m in conversation.messages if m.role == "assistant"]
+            batch = [store.row(entry) for entry in train[start : start + _BATCH]]
+            replies = [
+                [m["content"] for m in row["messages"] if m["role"] == "assistant"] for row in batch
+            ]
+            found = iter(store.tokens([text for texts in replies for text in texts]))
+            for row, texts in zip(batch, replies, strict=True):
+                each = list(islice(found, len(texts)))
                 counts.append(each)
-                total.turns += len(conversation.messages)
-                total.tokens += sum(each)
-                yield replace(conversation, tokens=sum(each)).to_json()
+                yield {**row, "tokens": sum(each)}
             progress(_READING + _COUNTING * start / len(train), 1.0, "counting tokens")
 
     write_jsonl(out / "train.jsonl", rows())
     write_jsonl(out / "train_tokens.jsonl", counts)
     progress(1.0, 1.0, "corpus built")
-    return total.turns, total.tokens
+    return {
+        "conversations": len(train),
+        "turns": sum(entry.turns for entry in train),
+        "tokens": sum(map(sum, counts)),
+    }
 
 
 def _facts(audit: Audit, final: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
@@ -316,9 +311,7 @@ def _facts(audit: Audit, final: Mapping[str, Mapping[str, int]]) -> dict[str, An
     ]
     return {
         "read": sum(source.rows for source in audit.sources),
-        "invalid": sum(
-            e.conversations_dropped for s in audit.sources for e in s.invalid.values()
-        ),
+        "invalid": sum(e.conversations_dropped for s in audit.sources for e in s.invalid.values()),
         "kept": final["train"]["conversations"] + final["held_out"]["conversations"],
         "held_out": final["held_out"]["conversations"],
         "train": final["train"]["conversations"],

@@ -16,7 +16,6 @@ from epigone.report.view import (
     Teacher,
 )
 
-
 __all__ = [
     "Corpus",
     "Item",

@@ -151,15 +151,15 @@ def _line(points: list[dict[str, Any]], line: Series, dodge: float, axes: Any) -
             ("items", "Items"),
         )
     ]
-    path = alt.Chart(alt.Data(values=means)).mark_line(
+    path = alt.Chart(alt.InlineData(means)).mark_line(
         color=line.colour, strokeWidth=2, xOffset=dodge, opacity=0.85
     )
-    mark = alt.Chart(alt.Data(values=points)).mark_point(
+    mark = alt.Chart(alt.InlineData(points)).mark_point(
         color=line.colour, fill=line.colour, shape=line.shape, size=62, opacity=1, xOffset=dodge
     )
     layers = [path.encode(x=x, y=y)]
     if bars:
-        rule = alt.Chart(alt.Data(values=bars)).mark_rule(
+        rule = alt.Chart(alt.InlineData(bars)).mark_rule(
             color=line.colour, strokeWidth=2, opacity=0.5, xOffset=dodge
         )
         layers.append(rule.encode(x=x, y=alt.Y("low:Q", title=None), y2="high:Q"))
@@ -167,7 +167,7 @@ def _line(points: list[dict[str, Any]], line: Series, dodge: float, axes: Any) -
 
 
 def _teacher(value: float, label: str) -> list[Any]:
-    at = alt.Chart(alt.Data(values=[{"value": value, "label": label}]))
+    at = alt.Chart(alt.InlineData([{"value": value, "label": label}]))
     y = alt.Y("value:Q", title=None)
     return [
         at.mark_rule(color="currentColor", strokeDash=[5, 4], opacity=0.6).encode(y=y),

@@ -27,9 +27,11 @@ def write_tables(view: ReportView, folder: Path) -> list[str]:
             _scores(view),
         ),
         "gaps.csv": (
-            ["model", *_SUBJECT, "task", "metric", "family", "better", "untrained", "student"]
-            + ["teacher", "teacher_source", *_interval_names("change"), "detectable"]
-            + _interval_names("closed"),
+            [
+                *("model", *_SUBJECT, "task", "metric", "family", "better"),
+                *("untrained", "student", "teacher", "teacher_source"),
+                *(*_interval_names("change"), "detectable", *_interval_names("closed")),
+            ],
             _gaps(view),
         ),
         "samples.csv": (["item", "role", "model", "stop", "text"], _samples(view)),
@@ -49,7 +51,8 @@ def write_tables(view: ReportView, folder: Path) -> list[str]:
 
 def _scores(view: ReportView) -> Iterator[Sequence[object]]:
     for r in view.findings.values:
-        yield [r.model, *_subject(r.subject), r.task, r.metric, r.family, r.better] + _cells(r.value)
+        who = [r.model, *_subject(r.subject)]
+        yield [*who, r.task, r.metric, r.family, r.better, *_cells(r.value)]
 
 
 def _gaps(view: ReportView) -> Iterator[Sequence[object]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from epigone.schema import Interval
@@ -22,10 +23,6 @@ def visible(text: str) -> str:
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n").translate(_LINES)
     text = text.translate(_PICTURES).translate(_BIDI)
-    return text.encode("utf-8", "replace").decode() if text.isascii() else _whole(text)
-
-
-def _whole(text: str) -> str:
     return "".join("\ufffd" if 0xD800 <= ord(c) <= 0xDFFF else c for c in text)
 
 
@@ -49,7 +46,8 @@ def script_json(value: Any) -> str:
 
 def script_code(code: str) -> str:
     """JavaScript that can stand inside a script element: it cannot end or comment it out."""
-    return code.replace("\r\n", "\n").replace("</", "<\\/").replace("<!--", "<\\!--")
+    code = re.sub(r"</(script)", r"<\\/\1", code, flags=re.IGNORECASE)
+    return code.replace("\r\n", "\n").replace("<!--", "<\\!--")
 
 
 def number(value: float | None) -> str:

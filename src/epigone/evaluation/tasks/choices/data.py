@@ -2,14 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 from datasets import Dataset
 
 DATA = Path(__file__).resolve().parent / "data"
 
 
-def load(subject: str, **_: Any) -> dict[str, Dataset]:
+def load(subject: str, **_: object) -> dict[str, Dataset]:
     """Return the splits ``dev`` and ``test``; lm-eval also passes the task's metadata, unused."""
     return {split: _read(DATA / f"{subject}_{split}.jsonl") for split in ("dev", "test")}
 

@@ -2,14 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 from datasets import Dataset
 
 HERE = Path(__file__).resolve().parent
 
 
-def load(**_: Any) -> dict[str, Dataset]:
+def load(**_: object) -> dict[str, Dataset]:
     """Return the splits ``test`` and ``shots``; lm-eval passes the task's metadata, unused."""
     return {"test": _read(HERE / "facts.jsonl"), "shots": _read(HERE / "facts_shots.jsonl")}
 

@@ -1,0 +1,416 @@
+"""Model and corpus references: what a name in a study file means, and where it lies."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import struct
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, overload
+from urllib.parse import urlsplit
+
+from epigone.errors import ModelError, UnknownName, UserError
+from epigone.files import cache_root, canonical, read_json, sha256_file, write_json
+from epigone.models import catalogue
+from epigone.schema import Progress, silent
+
+Kind = Literal["catalogue", "hf", "file", "folder", "gguf", "endpoint"]
+
+# Raised whenever converting the same GGUF comes to give other weights or another tokenizer.
+CONVERSION = 1
+HUB_TIMEOUT = 10.0
+
+_HF = re.compile(r"(?P<repo>[\w.-]+(/[\w.-]+)?)(@(?P<revision>[\w./-]+))?", re.ASCII)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+_CONVERT_FIX = "save the model as safetensors with save_pretrained, and name that folder"
+# What decides how a model folder behaves; everything else in it (a README) may change freely.
+_MODEL_FILES = (
+    "config.json",
+    "generation_config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "tokenizer*",
+    "chat_template*",
+    "additional_chat_templates/*.jinja",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab*",
+    "merges.txt",
+    "*.model",
+)
+# consolidated*: a second copy of the same weights that some repositories hold.
+_HUB_IGNORED = ("*.bin", "*.pt", "*.pth", "consolidated*", "*/*.safetensors", "*/*.json")
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A parsed reference; `str()` gives a text that parses to the same anywhere.
+
+    `value` is a catalogue name, a hub repository, an absolute path, or an endpoint's URL#model;
+    `revision` is a hub branch, tag or commit.
+    """
+
+    kind: Kind
+    value: str
+    revision: str = ""
+
+    def __str__(self) -> str:
+        prefix = f"{self.kind}:" if self.kind in ("hf", "gguf", "endpoint") else ""
+        return prefix + self.value + (f"@{self.revision}" if self.revision else "")
+
+
+def parse(ref: str | Reference, base_dir: Path | None = None) -> Reference:
+    """Understand a reference; relative paths start at `base_dir`, else at the current folder.
+
+    A catalogue name goes before a file of the same name (`./name` is the file). Raises UserError
+    for what is malformed or does not exist, and for pickle files, which are never opened.
+    """
+    if isinstance(ref, Reference):
+        return ref
+    scheme, _, rest = ref.partition(":")
+    if scheme == "hf":
+        found = _HF.fullmatch(rest)
+        if found is None:
+            raise UserError(
+                "not a hub reference", value=ref, fix="write hf:org/name or hf:org/name@revision"
+            )
+        return Reference("hf", found["repo"], found["revision"] or "")
+    if scheme == "endpoint":
+        return _endpoint(ref, rest)
+    if scheme == "gguf":
+        return Reference("gguf", str(_file(rest, base_dir)))
+    if ref in catalogue.load():
+        return Reference("catalogue", ref)
+    return _local(ref, base_dir)
+
+
+def _endpoint(ref: str, rest: str) -> Reference:
+    url, _, model = rest.partition("#")
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or not model:
+        raise UserError("not an endpoint", value=ref, fix="write endpoint:https://host/v1#model")
+    if parts.username or parts.password:
+        # The reference ends up in files that are shared.
+        raise UserError(
+            "an endpoint's URL holds a password",
+            value=parts.hostname,
+            fix="keep the key in an environment variable",
+        )
+    return Reference("endpoint", f"{url}#{model}")
+
+
+def _absolute(text: str, base_dir: Path | None) -> Path:
+    return Path(os.path.abspath((base_dir or Path.cwd()) / Path(text).expanduser()))
+
+
+def _file(text: str, base_dir: Path | None) -> Path:
+    path = _absolute(text, base_dir)
+    if not path.is_file():
+        raise UserError("no such file", value=str(path), fix="check the path")
+    return path
+
+
+def _local(ref: str, base_dir: Path | None) -> Reference:
+    path = _absolute(ref, base_dir)
+    if path.is_dir():
+        return Reference("folder", str(path))
+    if path.is_file():
+        if path.suffix.lower() in _PICKLES:
+            raise _pickle(path.name)
+        if path.suffix == ".safetensors":
+            raise ModelError(
+                "a model is a folder with config, weights and tokenizer",
+                value=ref,
+                fix="name the folder that the file lies in",
+            )
+        return Reference("gguf" if path.suffix == ".gguf" else "file", str(path))
+    if "/" in ref or ref.startswith(("~", ".")):
+        hub = f", or write hf:{ref} for a model of the hub" if _HF.fullmatch(ref) else ""
+        raise UserError("no such file or folder", value=ref, fix=f"check the path{hub}")
+    raise UnknownName("model, corpus or file", ref, catalogue.load())
+
+
+def _pickle(name: str) -> ModelError:
+    return ModelError(
+        "pickle files can run code when they are opened and are refused",
+        value=name,
+        fix=_CONVERT_FIX,
+    )
+
+
+@overload
+def fingerprint(ref: str | Reference, *, offline: Literal[False] = False) -> str: ...
+@overload
+def fingerprint(ref: str | Reference, *, offline: bool) -> str | None: ...
+def fingerprint(ref: str | Reference, *, offline: bool = False) -> str | None:
+    """What a reference adds to a step's identity; nothing is downloaded.
+
+    Equal content gives equal fingerprints, wherever it lies. Only a hub reference without a
+    commit needs the network: its commit is asked for, or, with `offline`, None is returned.
+    """
+    reference = parse(ref)
+    match reference.kind:
+        case "catalogue":
+            return f"sha256:{catalogue.find(reference.value).sha256}"
+        case "file" | "gguf":
+            return f"sha256:{_hash(Path(reference.value))}"
+        case "folder":
+            return f"sha256:{_folder_hash(Path(reference.value))}"
+        case "endpoint":
+            return str(reference)
+        case "hf":
+            if _COMMIT.fullmatch(reference.revision):
+                return str(reference)
+            return None if offline else f"hf:{reference.value}@{_commit(reference)}"
+
+
+def _folder_hash(folder: Path) -> str:
+    _require_model(folder, _names(folder))
+    files = {path for pattern in _MODEL_FILES for path in folder.glob(pattern) if path.is_file()}
+    listed = {path.relative_to(folder).as_posix(): _hash(path) for path in files}
+    return hashlib.sha256(canonical(listed).encode()).hexdigest()
+
+
+def _names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir() if path.is_file()]
+
+
+def _require_model(where: object, names: Iterable[str]) -> None:
+    top = [name for name in names if "/" not in name]
+    if not any(name.endswith(".safetensors") for name in top):
+        pickles = sorted(name for name in top if name.lower().endswith(_PICKLES))
+        if pickles:
+            raise _pickle(f"{where} has only {pickles[0]}")
+        raise ModelError(
+            "a model folder needs *.safetensors, config.json and a tokenizer; it has no weights",
+            value=str(where),
+            fix="name the model's folder, or a file for a corpus",
+        )
+    if "config.json" not in top:
+        raise ModelError("a model needs a config.json", value=str(where), fix=_CONVERT_FIX)
+
+
+def _hash(path: Path) -> str:
+    """Hex sha256, remembered for as long as the file looks untouched."""
+    memory = cache_root() / "fingerprints.json"
+    before = path.stat()
+    key = str(path.resolve())
+    mark = [before.st_size, before.st_mtime_ns, before.st_ctime_ns, before.st_ino]
+    known = _remembered(memory)
+    entry = known.get(key)
+    if isinstance(entry, list) and len(entry) == 2 and entry[0] == mark:
+        return str(entry[1])
+    digest = sha256_file(path)
+    # A file written within the last moments could change again without its times showing it.
+    settled = time.time_ns() - before.st_ctime_ns > 2_000_000_000
+    if settled and path.stat().st_mtime_ns == before.st_mtime_ns and before.st_size > 1 << 20:
+        # An unwritable cache costs time, not the study.
+        with suppress(OSError):
+            write_json(memory, {**_remembered(memory), key: [mark, digest]})
+    return digest
+
+
+def _remembered(memory: Path) -> dict[str, Any]:
+    try:
+        found = read_json(memory)
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def locate(ref: str | Reference, progress: Progress = silent, *, fingerprint: str = "") -> Path:
+    """A local path, ready to use: a model's folder in safetensors format, or a data file.
+
+    Downloads and converts on the first call. With the `fingerprint` of an earlier moment exactly
+    that content is meant: the same hub commit, and an error if local files have changed. Raises
+    ModelError or FetchError.
+    """
+    reference = parse(ref)
+    if reference.kind == "hf":
+        pinned = fingerprint.removeprefix(f"hf:{reference.value}@")
+        return _snapshot(reference, pinned if _COMMIT.fullmatch(pinned) else "", progress)
+    if reference.kind == "endpoint":
+        raise ModelError("an endpoint has no files to train or measure", value=str(reference))
+    if reference.kind == "catalogue":
+        return _catalogued(catalogue.find(reference.value), progress)
+    path = Path(reference.value)
+    content = _hash(path) if reference.kind != "folder" else _folder_hash(path)
+    if fingerprint.startswith("sha256:") and fingerprint != f"sha256:{content}":
+        raise ModelError(
+            "files have changed since the study was planned", value=str(path), fix="plan again"
+        )
+    return _converted(path, content, progress) if reference.kind == "gguf" else path
+
+
+def tokenizer_folder(ref: str | Reference, progress: Progress = silent) -> Path:
+    """The folder from which `AutoTokenizer` loads the tokenizer of a model reference."""
+    check_model(ref)
+    return locate(ref, progress)
+
+
+def check_model(ref: str | Reference) -> None:
+    """Raise ModelError, without the network, if a reference cannot be a model to run."""
+    reference = parse(ref)
+    entry = catalogue.find(reference.value) if reference.kind == "catalogue" else None
+    if reference.kind in ("file", "endpoint") or (entry is not None and entry.kind != "model"):
+        kind = entry.kind if entry is not None else reference.kind
+        raise ModelError(f"this is a {kind}, not a model to run", value=str(reference))
+    if reference.kind == "folder":
+        _require_model(reference.value, _names(Path(reference.value)))
+
+
+def _catalogued(entry: catalogue.Entry, progress: Progress) -> Path:
+    if entry.kind != "model":
+        return catalogue.fetch(entry, progress)
+    done = _model_folder(entry.sha256)
+    return (
+        done
+        if done.is_dir()
+        else _converted(catalogue.fetch(entry, progress), entry.sha256, progress)
+    )
+
+
+def _model_folder(sha256: str) -> Path:
+    return cache_root() / "models" / f"{sha256}-{CONVERSION}"
+
+
+def _converted(file: Path, sha256: str, progress: Progress) -> Path:
+    out = _model_folder(sha256)
+    if not out.is_dir():
+        # Imports torch, which planning must not.
+        from epigone.models.convert import convert_gguf
+
+        lock = cache_root() / "locks" / f"{out.name}.lock"
+        try:
+            with catalogue.only_one(lock, file.name, progress):
+                if not out.is_dir():
+                    convert_gguf(file, out, progress)
+        except OSError as error:
+            raise catalogue.disk_error(file.name, error) from error
+    return out
+
+
+def parameters(ref: str | Reference) -> int | None:
+    """How many weights a model has, where that is known without a download, else None."""
+    reference = parse(ref)
+    if reference.kind == "catalogue":
+        return catalogue.find(reference.value).parameters
+    if reference.kind != "folder":
+        return None
+    files = sorted(Path(reference.value).glob("*.safetensors"))
+    return sum(_count(file) for file in files) or None
+
+
+def _count(file: Path) -> int:
+    """Numbers in the tensors that a safetensors header lists."""
+    try:
+        with open(file, "rb") as f:
+            (length,) = struct.unpack("<Q", f.read(8))
+            header = json.loads(f.read(min(length, 100 << 20)))
+        total = 0
+        for name, tensor in header.items():
+            size = 1
+            for n in tensor["shape"] if name != "__metadata__" else [0]:
+                size *= int(n)
+            total += size
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(
+            "not a safetensors file", value=str(file), fix="download or save it again"
+        ) from error
+    return total
+
+
+def _commit(reference: Reference) -> str:
+    from huggingface_hub import HfApi, constants, snapshot_download
+
+    try:
+        if constants.is_offline_mode():
+            # The hub names a cached snapshot's folder by its commit.
+            cached = snapshot_download(
+                reference.value, revision=reference.revision or None, local_files_only=True
+            )
+            return Path(cached).name
+        info = HfApi().model_info(
+            reference.value, revision=reference.revision or None, timeout=HUB_TIMEOUT
+        )
+    except Exception as error:
+        raise _hub_error(reference, error) from error
+    if info.siblings:
+        _require_model(reference, [file.rfilename for file in info.siblings])
+    return str(info.sha)
+
+
+def _snapshot(reference: Reference, commit: str, progress: Progress) -> Path:
+    from huggingface_hub import snapshot_download
+    from tqdm.auto import tqdm
+
+    class Bar(tqdm):  # type: ignore[type-arg]
+        """Passes the hub's count of bytes on, and draws nothing."""
+
+        def __init__(self, *args: Any, **options: Any) -> None:
+            self.bytes = options.get("unit") == "B"
+            super().__init__(*args, **{**options, "disable": True})
+
+        def update(self, n: float | None = 1) -> bool | None:
+            self.n += n or 0
+            if self.bytes and self.total:
+                progress(min(self.n, self.total), self.total, f"{reference}: downloading")
+            return None
+
+    progress(0, 1, f"{reference}: asking the hub")
+    try:
+        folder = snapshot_download(
+            reference.value,
+            revision=commit or reference.revision or None,
+            allow_patterns=list(_MODEL_FILES),
+            ignore_patterns=list(_HUB_IGNORED),
+            tqdm_class=Bar,
+        )
+    except Exception as error:
+        raise _hub_error(reference, error) from error
+    _require_model(reference, _names(Path(folder)))
+    return Path(folder)
+
+
+def _hub_error(reference: Reference, error: Exception) -> Exception:
+    from huggingface_hub import errors as hub
+
+    where = str(reference)
+    local = "download the model yourself and name its folder"
+    if isinstance(error, hub.GatedRepoError):
+        return ModelError(
+            "the model is gated",
+            value=where,
+            fix=f"accept its terms and `hf auth login`, or {local}",
+        )
+    if isinstance(error, hub.RevisionNotFoundError):
+        return ModelError("the model has no such revision", value=where, fix="check the revision")
+    status = error.response.status_code if isinstance(error, hub.HfHubHTTPError) else 0
+    if isinstance(error, hub.RepositoryNotFoundError) or status in (401, 404):
+        return ModelError(
+            "no such model on the hub, or it is private",
+            value=where,
+            fix="check the name, or `hf auth login`",
+        )
+    if status:
+        return ModelError(f"the model hub answered {status}", value=where, fix="try again later")
+    if (
+        isinstance(error, OSError)
+        and error.errno is not None
+        and not isinstance(error, ConnectionError)
+    ):
+        return catalogue.disk_error(where, error)
+    if isinstance(error, OSError) or type(error).__module__.split(".")[0] in ("httpx", "requests"):
+        return ModelError(
+            "the model hub cannot be reached",
+            value=where,
+            fix=f"check the network; give hf:org/name@<commit> if the hub's cache has it; or {local}",
+        )
+    return error

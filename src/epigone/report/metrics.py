@@ -1,0 +1,32 @@
+"""What the report calls the metrics, and what their numbers mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from epigone.report.view import MetricText
+
+METRICS: Mapping[str, MetricText] = {
+    "list": MetricText(
+        "Lists",
+        "Of the prompts that the teacher answers with a list, the share where the model does.",
+    ),
+    "summary": MetricText(
+        "Summary paragraph",
+        "Of the prompts where the teacher ends with a summary paragraph, the share where the model does.",
+    ),
+    "unigram": MetricText(
+        "Unigram intersection",
+        "Words that the model's answer shares with the teacher's, in per cent.",
+    ),
+    "length": MetricText(
+        "Length correlation",
+        "Pearson correlation of the answers' lengths in words with the teacher's over the prompts.",
+    ),
+    "facts/exact_match": MetricText(
+        "Facts", "Share of short open questions answered with an accepted answer, after 3 examples."
+    ),
+    "choices/acc": MetricText(
+        "Choices", "Share of four-way questions answered right, after 5 examples; 0.25 is chance."
+    ),
+}

@@ -1,0 +1,251 @@
+"""The report's page: what the templates show, and the policy under which it runs."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from epigone.files import write_text
+from epigone.findings import GapRow, Summary, ValueRow, Verdict
+from epigone.findings.gaps import teacher_value
+from epigone.findings.verdict import percent, points, tokens
+from epigone.report import text
+from epigone.report.charts import Chart, Series, all_series, chart
+from epigone.report.tracks import Track, change_track, reach_of, style_track
+from epigone.report.view import MetricText, ReportView
+from epigone.schema import Family, Interval
+
+_ROOM = files("epigone.report")
+_VENDOR = ("vega.min.js", "vega-lite.min.js", "vega-embed.min.js")
+_FAMILIES: tuple[tuple[Family, str], ...] = (
+    ("style", "Style"),
+    ("capability", "Capability"),
+    ("safety", "Safety"),
+    ("preference", "Preference"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One labelled interval bar of a verdict."""
+
+    label: str
+    value: str
+    bounds: str
+    track: Track
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """The verdict on one base: its bars in three groups and the sentences beneath them."""
+
+    verdict: Verdict
+    name: str
+    style: Bar
+    capability: Bar
+    detectable: str
+    scaling: tuple[Bar, ...]
+
+
+def render(view: ReportView, out: Path, tables: Sequence[str]) -> Path:
+    """Write `out/index.html`; `tables` are the files beside it to link to."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("epigone.report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=lambda v: text.visible(v) if type(v) is str else v,
+    )
+    environment.filters |= {
+        "bounds": text.bounds,
+        "number": text.number,
+        "percent": percent,
+        "points": points,
+        "seconds": text.seconds,
+        "signed": text.signed,
+        "tokens": tokens,
+    }
+    environment.globals |= {"percent": percent, "signed": text.signed}
+    html = environment.get_template("index.html.j2").render(_context(view, tables))
+    path = out / "index.html"
+    write_text(path, html)
+    return path
+
+
+def _context(view: ReportView, tables: Sequence[str]) -> dict[str, Any]:
+    series = all_series(view.findings.values)
+    charts = [(title, _charts(view, family, series)) for family, title in _FAMILIES]
+    specs = {c.id: c.spec for _, row in charts for c in row}
+    scripts = [text.script_code(_read("vendor", name)) for name in _VENDOR]
+    scripts.append(text.script_code(_read("static", "app.js")))
+    style = _read("static", "style.css")
+    return {
+        "view": view,
+        "findings": view.findings,
+        "cards": [_card(view, v) for v in view.findings.verdicts],
+        "series": series,
+        "charts": [(title, row) for title, row in charts if row],
+        "gaps": [(title, _gaps(view, family)) for family, title in _FAMILIES],
+        "values": view.findings.values,
+        "metric": lambda r: _metric(view, r.task, r.metric),
+        "states": Counter(s.state for s in view.steps),
+        "total_seconds": sum(s.seconds or 0.0 for s in view.steps),
+        "explained": _explained(view),
+        "tables": tables,
+        "policy": _policy(scripts, style),
+        "scripts": [Markup(s) for s in scripts],
+        "style": Markup(style),
+        "chart_data": Markup(text.script_json(specs)),
+        "sample_data": Markup(text.script_json(_samples(view))),
+    }
+
+
+def _read(folder: str, name: str) -> str:
+    return (_ROOM / folder / name).read_text(encoding="utf-8")
+
+
+def _policy(scripts: Sequence[str], style: str) -> str:
+    """The page may run and load nothing but what was written into it."""
+
+    def source(content: str) -> str:
+        digest = hashlib.sha256(content.encode()).digest()
+        return f"'sha256-{base64.b64encode(digest).decode()}'"
+
+    return "; ".join(
+        [
+            "default-src 'none'",
+            f"script-src {' '.join(source(s) for s in scripts)}",
+            f"style-src {source(style)}",
+            "img-src data:",
+            "base-uri 'none'",
+            "form-action 'none'",
+        ]
+    )
+
+
+def _metric(view: ReportView, task: str, metric: str) -> MetricText:
+    named = view.metrics.get(f"{task}/{metric}") or view.metrics.get(metric)
+    if named is not None:
+        return named
+    title = metric.replace("_", " ").replace("-", " ")
+    return MetricText(f"{task}: {title}" if task else title)
+
+
+def _explained(view: ReportView) -> list[MetricText]:
+    keys = dict.fromkeys((r.task, r.metric) for r in view.findings.values)
+    return [m for t, k in keys if (m := _metric(view, t, k)).meaning]
+
+
+def _charts(view: ReportView, family: Family, series: Sequence[Series]) -> list[Chart]:
+    rows: dict[tuple[str, str], list[ValueRow]] = {}
+    for r in view.findings.values:
+        if r.family == family and r.subject is not None and r.value.value is not None:
+            rows.setdefault((r.task, r.metric), []).append(r)
+    found = []
+    for k, ((task, metric), own) in enumerate(sorted(rows.items())):
+        known = next(
+            (g.teacher for g in view.findings.gaps if (g.task, g.metric) == (task, metric)), None
+        )
+        if known is None:
+            score = next(s for s in view.scores if (s.task, s.metric) == (task, metric))
+            known = teacher_value(score, None, None)
+        named = _metric(view, task, metric)
+        found.append(chart(f"{family}-{k}", named.title, named.meaning, own, series, known))
+    return found
+
+
+def _gaps(view: ReportView, family: Family) -> list[GapRow]:
+    rows = [r for r in view.findings.gaps if r.family == family]
+    order = list(dict.fromkeys((r.task, r.metric) for r in rows))
+    return sorted(rows, key=lambda r: order.index((r.task, r.metric)))
+
+
+def _card(view: ReportView, verdict: Verdict) -> Card:
+    own = [s for s in view.findings.summaries if (s.base, s.corpus) == _key(verdict)]
+    summary = max(own, key=lambda s: s.amount, default=None)
+    several = len({v.corpus for v in view.findings.verdicts}) > 1
+    by_kind = {s.kind: s.interval or Interval(None, None, None, 0) for s in verdict.sentences}
+    moved, changed = by_kind["style"], by_kind["capability"]
+    size = summary.capability_detectable if summary else None
+    reach = max(size or 0.0, reach_of(changed))
+    return Card(
+        verdict=verdict,
+        name=f"{verdict.base} on {verdict.corpus}" if several else verdict.base,
+        style=Bar(
+            "Style gap closed",
+            percent(moved.value),
+            text.bounds(moved, percent),
+            style_track(moved, _end(summary)),
+        ),
+        capability=_change_bar("Capability change", changed, reach),
+        detectable=points(size, signed=False) if size is not None else "",
+        scaling=_scaling_bars(verdict),
+    )
+
+
+def _key(verdict: Verdict) -> tuple[str, str]:
+    return verdict.base, verdict.corpus
+
+
+def _end(summary: Summary | None) -> str:
+    return "identical answers" if summary and summary.style_is_lower_bound else "teacher"
+
+
+def _scaling_bars(verdict: Verdict) -> tuple[Bar, ...]:
+    s = verdict.scaling
+    if s is None:
+        return ()
+    reach = reach_of(s.data_gain, s.base_difference)
+    start = "untrained" if s.previous == 0 else tokens(s.previous)
+    bars = [_change_bar(f"{start} to {tokens(s.amount)} tokens", s.data_gain, reach)]
+    if s.base_difference is not None:
+        bars.append(_change_bar(f"{s.other} instead", s.base_difference, reach))
+    return tuple(bars)
+
+
+def _change_bar(label: str, interval: Interval, reach: float) -> Bar:
+    return Bar(
+        label, points(interval.value), text.bounds(interval, points), change_track(interval, reach)
+    )
+
+
+def _samples(view: ReportView) -> dict[str, Any]:
+    subjects = {s.model: s for s in view.subjects}
+
+    def column(model: str, role: str, content: str, stop: str = "") -> dict[str, str]:
+        subject = subjects.get(model)
+        tag = role
+        if subject is not None:
+            tag = "untrained" if subject.amount == 0 else f"{tokens(subject.amount)} tokens"
+        return {
+            "model": text.visible(subject.base if subject else model),
+            "title": text.visible(model),
+            "tag": tag,
+            "text": text.visible(content),
+            "stop": "cut at the length limit" if stop == "length" else "",
+        }
+
+    return {
+        "bases": [text.visible(b) for b in dict.fromkeys(s.base for s in view.subjects)],
+        "items": [
+            {
+                "id": text.visible(item.id),
+                "prompt": [[m.role, text.visible(m.content)] for m in item.prompt],
+                "teacher": column(view.teacher.name, "teacher", item.answer)
+                if item.answer is not None
+                else None,
+                "outputs": [column(o.model, "model", o.text, o.stop) for o in item.outputs],
+            }
+            for item in view.items
+        ],
+    }

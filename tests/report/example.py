@@ -1,0 +1,148 @@
+"""A study such as a user would have, with planted effects, and the same with hostile text."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from epigone.findings import Subject, analyse
+from epigone.report import (
+    Corpus,
+    Item,
+    MetricText,
+    Output,
+    Reported,
+    ReportView,
+    Source,
+    Step,
+    Teacher,
+)
+from epigone.schema import Message, Score
+
+SMALL, LARGE = "smollm2-135m-instruct", "gemma-3-270m"
+TEACHER = "chatgpt-2023"
+AMOUNTS = (8_000, 32_000)
+METRICS = {
+    "list": MetricText("Lists", "Where the teacher writes a list, the share where the model does."),
+    "unigram": MetricText("Unigram intersection", "Words shared with the teacher's answer, in %."),
+    "length": MetricText("Length correlation", "Pearson correlation of the lengths."),
+    "facts/exact_match": MetricText("Facts", "Short questions answered right."),
+    "choices/acc": MetricText("Choices", "Four-way questions; 0.25 is chance."),
+}
+# model: lists, unigram, length, facts, choices
+LEVELS = {
+    SMALL: (0.05, 30, -0.1, 0.42, 0.3),
+    f"{SMALL}@8k": (0.35, 37, 0.4, 0.41, 0.31),
+    f"{SMALL}@32k": (0.6, 40, 0.55, 0.4, 0.29),
+    LARGE: (0.1, 26, 0.05, 0.6, 0.36),
+    f"{LARGE}@8k": (0.5, 36, 0.45, 0.58, 0.36),
+    f"{LARGE}@32k": (0.62, 39, 0.6, 0.57, 0.37),
+}
+LONG = "\n".join(f"{k}. Step {k}: think of what a careful answer would need." for k in range(1, 40))
+
+
+def subjects(bases=(SMALL, LARGE)):
+    found = []
+    for base in bases:
+        found.append(Subject(base, base))
+        found += [Subject(f"{base}@{a // 1000}k", base, "sharegpt", a) for a in AMOUNTS]
+    return tuple(found)
+
+
+def scores(n=32):
+    rng = np.random.default_rng(0)
+    draws = {k: rng.random(n * (1 + k // 3)) for k in range(5)}
+    lengths = rng.normal(size=n)
+    teacher = {f"p{i}": float(v) for i, v in enumerate(lengths)}
+    found = []
+    for model, levels in LEVELS.items():
+
+        def add(metric, task, family, values, model=model, **kw):
+            items = {f"{task or 'p'}{i}": float(v) for i, v in enumerate(values)}
+            mean = float(np.mean(list(items.values())))
+            kw.setdefault("value", mean)
+            found.append(Score(metric, model, family, n=n, values=items, task=task, **kw))
+
+        noise = rng.normal(size=n)
+        add("list", "", "style", draws[0][:20] < levels[0], ceiling=1.0)
+        add("unigram", "", "style", levels[1] + 14 * (draws[1] - 0.5) + 2 * noise, ceiling=100.0)
+        r = levels[2]
+        own = r * lengths + (1 - r * r) ** 0.5 * noise
+        kw = {"aggregate": "pearson", "against": teacher, "ceiling": 1.0}
+        add("length", "", "style", own, value=float(np.corrcoef(own, lengths)[0, 1]), **kw)
+        for k, task, metric in ((3, "facts", "exact_match"), (4, "choices", "acc")):
+            flips = rng.random(2 * n) < 0.12
+            u = np.where(flips, rng.random(2 * n), draws[k])
+            add(metric, task, "capability", u < levels[k])
+    return tuple(found)
+
+
+def items(
+    answers=("A pocket is a small bag.\n\n- sewn in\n- patch\n\nIn short, it holds things.",),
+):
+    def outputs(text):
+        return tuple(
+            Output(
+                s.model,
+                text if s.amount else "pocket pocket pocket",
+                "length" if s.amount else "end",
+            )
+            for s in subjects()
+        )
+
+    prompts = ("What is a pocket?", "Write a plan for a careful answer, in many steps, please.")
+    return tuple(
+        Item(
+            f"p{i}",
+            (Message("user", p),),
+            answers[i % len(answers)],
+            outputs((LONG, answers[0])[i % 2]),
+        )
+        for i, p in enumerate(prompts)
+    )
+
+
+def example(**changes):
+    parts = {"subjects": subjects(), "scores": scores(), "reported": {"choices": 0.7}} | changes
+    made = analyse(parts["subjects"], parts["scores"], TEACHER, parts.pop("reported"))
+    defaults = dict(
+        study="pocket",
+        teacher=Teacher(
+            TEACHER,
+            "recorded: its outputs were read from files",
+            "openai-2023",
+            (Reported("choices", 0.7, "a published table"),),
+        ),
+        findings=made,
+        items=items(),
+        corpora=(
+            Corpus(
+                "sharegpt",
+                "broad",
+                17_671,
+                14_210,
+                (
+                    Source(
+                        "sharegpt-v3-part", "CC0-1.0 (as claimed)", "openai-2023", "99af0276a8" * 6
+                    ),
+                ),
+                {"empty": 126, "not English": 441, "same first query": 1331, "refusals": 1563},
+                {"cut off in mid-string (bytes)": 5120},
+                {"teacher tokens": "8,120,332", "held out": "128"},
+            ),
+        ),
+        steps=(
+            Step("corpus", "sharegpt", "done", 41.2, "c0ffee12"),
+            Step("train", f"{SMALL}_sharegpt_s0", "done", 188.0, "deadbeef"),
+            Step("train", f"{LARGE}_sharegpt_s0", "done", 402.9, "0badcafe"),
+            Step("generate", f"{SMALL}@32k", "done", 63.0, "12345678"),
+        ),
+        provenance={
+            "Versions": {"epigone": "0.1", "torch": "2.13.0"},
+            "Machine": {"platform": "Linux", "cpus": "2"},
+            "Models": {SMALL: "sha256:b179c9523d0e6a0f98a330c7562b682750a6f8c8; Apache-2.0"},
+        },
+        metrics=METRICS,
+        remarks=("Every amount is a checkpoint of one run of 96 optimiser steps, 10 of warm-up.",),
+        created="2025-01-01",
+    )
+    return ReportView(**(defaults | parts))

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from epigone.errors import StudyFileError
+from epigone.study.file import parse, read
+
+GOOD = """\
+name: tiny
+teacher: {name: t}
+bases: [a, b]
+corpora:
+  talk:
+    kind: broad
+    from: [x.json]
+amounts:
+  talk: [8k, 32k]
+evaluate:
+  style: {n: 32}
+"""
+
+
+def test_a_study_is_read() -> None:
+    study = parse(GOOD)
+    assert study.amounts == {"talk": [8_000, 32_000]}
+    assert study.corpora["talk"].sources == ["x.json"]
+    assert study.seeds == [0]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("bases:", "basis:", "s.yaml:3:1: unknown key: basis (did you mean 'bases'?)"),
+        ("    kind", "    kimd", "s.yaml:6:5: unknown key: corpora.talk.kimd (did you mean 'kind'?)"),
+        ("{n: 32}", "{m: 32}", "s.yaml:11:11: unknown key: evaluate.style.m"),
+        ("broad", "bread", "s.yaml:6:11: corpora.talk.kind: input should be 'broad' or 'local'"),
+        ("8k", "8q", "s.yaml:9:10: amounts.talk.0: an amount is a number of tokens"),
+        ("8k", "32k", "s.yaml:9:15: named twice in amounts.talk: 32000"),
+        ("  talk: [", "  tall: [", "s.yaml:9:3: unknown corpus: tall (did you mean 'talk'?)"),
+        ("[a, b]", "[a, a]", "s.yaml:3:12: named twice in bases: a"),
+        ("n: 32", "n: 999", "s.yaml:11:14: more style prompts than held-out prompts: 999"),
+        ("n: 32", "n: 'x'", "s.yaml:11:14: evaluate.style.n: input should be a valid integer: x"),
+        ("name: tiny", "name: [tiny", "not YAML"),
+        ("name: tiny", "name: tiny\nname: two", "s.yaml:2:1: key given twice: name"),
+        ("name: tiny", "name: ../../etc", "s.yaml:1:7: name: a name has 1 to 64"),
+        ("teacher: {name: t}\n", "", "s.yaml:1:1: missing key: teacher"),
+        ("{n: 32}", "{metrics: [lst]}", "unknown style metric: lst (did you mean 'list'?)"),
+    ],
+)
+def test_mistakes_have_a_place_a_value_and_a_fix(old: str, new: str, message: str) -> None:
+    with pytest.raises(StudyFileError) as caught:
+        parse(GOOD.replace(old, new, 1), "s.yaml")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_line_and_column_count_bytes_of_the_real_file() -> None:
+    text = GOOD.replace("    kind: broad", "    # two\n    # comments\n    kimd: broad")
+    with pytest.raises(StudyFileError) as caught:
+        parse(text)
+    line = text.splitlines()[caught.value.line - 1]
+    assert line[caught.value.column - 1 :].startswith("kimd")
+
+
+@pytest.mark.parametrize("text", ["", "just text", "[1, 2]", "\t", "a: &x [*x]", "{" * 5000, "\x00"])
+def test_what_is_no_study_is_one_line(text: str) -> None:
+    with pytest.raises(StudyFileError) as caught:
+        parse(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "pocket.yaml").write_text(GOOD)
+    with pytest.raises(StudyFileError, match=r"did you mean 'pocket\.yaml'"):
+        read(tmp_path / "poket.yaml")
+    with pytest.raises(StudyFileError, match="is a folder"):
+        read(tmp_path)
+    (tmp_path / "bad.yaml").write_bytes(b"name: \xff")
+    with pytest.raises(StudyFileError, match="not UTF-8 at byte 6"):
+        read(tmp_path / "bad.yaml")
+
+
+@given(st.text(max_size=200))
+def test_no_text_gives_anything_but_a_study_or_one_line(text: str) -> None:
+    try:
+        parse(text)
+    except StudyFileError as error:
+        assert "\n" not in str(error)

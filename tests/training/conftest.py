@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from transformers import (
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
+
+
+def _llama() -> Any:
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=128, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+            num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=128,
+            tie_word_embeddings=True, attn_implementation="sdpa",
+        )
+    )  # fmt: skip
+
+
+def _gemma() -> Any:
+    return Gemma3ForCausalLM(
+        Gemma3TextConfig(
+            vocab_size=128, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+            num_attention_heads=2, num_key_value_heads=1, head_dim=16, sliding_window=8,
+            max_position_embeddings=128, layer_types=["sliding_attention", "full_attention"],
+            attn_implementation="sdpa",
+        )
+    )  # fmt: skip
+
+
+def _gpt2() -> Any:
+    return GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=128, n_embd=32, n_layer=2, n_head=4, n_positions=128, resid_pdrop=0.0,
+            embd_pdrop=0.0, attn_pdrop=0.0, attn_implementation="sdpa",
+        )
+    )  # fmt: skip
+
+
+@pytest.fixture(params=["llama", "gemma3", "gpt2"])
+def tiny(request: pytest.FixtureRequest) -> Any:
+    makers: dict[str, Callable[[], Any]] = {"llama": _llama, "gemma3": _gemma, "gpt2": _gpt2}
+    torch.manual_seed(0)
+    return makers[request.param]().float().train()
