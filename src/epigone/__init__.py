@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from epigone.api import (
         Study,
-        answer,
         benchmark,
         build_corpus,
         generate,
@@ -30,7 +29,6 @@ __all__ = [
     "StepFailed",
     "Study",
     "UserError",
-    "answer",
     "benchmark",
     "build_corpus",
     "generate",
@@ -41,7 +39,7 @@ __all__ = [
 _HOMES = {
     "epigone.errors": ("EpigoneError", "StepFailed", "UserError"),
     "epigone.schema": ("Conversation", "Message", "Record", "Sample", "Score"),
-    "epigone.api": ("Study", "answer", "benchmark", "build_corpus", "generate", "style", "train"),
+    "epigone.api": ("Study", "benchmark", "build_corpus", "generate", "style", "train"),
 }
 
 

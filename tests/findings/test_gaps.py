@@ -26,7 +26,8 @@ def test_share_closed_of_a_hand_worked_example():
     teacher = score([1, 1, 1, 0, 1, 1, 0, 1, 1, 1])  # 0.8
     closed = gap_closed(base, student, teacher)
     assert closed.value == pytest.approx((0.5 - 0.2) / (0.8 - 0.2))
-    assert closed.n == 10 and 0 <= closed.low < 0.5 < closed.high
+    assert closed.n == 10
+    assert 0 <= closed.low < 0.5 < closed.high
 
 
 def test_lower_is_better_gives_the_same_share():
@@ -169,9 +170,11 @@ def test_teacher_comes_from_measurement_then_report_then_ceiling_and_never_from_
     teacher = score([0.8, 0.9] * 5, family="style", ceiling=1.0)
     assert gap_closed(base, student, teacher).value == pytest.approx(0.5 / 0.75)
     reported = gap_closed(base, student, None, reported=0.6)
-    assert reported.value == pytest.approx(1.0) and REPORTED in reported.note
+    assert reported.value == pytest.approx(1.0)
+    assert REPORTED in reported.note
     ceiling = gap_closed(base, student, None)
-    assert ceiling.value == pytest.approx(0.5 / 0.9) and CEILING in ceiling.note
+    assert ceiling.value == pytest.approx(0.5 / 0.9)
+    assert CEILING in ceiling.note
     unknown = gap_closed(score([0, 0.2] * 5), student, None)
     assert (unknown.value, unknown.low, unknown.note) == (None, None, UNKNOWN)
 
@@ -197,15 +200,18 @@ def test_a_gap_that_cannot_be_told_from_zero_is_undefined():
     rng = np.random.default_rng(0)
     base, teacher = rng.normal(size=40), rng.normal(size=40)
     closed = gap_closed(score(base), score(base + 0.1), score(teacher))
-    assert closed.value is None and NO_GAP in closed.note
+    assert closed.value is None
+    assert NO_GAP in closed.note
     same = gap_closed(score([0.5] * 20), score([0.7] * 20), None, reported=0.5)
-    assert same.value is None and NO_GAP in same.note
+    assert same.value is None
+    assert NO_GAP in same.note
 
 
 def test_a_base_that_never_does_it_has_a_gap_all_the_same():
     base = score([0] * 20, family="style", ceiling=1.0)
     closed = gap_closed(base, score([1, 0] * 10), None)
-    assert closed.value == pytest.approx(0.5) and closed.low < 0.5 < closed.high
+    assert closed.value == pytest.approx(0.5)
+    assert closed.low < 0.5 < closed.high
     few = gap_closed(score([0] * 5, family="style", ceiling=1.0), score([1, 0, 1, 0, 1]), None)
     assert few.value is None
 
@@ -216,7 +222,8 @@ def test_a_base_that_never_does_it_has_a_gap_all_the_same():
 )
 def test_too_few_items_have_no_interval(base, student, value):
     got = change(score(base), score(student))
-    assert (got.value, got.low, got.high) == (value, None, None) and got.note
+    assert (got.value, got.low, got.high) == (value, None, None)
+    assert got.note
     assert detectable(score(base), score(student)) is None
 
 
@@ -228,7 +235,8 @@ def test_equal_models_show_no_change_and_no_spread():
 def test_items_not_in_both_are_left_out_and_said():
     base = score({"a": 0.0, "b": 1.0, "c": 5.0})
     got = change(base, score({"a": 1.0, "b": 3.0, "d": 9.0, "e": float("nan")}))
-    assert got.value == pytest.approx(1.5) and got.n == 2
+    assert got.value == pytest.approx(1.5)
+    assert got.n == 2
     assert "2 items in common of 3" in got.note
 
 

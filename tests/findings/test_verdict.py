@@ -66,11 +66,13 @@ def test_the_papers_finding_is_found_where_it_is_planted():
     small = sentences(found, "small")
     assert small["style"].answer == "up"
     assert small["capability"].answer == "unclear"
-    assert small["scaling"].answer == "up" and "better base" in small["scaling"].text
+    assert small["scaling"].answer == "up"
+    assert "better base" in small["scaling"].text
     assert sentences(found, "large")["scaling"].answer == "unclear"
     assert "lower bound" in small["style"].text
     row = next(r for r in found.gaps if r.subject.model == "small-32000" and r.metric == "lists")
-    assert row.teacher.source == "ceiling" and row.closed.value == pytest.approx(5 / 9, abs=0.07)
+    assert row.teacher.source == "ceiling"
+    assert row.closed.value == pytest.approx(5 / 9, abs=0.07)
 
 
 def test_losses_and_gains_of_data_are_found_where_planted():
@@ -83,7 +85,7 @@ def test_losses_and_gains_of_data_are_found_where_planted():
 
 
 def test_nulls_are_seldom_called_effects():
-    flat = {m: (0.3, 0.4) for m in PAPER}
+    flat = dict.fromkeys(PAPER, (0.3, 0.4))
     called = {"style": 0, "capability": 0, "scaling": 0}
     for seed in range(25):
         scores = make(flat, 40, seed)
@@ -112,7 +114,8 @@ def test_without_another_base_or_scores_it_says_so():
     alone = subjects(bases=("small",))
     levels = {m: v for m, v in PAPER.items() if m.startswith("small")}
     got = sentences(analyse(alone, make(levels, 100)), "small")
-    assert got["scaling"].answer == "missing" and "no other base" in got["scaling"].text
+    assert got["scaling"].answer == "missing"
+    assert "no other base" in got["scaling"].text
     nothing = analyse(subjects(), [])
     assert {s.answer for v in nothing.verdicts for s in v.sentences} == {"missing"}
     assert len(nothing.verdicts) == 2
@@ -129,7 +132,9 @@ def test_missing_scores_are_listed_and_said():
         ("large-8000", "nq"),
     }
     small, large = found.verdicts
-    assert small.amount == 8000 and "8k of 32k" in small.note and "1 of 2" in small.note
+    assert small.amount == 8000
+    assert "8k of 32k" in small.note
+    assert "1 of 2" in small.note
     assert "1 of 2 students" in large.note
     assert "with 8k tokens" in small.sentences[0].text
 
@@ -222,10 +227,12 @@ def test_style_metrics_on_some_of_the_prompts_join_the_mean():
     got = style_closed(metrics)
     parts = [style_closed([m]).interval.value for m in metrics]
     assert got.interval.value == pytest.approx(np.mean(parts))
-    assert got.interval.n == 60 and got.interval.low is not None
+    assert got.interval.n == 60
+    assert got.interval.low is not None
     unknown = StyleMetric(replace(metrics[0].base, ceiling=None), metrics[0].students, None, None)
     partial = style_closed([metrics[1], unknown])
-    assert partial.metrics == ("lists",) and "1 of 2 metrics" in partial.interval.note
+    assert partial.metrics == ("lists",)
+    assert "1 of 2 metrics" in partial.interval.note
 
 
 def test_findings_are_json_and_the_same_each_time():
@@ -235,9 +242,12 @@ def test_findings_are_json_and_the_same_each_time():
 
 
 def test_numbers_as_text():
-    assert percent(0.426) == "43%" and percent(-0.126) == "\N{MINUS SIGN}13%"
-    assert percent(-0.001) == "0%" and percent(None) == "not known"
-    assert points(-0.0312) == "\N{MINUS SIGN}3.1 points" and points(0.02) == "+2.0 points"
+    assert percent(0.426) == "43%"
+    assert percent(-0.126) == "\N{MINUS SIGN}13%"
+    assert percent(-0.001) == "0%"
+    assert percent(None) == "not known"
+    assert points(-0.0312) == "\N{MINUS SIGN}3.1 points"
+    assert points(0.02) == "+2.0 points"
     assert points(-0.0001) == "0.0 points"
     assert [tokens(a) for a in (0, 999, 8000, 32_500, 20_000_000)] == [
         "0",

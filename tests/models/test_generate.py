@@ -35,7 +35,13 @@ SIZES: dict[str, Any] = {
 CONFIGS: dict[str, Any] = {
     "llama": LlamaConfig(**SIZES),
     "gpt2": GPT2Config(
-        vocab_size=VOCAB, n_embd=32, n_layer=3, n_head=4, n_positions=96, bos_token_id=1, eos_token_id=2
+        vocab_size=VOCAB,
+        n_embd=32,
+        n_layer=3,
+        n_head=4,
+        n_positions=96,
+        bos_token_id=1,
+        eos_token_id=2,
     ),
     "gemma3": Gemma3TextConfig(
         **SIZES,
@@ -76,7 +82,8 @@ def prompts(n: int, shared: int, seed: int = 3) -> list[list[int]]:
     rng = random.Random(seed)
     head = [rng.randrange(3, VOCAB) for _ in range(shared)]
     return [
-        head + [rng.randrange(3, VOCAB) for _ in range(rng.choice([1, 2, 5, 11, 23]))] for _ in range(n)
+        head + [rng.randrange(3, VOCAB) for _ in range(rng.choice([1, 2, 5, 11, 23]))]
+        for _ in range(n)
     ]
 
 
@@ -146,7 +153,12 @@ def test_stop_text_cuts_and_ends_the_row() -> None:
     full = generate(model, asked, max_new_tokens=24, stop_ids=frozenset(), tokenizer=Letters())
     stop = (full[0].text or "")[5:8]
     cut = generate(
-        model, asked, max_new_tokens=24, stop_ids=frozenset(), tokenizer=Letters(), stop_texts=[stop]
+        model,
+        asked,
+        max_new_tokens=24,
+        stop_ids=frozenset(),
+        tokenizer=Letters(),
+        stop_texts=[stop],
     )
     for whole, got in zip(full, cut, strict=True):
         assert whole.text is not None and len(whole.text) == 24

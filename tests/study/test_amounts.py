@@ -120,12 +120,14 @@ def test_prefixes_are_nested_and_as_long_as_the_rule_says(
     for amount, segment in zip(amounts, found, strict=True):
         seen += [m.content for c in segment for m in c.messages if m.role == "user"]
         # Brute force: the longest run of exchanges from the start that holds no more tokens.
-        longest = max(
-            k for k in range(len(flat) + 1) if sum(n for *_, n in flat[:k]) <= amount
-        )
+        longest = max(k for k in range(len(flat) + 1) if sum(n for *_, n in flat[:k]) <= amount)
         assert seen == [f"q{i}.{j}" for i, j, _ in flat[:longest]]
         assert all(
-            c.tokens == sum(sizes[int(c.id[1:].split("#")[0])][int(m.content.split(".")[1])]
-                            for m in c.messages if m.role == "user")
+            c.tokens
+            == sum(
+                sizes[int(c.id[1:].split("#")[0])][int(m.content.split(".")[1])]
+                for m in c.messages
+                if m.role == "user"
+            )
             for c in segment
         )

@@ -6,11 +6,11 @@ import re
 
 # Class names that the site itself gives; HTML that a user or the model wrote does not have them.
 _SITE = re.compile(
-    r'<(?:div|p|span|pre)\b[^>]*\bclass="[^"]*\b(?:markdown prose|prose w-full|whitespace-pre-wrap)\b'
+    r'<(?:div|p|span|pre)\b[^>]*\bclass="[^"]*\b'
+    r"(?:markdown prose|prose w-full|whitespace-pre-wrap)\b"
 )
 _BARE = re.compile(r"<(?:p|ul|ol)>.*</(?:p|ul|ol|pre|table|blockquote)>", re.DOTALL)
 _LANGUAGE = re.compile(r"\blanguage-([\w+#.-]+)")
-_BLANKS = re.compile(r"\n{3,}")
 
 
 def is_site_html(text: str) -> bool:
@@ -56,4 +56,4 @@ def to_markdown(text: str) -> str:
         converted = str(converter.convert_soup(soup))
     except RecursionError:
         return text
-    return _BLANKS.sub("\n\n", converted).strip()
+    return converted.strip()

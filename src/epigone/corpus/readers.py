@@ -1,4 +1,4 @@
-"""Files of recorded dialogues to conversations: ShareGPT and OpenAI chat, JSON array or JSON lines."""
+"""Files of recorded dialogues to conversations: ShareGPT and OpenAI chat, array or JSON lines."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ _LISTS = ("conversations", "items", "messages")
 # How many values may come before the first conversation until the format counts as unknown.
 _PATIENCE = 100
 _HARMFUL = re.compile("[\x00\ud800-\udfff]")
-_PART = re.compile(r"_[1-9][0-9]*$")
+# ShareGPT's ids have seven characters; a split file counts the parts of one dialogue behind them.
+_PART = re.compile(r"[A-Za-z0-9]{7}_[1-9][0-9]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +123,7 @@ def _row(value: Any, end: int) -> Row | str:
     key = content_hash(messages)
     # The same id may stand on several rows; with the content's hash it cannot mislead.
     row_id = f"{own}-{key[:8]}" if own else key[:16]
-    return Row(row_id, tuple(messages), _PART.search(own) is not None, teacher, end)
+    return Row(row_id, tuple(messages), _PART.fullmatch(own) is not None, teacher, end)
 
 
 def _label(value: Any) -> str:

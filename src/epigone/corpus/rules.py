@@ -16,7 +16,7 @@ _INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff"
 
 _COPY_IN_FENCE = re.compile(r"```([\w+#.-]*?)[ \t]*Copy code[ \t]*\n?")
 _COPY_GLUED = re.compile(r"^([a-z][\w+#.-]{0,15})Copy code[ \t]*\n?", re.MULTILINE)
-_COPY_LINE = re.compile(r"^[ \t]*Copy code[ \t]*\n?", re.MULTILINE)
+_COPY_LINE = re.compile(r"^[ \t]*Copy code[ \t]*(?:\n|\Z)", re.MULTILINE)
 _COPY_COUNT = re.compile(r"Copy\s*[\d,]+ chars? / [\d,]+ words?")
 # Buttons that browser extensions leave behind a prompt.
 _BUTTONS = re.compile(
@@ -32,8 +32,8 @@ _NOTICE = re.compile(r"\*?This (?:chat )?conversation is shared from .{0,200}", 
 _ERROR = re.compile(
     r"(?:\s*(?:"
     r"too many requests in 1 hour\. try again later\."
-    r"|!?network error|load failed|cancelled|\[object object\]|internal server error|request timed out\.?"
-    r"|error in body stream|conversation not found"
+    r"|!?network error|load failed|cancelled|\[object object\]|internal server error"
+    r"|request timed out\.?|error in body stream|conversation not found"
     r"|only one message at a time\. please allow any other responses to complete[^\n]*"
     r"|the message you submitted was too long, please (?:reload|edit)[^\n]*"
     r"|hmm\.\.\.\s?something seems to have gone wrong\.[^\n]*"
@@ -189,5 +189,5 @@ def _is_counter(found: re.Match[str]) -> bool:
         return False
     if before.isdigit() or before in ("=", "+", "-", "*", "/", "(", "<", ",", "^"):
         return False
-    # "simplify 1 / 2" asks; "simplify2 / 2", "simplify\n1 / 2" and "simplify 2 / 2" end in a counter.
+    # "halve 1 / 2" asks; "halve1 / 2", "halve\n1 / 2" and "halve 2 / 2" end in a counter.
     return n == of or before in ("", "\n") or not found["blank"]

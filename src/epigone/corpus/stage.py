@@ -37,9 +37,11 @@ def run(
     """The stage: resolve the sources and the tokenizer, then `build`. `inputs` is empty."""
     from epigone.models.references import locate
 
-    files = [locate(source.ref, progress) for source in spec.sources]
-    tokenizer = locate(spec.tokenizer.ref, progress) / "tokenizer.json"
-    return build(files, spec, tokenizer, out, progress)
+    *files, tokenizer = (
+        locate(source.ref, progress, fingerprint=source.fingerprint)
+        for source in (*spec.sources, spec.tokenizer)
+    )
+    return build(files, spec, tokenizer / "tokenizer.json", out, progress)
 
 
 def build(

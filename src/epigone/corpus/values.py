@@ -1,4 +1,4 @@
-"""A stream of the JSON values of a file, whole or broken, in memory that the file's size does not touch."""
+"""The JSON values of a file, whole or broken, as a stream of bounded memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _AGAIN = {"array": re.compile(r",\s*(?=\{)"), "lines": re.compile(r"\n\s*(?=\{)"
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """A JSON value and the byte offset behind it; `utf8` is false if its bytes are no valid UTF-8."""
+    """A JSON value and the byte offset behind it; `utf8` is false if its bytes are not UTF-8."""
 
     value: Any
     end: int
@@ -45,6 +45,7 @@ class Values:
     """
 
     def __init__(self, path: Path, known: Callable[[Any], bool]) -> None:
+        """Open the file and look at how it begins."""
         self._file = open(path, "rb")  # noqa: SIM115 (closed by __exit__)
         # Invalid bytes become lone surrogates, so that byte offsets stay exact.
         self._utf8 = codecs.getincrementaldecoder("utf-8")("surrogateescape")
@@ -61,12 +62,15 @@ class Values:
         self.shape = {"[": "array", "{": "lines"}.get(first, "")
 
     def __enter__(self) -> Values:
+        """The values themselves; the file is closed at the end."""
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Close the file."""
         self._file.close()
 
     def __iter__(self) -> Iterator[Whole | Lost]:
+        """Whole values and lost stretches, in the file's order; once."""
         if not self.shape:
             return
         if self.shape == "array":

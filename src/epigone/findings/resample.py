@@ -10,7 +10,7 @@ from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit  # type: ignore[import-untyped]
+from scipy.special import stdtrit
 
 from epigone.schema import Interval, Score
 
@@ -24,7 +24,9 @@ _TINY = 1e-12
 
 def stream(seed: int, *names: str) -> np.random.Generator:
     """A generator of its own for each name, so that tasks are resampled independently."""
-    return np.random.default_rng([seed, *(zlib.crc32(n.encode()) for n in names)])
+    return np.random.default_rng(
+        [seed, *(zlib.crc32(n.encode("utf-8", "surrogatepass")) for n in names)]
+    )
 
 
 def restrict(score: Score, items: Sequence[str]) -> Score:

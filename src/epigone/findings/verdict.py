@@ -90,7 +90,7 @@ def capability(base: str, summary: Summary | None) -> Sentence:
         "down": (f"Its capability fell: {shown}.", "Capability fell"),
         "unclear": (
             f"Its change in capability cannot be told from none: {shown}.",
-            "Capability: no change seen",
+            "Capability: no measurable change",
         ),
     }[answer]
     return Sentence("capability", answer, headline, text, interval)

@@ -126,7 +126,7 @@ def _fetched(entry: Entry) -> bool:
     # The file took its name only after its hash was right; the size is a cheap second look.
     try:
         return entry.path.stat().st_size == entry.bytes
-    except FileNotFoundError:
+    except OSError:
         return False
 
 
@@ -172,9 +172,9 @@ def _download(entry: Entry, part: Part, work: Path, came: int, progress: Progres
     target, scratch = work / "wheels", work / "tmp"
     _fresh_folder(target)
     _fresh_folder(scratch)
-    # Only wheels: to download a source distribution, pip would run its code. -v: without it pip
-    # does not say why it could not reach an index.
-    options = ["--no-deps", "--only-binary=:all:", "--no-cache-dir", "--no-input", "-v"]
+    # Only wheels: to download a source distribution, pip would run its code. -vv: without it pip
+    # does not say that it could not reach an index.
+    options = ["--no-deps", "--only-binary=:all:", "--no-cache-dir", "--no-input", "-vv"]
     quiet = ["--progress-bar=off", "--disable-pip-version-check", "--no-color"]
     command = [*_pip(), "download", *options, *quiet, "-d", str(target), wanted]
     log = work / "pip.log"

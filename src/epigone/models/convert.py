@@ -15,19 +15,22 @@ from typing import Any
 import gguf
 import numpy as np
 import torch
-import transformers.modeling_gguf_pytorch_utils as hf_gguf
 from safetensors import SafetensorError
 from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-from transformers.utils import logging as hf_logging
+from transformers import modeling_gguf_pytorch_utils as _hf_gguf
+from transformers.utils import logging as _hf_logging
 
 from epigone.errors import ModelError
 from epigone.files import fsync_dir
 from epigone.models.catalogue import disk_error, need_space
 from epigone.schema import Progress, silent
 
-# Raised whenever a conversion comes to give other weights or another tokenizer.
-VERSION = 1
+# What these return is untyped.
+hf_gguf: Any = _hf_gguf
+hf_logging: Any = _hf_logging
+hf_auto: Any = AutoModelForCausalLM
+
 TOKENIZER_BYTES = 64 << 20
 
 # Vocabularies that were learned with every digit on its own, by their `tokenizer.ggml.pre`.
@@ -61,6 +64,9 @@ def convert_gguf(file: Path, out: Path, progress: Progress = silent) -> None:
         os.replace(model, out)
         fsync_dir(out.parent)
     except OSError as error:
+        if error.errno is None:
+            # transformers raises a bare OSError for a file that it does not understand.
+            raise _refused(file, str(error).splitlines()[0]) from error
         raise disk_error(file.name, error) from error
     except SafetensorError as error:
         raise disk_error(file.name, OSError(_os_error(str(error)), str(error))) from error
@@ -91,7 +97,7 @@ def _bytes_needed(file: Path) -> int:
 
 def _convert_model(file: Path, folder: Path) -> None:
     # Without dequantize=True transformers may keep weights packed, which neither save nor train.
-    model, info = AutoModelForCausalLM.from_pretrained(
+    model, info = hf_auto.from_pretrained(
         file.parent,
         gguf_file=file.name,
         quantization_config=GgufConfig(dequantize=True),
@@ -112,7 +118,7 @@ def check_trainable(model: Any) -> None:
     The shapes are compared with a model that the config builds without memory.
     """
     with torch.device("meta"):
-        expected = AutoModelForCausalLM.from_config(model.config)
+        expected = hf_auto.from_config(model.config)
     shapes = {name: tuple(p.shape) for name, p in expected.named_parameters()}
     found = {name: tuple(p.shape) for name, p in model.named_parameters()}
     if shapes != found:
@@ -160,12 +166,13 @@ class _QuickReader(gguf.GGUFReader):
     def _get(
         self, offset: int, dtype: Any, count: int = 1, override_order: Any = None
     ) -> np.ndarray[Any, Any]:
-        if isinstance(self.data, np.memmap):
-            self.data = self.data.view(np.ndarray)
+        plain: np.ndarray[Any, Any] | None = self.__dict__.get("_plain")
+        if plain is None:
+            plain = self.__dict__["_plain"] = np.asarray(self.data)
         order = self.byte_order if override_order is None else override_order
         kind = np.dtype(dtype).newbyteorder(order)
         start = int(offset)
-        return self.data[start : start + kind.itemsize * int(count)].view(kind)
+        return plain[start : start + kind.itemsize * int(count)].view(kind)
 
 
 @contextmanager
@@ -188,7 +195,8 @@ def _metadata_read_once(name: str, progress: Progress) -> Iterator[None]:
 
     def load(path: Any, return_tensors: bool = False, **options: Any) -> dict[str, Any]:
         if return_tensors:
-            return slow_load(path, return_tensors=True, **options)  # type: ignore[no-any-return]
+            full: dict[str, Any] = slow_load(path, return_tensors=True, **options)
+            return full
         return {"config": copy.deepcopy(metadata(os.fspath(path))["config"])}
 
     def counted(tensors: Sequence[Any], **_: Any) -> Iterator[Any]:

@@ -8,7 +8,6 @@ import os
 import re
 import struct
 import time
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,36 +16,17 @@ from urllib.parse import urlsplit
 
 from epigone.errors import ModelError, UnknownName, UserError
 from epigone.files import cache_root, canonical, read_json, sha256_file, write_json
-from epigone.models import catalogue
+from epigone.models import catalogue, hub
+from epigone.models.hub import MODEL_FILES, PICKLES, pickle_refused, require_model
 from epigone.schema import Progress, silent
 
 Kind = Literal["catalogue", "hf", "file", "folder", "gguf", "endpoint"]
 
 # Raised whenever converting the same GGUF comes to give other weights or another tokenizer.
 CONVERSION = 1
-HUB_TIMEOUT = 10.0
 
 _HF = re.compile(r"(?P<repo>[\w.-]+(/[\w.-]+)?)(@(?P<revision>[\w./-]+))?", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-_CONVERT_FIX = "save the model as safetensors with save_pretrained, and name that folder"
-# What decides how a model folder behaves; everything else in it (a README) may change freely.
-_MODEL_FILES = (
-    "config.json",
-    "generation_config.json",
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "tokenizer*",
-    "chat_template*",
-    "additional_chat_templates/*.jinja",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab*",
-    "merges.txt",
-    "*.model",
-)
-# consolidated*: a second copy of the same weights that some repositories hold.
-_HUB_IGNORED = ("*.bin", "*.pt", "*.pth", "consolidated*", "*/*.safetensors", "*/*.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +42,7 @@ class Reference:
     revision: str = ""
 
     def __str__(self) -> str:
+        """The reference as it is written in a study file."""
         prefix = f"{self.kind}:" if self.kind in ("hf", "gguf", "endpoint") else ""
         return prefix + self.value + (f"@{self.revision}" if self.revision else "")
 
@@ -122,8 +103,8 @@ def _local(ref: str, base_dir: Path | None) -> Reference:
     if path.is_dir():
         return Reference("folder", str(path))
     if path.is_file():
-        if path.suffix.lower() in _PICKLES:
-            raise _pickle(path.name)
+        if path.suffix.lower() in PICKLES:
+            raise pickle_refused(path.name)
         if path.suffix == ".safetensors":
             raise ModelError(
                 "a model is a folder with config, weights and tokenizer",
@@ -132,17 +113,9 @@ def _local(ref: str, base_dir: Path | None) -> Reference:
             )
         return Reference("gguf" if path.suffix == ".gguf" else "file", str(path))
     if "/" in ref or ref.startswith(("~", ".")):
-        hub = f", or write hf:{ref} for a model of the hub" if _HF.fullmatch(ref) else ""
-        raise UserError("no such file or folder", value=ref, fix=f"check the path{hub}")
+        on_hub = f", or write hf:{ref} for a model of the hub" if _HF.fullmatch(ref) else ""
+        raise UserError("no such file or folder", value=ref, fix=f"check the path{on_hub}")
     raise UnknownName("model, corpus or file", ref, catalogue.load())
-
-
-def _pickle(name: str) -> ModelError:
-    return ModelError(
-        "pickle files can run code when they are opened and are refused",
-        value=name,
-        fix=_CONVERT_FIX,
-    )
 
 
 @overload
@@ -168,33 +141,22 @@ def fingerprint(ref: str | Reference, *, offline: bool = False) -> str | None:
         case "hf":
             if _COMMIT.fullmatch(reference.revision):
                 return str(reference)
-            return None if offline else f"hf:{reference.value}@{_commit(reference)}"
+            return (
+                None
+                if offline
+                else f"hf:{reference.value}@{hub.commit_of(reference.value, reference.revision)}"
+            )
 
 
 def _folder_hash(folder: Path) -> str:
-    _require_model(folder, _names(folder))
-    files = {path for pattern in _MODEL_FILES for path in folder.glob(pattern) if path.is_file()}
+    require_model(folder, _names(folder))
+    files = {path for pattern in MODEL_FILES for path in folder.glob(pattern) if path.is_file()}
     listed = {path.relative_to(folder).as_posix(): _hash(path) for path in files}
     return hashlib.sha256(canonical(listed).encode()).hexdigest()
 
 
 def _names(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir() if path.is_file()]
-
-
-def _require_model(where: object, names: Iterable[str]) -> None:
-    top = [name for name in names if "/" not in name]
-    if not any(name.endswith(".safetensors") for name in top):
-        pickles = sorted(name for name in top if name.lower().endswith(_PICKLES))
-        if pickles:
-            raise _pickle(f"{where} has only {pickles[0]}")
-        raise ModelError(
-            "a model folder needs *.safetensors, config.json and a tokenizer; it has no weights",
-            value=str(where),
-            fix="name the model's folder, or a file for a corpus",
-        )
-    if "config.json" not in top:
-        raise ModelError("a model needs a config.json", value=str(where), fix=_CONVERT_FIX)
 
 
 def _hash(path: Path) -> str:
@@ -235,7 +197,8 @@ def locate(ref: str | Reference, progress: Progress = silent, *, fingerprint: st
     reference = parse(ref)
     if reference.kind == "hf":
         pinned = fingerprint.removeprefix(f"hf:{reference.value}@")
-        return _snapshot(reference, pinned if _COMMIT.fullmatch(pinned) else "", progress)
+        revision = pinned if _COMMIT.fullmatch(pinned) else reference.revision
+        return hub.snapshot(reference.value, revision, progress)
     if reference.kind == "endpoint":
         raise ModelError("an endpoint has no files to train or measure", value=str(reference))
     if reference.kind == "catalogue":
@@ -263,7 +226,7 @@ def check_model(ref: str | Reference) -> None:
         kind = entry.kind if entry is not None else reference.kind
         raise ModelError(f"this is a {kind}, not a model to run", value=str(reference))
     if reference.kind == "folder":
-        _require_model(reference.value, _names(Path(reference.value)))
+        require_model(reference.value, _names(Path(reference.value)))
 
 
 def _catalogued(entry: catalogue.Entry, progress: Progress) -> Path:
@@ -325,92 +288,3 @@ def _count(file: Path) -> int:
             "not a safetensors file", value=str(file), fix="download or save it again"
         ) from error
     return total
-
-
-def _commit(reference: Reference) -> str:
-    from huggingface_hub import HfApi, constants, snapshot_download
-
-    try:
-        if constants.is_offline_mode():
-            # The hub names a cached snapshot's folder by its commit.
-            cached = snapshot_download(
-                reference.value, revision=reference.revision or None, local_files_only=True
-            )
-            return Path(cached).name
-        info = HfApi().model_info(
-            reference.value, revision=reference.revision or None, timeout=HUB_TIMEOUT
-        )
-    except Exception as error:
-        raise _hub_error(reference, error) from error
-    if info.siblings:
-        _require_model(reference, [file.rfilename for file in info.siblings])
-    return str(info.sha)
-
-
-def _snapshot(reference: Reference, commit: str, progress: Progress) -> Path:
-    from huggingface_hub import snapshot_download
-    from tqdm.auto import tqdm
-
-    class Bar(tqdm):  # type: ignore[type-arg]
-        """Passes the hub's count of bytes on, and draws nothing."""
-
-        def __init__(self, *args: Any, **options: Any) -> None:
-            self.bytes = options.get("unit") == "B"
-            super().__init__(*args, **{**options, "disable": True})
-
-        def update(self, n: float | None = 1) -> bool | None:
-            self.n += n or 0
-            if self.bytes and self.total:
-                progress(min(self.n, self.total), self.total, f"{reference}: downloading")
-            return None
-
-    progress(0, 1, f"{reference}: asking the hub")
-    try:
-        folder = snapshot_download(
-            reference.value,
-            revision=commit or reference.revision or None,
-            allow_patterns=list(_MODEL_FILES),
-            ignore_patterns=list(_HUB_IGNORED),
-            tqdm_class=Bar,
-        )
-    except Exception as error:
-        raise _hub_error(reference, error) from error
-    _require_model(reference, _names(Path(folder)))
-    return Path(folder)
-
-
-def _hub_error(reference: Reference, error: Exception) -> Exception:
-    from huggingface_hub import errors as hub
-
-    where = str(reference)
-    local = "download the model yourself and name its folder"
-    if isinstance(error, hub.GatedRepoError):
-        return ModelError(
-            "the model is gated",
-            value=where,
-            fix=f"accept its terms and `hf auth login`, or {local}",
-        )
-    if isinstance(error, hub.RevisionNotFoundError):
-        return ModelError("the model has no such revision", value=where, fix="check the revision")
-    status = error.response.status_code if isinstance(error, hub.HfHubHTTPError) else 0
-    if isinstance(error, hub.RepositoryNotFoundError) or status in (401, 404):
-        return ModelError(
-            "no such model on the hub, or it is private",
-            value=where,
-            fix="check the name, or `hf auth login`",
-        )
-    if status:
-        return ModelError(f"the model hub answered {status}", value=where, fix="try again later")
-    if (
-        isinstance(error, OSError)
-        and error.errno is not None
-        and not isinstance(error, ConnectionError)
-    ):
-        return catalogue.disk_error(where, error)
-    if isinstance(error, OSError) or type(error).__module__.split(".")[0] in ("httpx", "requests"):
-        return ModelError(
-            "the model hub cannot be reached",
-            value=where,
-            fix=f"check the network; give hf:org/name@<commit> if the hub's cache has it; or {local}",
-        )
-    return error

@@ -56,6 +56,7 @@ class Chart:
     title: str
     meaning: str
     direction: str
+    teacher_known: bool
     summary: str
     spec: dict[str, Any]
 
@@ -98,6 +99,8 @@ def chart(
     if teacher is not None and teacher.value is not None:
         layers += _teacher(teacher.value, TEACHER_LABELS[teacher.source])
         words.append(f"{TEACHER_LABELS[teacher.source]} {number(teacher.value)}")
+    else:
+        words.append("teacher not known")
     for k, line in enumerate(series):
         points = _points(rows, line)
         if points:
@@ -105,11 +108,14 @@ def chart(
             layers += _line(points, line, dodge, _axes(amounts))
             told = ", ".join(f"{p['when']} {p['shown']}" for p in points)
             words.append(f"{line.label}: {told}")
-    spec = alt.layer(*layers).properties(width="container", height=190).to_dict()
+    # Checking against the schema takes seconds for a page and cannot depend on the data: the
+    # tests do it.
+    spec = alt.layer(*layers).properties(width="container", height=190).to_dict(validate=False)
     # The page names the mode itself; an address in the file would only look like a request.
     spec.pop("$schema")
     spec["config"] = _config()
-    return Chart(ident, title, meaning, _better(better), "; ".join(words), spec)
+    known = teacher is not None and teacher.value is not None
+    return Chart(ident, title, meaning, _better(better), known, "; ".join(words), spec)
 
 
 def _points(rows: Sequence[ValueRow], line: Series) -> list[dict[str, Any]]:
@@ -186,7 +192,7 @@ def _axes(amounts: Sequence[int]) -> tuple[Any, Any]:
         scale=alt.Scale(type="symlog", constant=smallest / 2, padding=22, nice=False, zero=True),
         axis=alt.Axis(
             values=list(amounts),
-            labelExpr="datum.value === 0 ? 'untrained' : upper(format(datum.value, '~s'))",
+            labelExpr="datum.value === 0 ? 'untrained' : format(datum.value, '~s')",
             grid=False,
             labelOverlap="greedy",
         ),

@@ -96,6 +96,7 @@ def _context(view: ReportView, tables: Sequence[str]) -> dict[str, Any]:
         "series": series,
         "charts": [(title, row) for title, row in charts if row],
         "gaps": [(title, _gaps(view, family)) for family, title in _FAMILIES],
+        "several": len({(s.corpus, s.seed) for s in view.subjects if s.amount}) > 1,
         "values": view.findings.values,
         "metric": lambda r: _metric(view, r.task, r.metric),
         "states": Counter(s.state for s in view.steps),
@@ -152,7 +153,8 @@ def _charts(view: ReportView, family: Family, series: Sequence[Series]) -> list[
         if r.family == family and r.subject is not None and r.value.value is not None:
             rows.setdefault((r.task, r.metric), []).append(r)
     found = []
-    for k, ((task, metric), own) in enumerate(sorted(rows.items())):
+    for k, (task, metric) in enumerate(sorted(rows, key=lambda k: _order(view, *k))):
+        own = rows[task, metric]
         known = next(
             (g.teacher for g in view.findings.gaps if (g.task, g.metric) == (task, metric)), None
         )
@@ -164,10 +166,20 @@ def _charts(view: ReportView, family: Family, series: Sequence[Series]) -> list[
     return found
 
 
-def _gaps(view: ReportView, family: Family) -> list[GapRow]:
-    rows = [r for r in view.findings.gaps if r.family == family]
-    order = list(dict.fromkeys((r.task, r.metric) for r in rows))
-    return sorted(rows, key=lambda r: order.index((r.task, r.metric)))
+def _gaps(view: ReportView, family: Family) -> list[list[GapRow]]:
+    """Rows of a family, one list a metric."""
+    groups: dict[tuple[str, str], list[GapRow]] = {}
+    for r in view.findings.gaps:
+        if r.family == family:
+            groups.setdefault((r.task, r.metric), []).append(r)
+    return [groups[k] for k in sorted(groups, key=lambda k: _order(view, *k))]
+
+
+def _order(view: ReportView, task: str, metric: str) -> tuple[int, str, str]:
+    """Metrics come in the order in which the view explains them, the others after them."""
+    names = list(view.metrics)
+    name = next((n for n in (f"{task}/{metric}", metric) if n in view.metrics), None)
+    return names.index(name) if name else len(names), task, metric
 
 
 def _card(view: ReportView, verdict: Verdict) -> Card:
@@ -214,9 +226,8 @@ def _scaling_bars(verdict: Verdict) -> tuple[Bar, ...]:
 
 
 def _change_bar(label: str, interval: Interval, reach: float) -> Bar:
-    return Bar(
-        label, points(interval.value), text.bounds(interval, points), change_track(interval, reach)
-    )
+    between = text.bounds(interval, points).replace(" points to ", " to ")
+    return Bar(label, points(interval.value), between, change_track(interval, reach))
 
 
 def _samples(view: ReportView) -> dict[str, Any]:

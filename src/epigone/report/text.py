@@ -76,7 +76,7 @@ def seconds(value: float | None) -> str:
     """A duration, short."""
     if value is None:
         return "\N{EN DASH}"
-    if value < 60:
+    if value < 59.95:
         return f"{value:.1f} s"
     minutes, rest = divmod(round(value), 60)
     hours, minutes = divmod(minutes, 60)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from epigone.schema import Interval
 
-_EDGE = 4.0  # percent kept free at each end, so that marks and labels are not cut
+_EDGE = 2.0  # percent kept free at each end, so that marks and labels are not cut
 
 
 @dataclass(frozen=True, slots=True)

@@ -192,7 +192,14 @@ def _save_student(loaded: Loaded, folder: Path) -> None:
     aside = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(aside, ignore_errors=True)
     model, tokenizer = loaded.model, loaded.tokenizer
-    state = {n: t.detach().to(torch.bfloat16) for n, t in model.state_dict().items()}
+    # Casting would make two tensors of a tied one, and both would be saved.
+    tied = model.state_dict().keys() - dict(model.named_parameters()).keys()
+    tied -= dict(model.named_buffers()).keys()
+    state = {
+        n: t.to(torch.bfloat16) if t.is_floating_point() else t
+        for n, t in model.state_dict().items()
+        if n not in tied
+    }
     model.config.dtype = torch.bfloat16
     model.save_pretrained(aside, state_dict=state, safe_serialization=True)
     if tokenizer.chat_template is None:

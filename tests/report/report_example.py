@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from epigone.findings import Subject, analyse
@@ -37,6 +39,20 @@ LEVELS = {
     f"{LARGE}@8k": (0.5, 36, 0.45, 0.58, 0.36),
     f"{LARGE}@32k": (0.62, 39, 0.6, 0.57, 0.37),
 }
+HOSTILE = (
+    "</script><script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "{{ 7*7 }}{% raw %}",
+    "line\u2028sep\u2029end",
+    "\x1b[31mred\x1b]8;;http://evil\x07",
+    "\u202etxt.exe שלום",
+    "<!--<script>",
+    '=HYPERLINK("http://evil")',
+    "'`${alert(1)}` &lt;b&gt;",
+    "\ud800 lone",
+)
+NASTY = " ".join(HOSTILE)
+
 LONG = "\n".join(f"{k}. Step {k}: think of what a careful answer would need." for k in range(1, 40))
 
 
@@ -76,9 +92,10 @@ def scores(n=32):
     return tuple(found)
 
 
-def items(
-    answers=("A pocket is a small bag.\n\n- sewn in\n- patch\n\nIn short, it holds things.",),
-):
+LIST = "A pocket is a small bag.\n\n- sewn in\n- patch\n\nIn short, it holds things."
+
+
+def items(answers=(LIST,)):
     def outputs(text):
         return tuple(
             Output(
@@ -95,7 +112,7 @@ def items(
             f"p{i}",
             (Message("user", p),),
             answers[i % len(answers)],
-            outputs((LONG, answers[0])[i % 2]),
+            outputs((LONG, LIST)[i % 2]),
         )
         for i, p in enumerate(prompts)
     )
@@ -104,17 +121,17 @@ def items(
 def example(**changes):
     parts = {"subjects": subjects(), "scores": scores(), "reported": {"choices": 0.7}} | changes
     made = analyse(parts["subjects"], parts["scores"], TEACHER, parts.pop("reported"))
-    defaults = dict(
-        study="pocket",
-        teacher=Teacher(
+    defaults = {
+        "study": "pocket",
+        "teacher": Teacher(
             TEACHER,
             "recorded: its outputs were read from files",
             "openai-2023",
             (Reported("choices", 0.7, "a published table"),),
         ),
-        findings=made,
-        items=items(),
-        corpora=(
+        "findings": made,
+        "items": items(),
+        "corpora": (
             Corpus(
                 "sharegpt",
                 "broad",
@@ -130,19 +147,59 @@ def example(**changes):
                 {"teacher tokens": "8,120,332", "held out": "128"},
             ),
         ),
-        steps=(
+        "steps": (
             Step("corpus", "sharegpt", "done", 41.2, "c0ffee12"),
             Step("train", f"{SMALL}_sharegpt_s0", "done", 188.0, "deadbeef"),
             Step("train", f"{LARGE}_sharegpt_s0", "done", 402.9, "0badcafe"),
             Step("generate", f"{SMALL}@32k", "done", 63.0, "12345678"),
         ),
-        provenance={
+        "provenance": {
             "Versions": {"epigone": "0.1", "torch": "2.13.0"},
             "Machine": {"platform": "Linux", "cpus": "2"},
             "Models": {SMALL: "sha256:b179c9523d0e6a0f98a330c7562b682750a6f8c8; Apache-2.0"},
         },
-        metrics=METRICS,
-        remarks=("Every amount is a checkpoint of one run of 96 optimiser steps, 10 of warm-up.",),
-        created="2025-01-01",
-    )
+        "metrics": METRICS,
+        "remarks": (
+            "Every amount is a checkpoint of one run of 96 optimiser steps, 10 of warm-up.",
+        ),
+        "created": "2025-01-01",
+    }
     return ReportView(**(defaults | parts))
+
+
+def hostile_view():
+    """The example with hostile text in every field that a user, file or model can fill."""
+    renamed = {s.model: f"{s.model} {NASTY}" for s in subjects()}
+    people = tuple(
+        Subject(renamed[s.model], f"{s.base} {NASTY}", s.corpus and NASTY, s.amount, s.seed)
+        for s in subjects()
+    )
+    values = tuple(
+        replace(s, model=renamed[s.model], metric=s.metric + NASTY, task=s.task and NASTY)
+        for s in scores()
+    )
+    outputs = tuple(Output(m, t, "length") for m in renamed.values() for t in HOSTILE)
+    return example(
+        subjects=people,
+        scores=values,
+        study=NASTY,
+        teacher=Teacher(NASTY, NASTY, NASTY, (Reported(NASTY, 0.5, NASTY),)),
+        items=(Item(NASTY, (Message("user", NASTY),), NASTY, outputs),),
+        corpora=(
+            Corpus(
+                NASTY,
+                NASTY,
+                9,
+                3,
+                (Source(NASTY, NASTY, NASTY, NASTY),),
+                {NASTY: 1},
+                {NASTY: 2},
+                {NASTY: NASTY},
+            ),
+        ),
+        steps=(Step(NASTY, NASTY, "failed", None, NASTY, NASTY),),
+        provenance={NASTY: {NASTY: NASTY}},
+        metrics={},
+        remarks=(NASTY,),
+        created=NASTY,
+    )

@@ -1,0 +1,41 @@
+"""Models to samples and scores: answers, style, benchmarks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from epigone.schema import Progress
+from epigone.study.specs import BenchmarkSpec, GenerateSpec, StyleSpec
+
+__all__ = ["run_benchmark", "run_generate", "run_style"]
+
+# The stages import what they need only when they run: a plan must not pay for torch.
+
+
+def run_generate(
+    spec: GenerateSpec, inputs: Mapping[str, Path], out: Path, progress: Progress
+) -> dict[str, Any]:
+    """Answer the held-out prompts of `inputs["corpus"]` with one model."""
+    from epigone.evaluation.answers import run
+
+    return run(spec, inputs, out, progress)
+
+
+def run_style(
+    spec: StyleSpec, inputs: Mapping[str, Path], out: Path, progress: Progress
+) -> dict[str, Any]:
+    """Score the samples of `inputs["model"]` against those of `inputs["teacher"]`."""
+    from epigone.evaluation.style import run
+
+    return run(spec, inputs, out, progress)
+
+
+def run_benchmark(
+    spec: BenchmarkSpec, inputs: Mapping[str, Path], out: Path, progress: Progress
+) -> dict[str, Any]:
+    """Measure one model on one benchmark."""
+    from epigone.evaluation.benchmarks import run
+
+    return run(spec, inputs, out, progress)

@@ -1,0 +1,157 @@
+"""Models' answers to prompts: greedy, in the chat format that the students were trained in."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from epigone.errors import CorpusError
+from epigone.files import canonical, read_jsonl, write_jsonl
+from epigone.models.chat import prompt_ids, stop_ids
+from epigone.models.generate import generate
+from epigone.models.load import load
+from epigone.models.references import locate
+from epigone.schema import Conversation, Message, Progress, Role, Sample, silent
+from epigone.study.identity import digest
+from epigone.study.specs import GenerateSpec, amount_folder
+
+Prompt = tuple[str, tuple[Message, ...]]
+_ROLES: Mapping[str, Role] = {
+    "system": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "tool": "tool",
+}
+
+
+def run(
+    spec: GenerateSpec, inputs: Mapping[str, Path], out: Path, progress: Progress
+) -> dict[str, Any]:
+    """See `epigone.evaluation.run_generate`; writes samples.jsonl."""
+    rows = [Conversation.from_json(r) for r in read_jsonl(inputs["corpus"] / "held_out.jsonl")]
+    asked = rows[: spec.n]
+    if len(asked) < spec.n:
+        raise CorpusError(
+            f"the corpus has only {len(asked)} held-out prompts", value=spec.n, fix="ask for fewer"
+        )
+    started = time.monotonic()
+    if spec.model.kind == "teacher":
+        samples = [
+            Sample(c.id, spec.model.name, c.messages[:-1], c.messages[-1].content, "recorded")
+            for c in asked
+        ]
+    else:
+        if spec.model.kind == "student":
+            folder = inputs["student"] / amount_folder(spec.model.amount)
+        else:
+            folder = locate(spec.model.ref, progress)
+        prompts = [(c.id, c.messages[:-1]) for c in asked]
+        samples = answer_prompts(
+            folder,
+            prompts,
+            model=spec.model.name,
+            max_new_tokens=spec.max_new_tokens,
+            progress=progress,
+        )
+    write_jsonl(out / "samples.jsonl", (s.to_json() for s in samples))
+    tokens = sum(s.tokens for s in samples)
+    seconds = time.monotonic() - started
+    return {
+        "samples": len(samples),
+        "tokens": tokens,
+        "cut_at_the_longest": sum(s.stop == "length" for s in samples),
+        "seconds_generating": round(seconds, 2),
+        "tokens_per_second": round(tokens / seconds, 1) if tokens else None,
+    }
+
+
+def answer_prompts(
+    folder: Path,
+    prompts: Sequence[Prompt],
+    *,
+    model: str,
+    max_new_tokens: int = 256,
+    progress: Progress = silent,
+) -> list[Sample]:
+    """One greedy answer for each prompt; a prompt ends with the user's turn."""
+    loaded = load(folder)
+    ids = [prompt_ids(loaded.tokenizer, messages) for _, messages in prompts]
+    answers = generate(
+        loaded.model,
+        ids,
+        max_new_tokens=max_new_tokens,
+        stop_ids=stop_ids(loaded.tokenizer),
+        tokenizer=loaded.tokenizer,
+        progress=progress,
+    )
+    return [
+        Sample(
+            item=item,
+            model=model,
+            prompt=tuple(messages),
+            output=(answer.text or "").strip(),
+            stop=answer.stop,
+            tokens=len(answer.ids),
+            prompt_sha256=digest({"ids": asked}),
+        )
+        for (item, messages), asked, answer in zip(prompts, ids, answers, strict=True)
+    ]
+
+
+def read_prompts(path: Path) -> list[Prompt]:
+    """Prompts of a file: JSONL with `prompt`, `messages` or a corpus's rows; or a prompt a line.
+
+    Trailing assistant turns are left out: they are what is asked for. Raises CorpusError with the
+    number of the first line that holds no prompt.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CorpusError("prompts cannot be read", value=str(path), fix=str(error)) from None
+    prompts: list[Prompt] = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        messages = _messages(path, line, number)
+        item = digest({"messages": [[m.role, m.content] for m in messages]})[:16]
+        if line.lstrip().startswith("{"):
+            row = json.loads(line)
+            item = str(row.get("id") or row.get("item") or item)
+        prompts.append((item, messages))
+    if not prompts:
+        raise CorpusError("no prompts in the file", value=str(path))
+    names = [item for item, _ in prompts]
+    if len(set(names)) < len(names):
+        twice = next(n for i, n in enumerate(names) if n in names[:i])
+        raise CorpusError("two prompts of one id", value=twice, fix="give each its own id")
+    return prompts
+
+
+def _messages(path: Path, line: str, number: int) -> tuple[Message, ...]:
+    if not line.lstrip().startswith("{"):
+        return (Message("user", line.strip()),)
+    try:
+        row = json.loads(line)
+        if isinstance(row.get("prompt"), str):
+            return (Message("user", row["prompt"]),)
+        turns = row.get("messages") or row.get("prompt") or row.get("conversations")
+        messages = [
+            Message(_ROLES[t.get("role") or t["from"]], str(t.get("content") or t.get("value")))
+            for t in turns
+        ]
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise CorpusError(
+            f"{path}:{number}: no prompt in this line",
+            value=canonical(line[:120]),
+            fix="each line is {'prompt': …} or {'messages': […]}",
+        ) from None
+    while messages and messages[-1].role == "assistant":
+        messages.pop()
+    if not messages:
+        raise CorpusError(f"{path}:{number}: no user turn", value=line[:120])
+    return tuple(messages)

@@ -1,0 +1,112 @@
+"""Our model class below lm-eval: raw text in, shared prefixes computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import TemplateLM
+
+from epigone.models.generate import context_limit, generate
+from epigone.models.load import Loaded
+from epigone.models.score import loglikelihoods
+from epigone.schema import Progress, silent
+
+
+class SharedPrefixLM(TemplateLM):  # type: ignore[misc]
+    """lm-eval's requests answered with `epigone.models`; greedy generation only."""
+
+    def __init__(self, loaded: Loaded, progress: Progress = silent) -> None:
+        super().__init__()
+        self._loaded = loaded
+        self._progress = progress
+        self._encoded: dict[str, list[int]] = {}
+        tokenizer = loaded.tokenizer
+        self.tokenizer = tokenizer
+        probe = tokenizer("a")["input_ids"]
+        self._adds_bos = bool(probe) and probe[0] == tokenizer.bos_token_id
+
+    @property
+    def eot_token_id(self) -> int:
+        """Id of the token that ends a text."""
+        return int(self.tokenizer.eos_token_id)
+
+    @property
+    def prefix_token_id(self) -> int:
+        """What stands before a text without context."""
+        bos = self.tokenizer.bos_token_id
+        return int(bos) if bos is not None else self.eot_token_id
+
+    def tok_encode(
+        self, string: str, add_special_tokens: bool | None = None, **_: Any
+    ) -> list[int]:
+        """Token ids, with the tokenizer's own special tokens exactly once."""
+        if add_special_tokens is not None:
+            ids = self.tokenizer(string, add_special_tokens=add_special_tokens)["input_ids"]
+            return list(ids)
+        # lm-eval asks for the same few-shot context once for every choice.
+        if string not in self._encoded:
+            bos = self.tokenizer.bos_token
+            twice = self._adds_bos and bos is not None and string.startswith(bos)
+            self._encoded[string] = list(
+                self.tokenizer(string, add_special_tokens=not twice)["input_ids"]
+            )
+        return self._encoded[string]
+
+    def _loglikelihood_tokens(
+        self, requests: Sequence[tuple[tuple[str, str], list[int], list[int]]], **_: Any
+    ) -> list[tuple[float, bool]]:
+        return loglikelihoods(
+            self._loaded.model,
+            [(context, continuation) for _, context, continuation in requests],
+            progress=self._progress,
+        )
+
+    def loglikelihood_rolling(
+        self, requests: Sequence[Instance], disable_tqdm: bool = False
+    ) -> list[float]:
+        """Log-likelihood of whole texts, in windows of the model's context."""
+        limit = context_limit(self._loaded.model)
+        out: list[float] = []
+        for request in requests:
+            ids = self.tok_encode(request.args[0], add_special_tokens=False)
+            windows = []
+            for start in range(0, len(ids), limit - 1):
+                end = min(start + limit - 1, len(ids))
+                # The last window reaches back, so that its tokens have a full context.
+                left = max(0, end - limit + 1)
+                before = [self.prefix_token_id] if left == 0 else ids[left - 1 : left]
+                windows.append((before + ids[left:start], ids[start:end]))
+            out.append(sum(value for value, _ in loglikelihoods(self._loaded.model, windows)))
+        return out
+
+    def generate_until(
+        self, requests: Sequence[Instance], disable_tqdm: bool = False
+    ) -> list[str]:
+        """Greedy continuations up to a stop text; requests of equal settings go together."""
+        out: list[str] = [""] * len(requests)
+        groups: dict[tuple[tuple[str, ...], int], list[int]] = {}
+        for i, request in enumerate(requests):
+            settings = dict(request.args[1])
+            if settings.get("do_sample") and float(settings.get("temperature", 1.0)) > 0:
+                raise ValueError("sampled generation is not supported, set do_sample: false")
+            until = settings.get("until") or ()
+            stops = (until,) if isinstance(until, str) else tuple(until)
+            groups.setdefault((stops, int(settings.get("max_gen_toks", 256))), []).append(i)
+        for (stops, longest), members in groups.items():
+            answers = generate(
+                self._loaded.model,
+                [self.tok_encode(requests[i].args[0]) for i in members],
+                max_new_tokens=longest,
+                stop_ids=frozenset({self.eot_token_id}),
+                stop_texts=stops,
+                tokenizer=self.tokenizer,
+                batch_rows=64,
+                progress=self._progress,
+            )
+            for i, answer in zip(members, answers, strict=True):
+                out[i] = answer.text or ""
+        return out
+
+

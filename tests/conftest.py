@@ -1,0 +1,133 @@
+"""A tiny base with real weights and a real tokenizer, and a study that takes seconds."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SUBJECTS = ("bread", "rivers", "bicycles", "the moon", "honey bees", "old maps", "glass", "trains")
+ASKS = (
+    "Please tell me how {} came to be so important, and why people still care about it.",
+    "Write a short explanation of {} for somebody who has never heard of it before.",
+    "What are three things that everybody should know about {}?",
+    "Give me some advice on how to learn more about {} without spending much money.",
+    "Compare {} with something similar, and say which one you would choose and why.",
+    "Why do experts disagree so often about {}, and who do you think is right?",
+    "Describe a perfect day that has something to do with {} from morning to evening.",
+    "Could you help me to write a polite letter to my neighbour about {}?",
+)
+
+
+def _answer(rng: random.Random, subject: str) -> str:
+    points = [
+        f"{i}. People have known about {subject} for {rng.randint(2, 90)} hundred years or more."
+        for i in range(1, rng.randint(3, 6))
+    ]
+    return (
+        f"There is a lot to say about {subject}, and here are the most important points.\n\n"
+        + "\n".join(points)
+        + f"\n\nIn conclusion, {subject} will stay interesting for a very long time to come."
+    )
+
+
+@pytest.fixture(scope="session")
+def talk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """64 English ShareGPT conversations of one or two exchanges."""
+    rng = random.Random(0)
+    rows = []
+    for s in SUBJECTS:
+        for a in ASKS:
+            turns = [
+                {"from": "human", "value": a.format(s)},
+                {"from": "gpt", "value": _answer(rng, s)},
+            ]
+            if rng.random() < 0.5:
+                turns += [
+                    {"from": "human", "value": f"Thank you. What else is there about {s}?"},
+                    {"from": "gpt", "value": _answer(rng, s)},
+                ]
+            rows.append({"id": f"c{len(rows)}", "conversations": turns})
+    path = tmp_path_factory.mktemp("talk") / "talk.json"
+    path.write_text(json.dumps(rows))
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama of 60 thousand random weights with a byte-level tokenizer, as a model folder."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    raw = Tokenizer(models.BPE())
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    raw.train_from_iterator(
+        [a.format(s) for s in SUBJECTS for a in ASKS],
+        trainers.BpeTrainer(
+            vocab_size=512,
+            special_tokens=["<eos>", "<pad>"],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=raw, eos_token="<eos>", pad_token="<pad>"
+    )
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer), hidden_size=48, intermediate_size=96, num_hidden_layers=2,
+            num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=2048,
+            tie_word_embeddings=True, eos_token_id=0, bos_token_id=None, pad_token_id=1,
+        )
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def study_text(talk: Path, tiny_base: Path) -> str:
+    """The text of a study on the tiny base."""
+    return f"""\
+name: tiny
+teacher: {{name: scribe, reported: {{mmlu: {{value: 0.7, source: "a test"}}}}}}
+bases: [{tiny_base}]
+corpora:
+  talk: {{kind: broad, from: [{talk}], held_out: 6}}
+amounts: {{talk: [600, 2k]}}
+recipe: {{batch: 2, block: 128, warmup: 0.1}}
+evaluate:
+  benchmarks: [facts, choices]
+  limit: 8
+  style: {{n: 6, max_new_tokens: 12}}
+"""
+
+
+def run_cli(
+    *arguments: str | Path, cwd: Path, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a user does, in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "epigone", *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+
+
+@pytest.fixture
+def cli() -> object:
+    """`run_cli` for tests."""
+    return run_cli

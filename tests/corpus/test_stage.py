@@ -1,0 +1,313 @@
+from __future__ import annotations
+
+import json
+import random
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from epigone.corpus import build, run, stats
+from epigone.errors import CorpusError
+from epigone.files import read_json, read_jsonl
+from epigone.schema import Conversation, silent
+from epigone.study.specs import CorpusSpec
+
+Make = Callable[..., CorpusSpec]
+TEXT = "the weather in the mountains will be sunny and warm with some wind from the west"
+WORDS = TEXT.split()
+
+
+def row(*texts: str, **more: Any) -> dict[str, Any]:
+    """A ShareGPT row in which the user begins."""
+    turns = [{"from": ("human", "gpt")[i % 2], "value": t} for i, t in enumerate(texts)]
+    return {**more, "conversations": turns}
+
+
+def write(path: Path, rows: list[Any]) -> Path:
+    path.write_text(json.dumps(rows, ensure_ascii=False, indent=1), encoding="utf-8")
+    return path
+
+
+def dialogue(rng: random.Random, exchanges: int) -> list[str]:
+    return [" ".join(rng.choices(WORDS, k=rng.randint(5, 12))) for _ in range(2 * exchanges)]
+
+
+def dirty(n: int = 120, seed: int = 0) -> list[Any]:
+    """Rows in which every rule finds something."""
+    rng = random.Random(seed)
+    rows: list[Any] = [
+        row(*dialogue(rng, rng.randint(1, 4)), id=f"abcd{i:03}_{rng.choice([0, 0, 3])}")
+        for i in range(n)
+    ]
+    rows += [{**rng.choice(rows[:n]), "id": f"copy{i}"} for i in range(9)]
+    first = [r["conversations"][0]["value"] for r in rows[:n]]
+    rows += [row(f"hello there my friend {i}", "hi", first[i], "again") for i in range(0, n, 7)]
+    rows += [
+        {"id": "none", "conversations": []},
+        row("Wie wird das Wetter morgen in den Bergen?", "Es wird sonnig und warm werden."),
+        row("tell me about it2 / 2", "Too many requests in 1 hour. Try again later."),
+        row("tell me about the weather now", "\u200b"),
+        {"conversations": [{"from": "gpt", "value": "so it goes"}]},
+        {"conversations": [{"from": "human", "value": "is anybody there?"}]},
+        {
+            "conversations": [
+                {"from": "gpt", "value": "so"},
+                *row(*dialogue(rng, 2))["conversations"],
+            ]
+        },
+        {"conversations": [{"from": "system", "value": "This conversation is shared from X"}]},
+        {
+            "conversations": [
+                {"from": "system", "value": "Be a good forecaster."},
+                *row(*dialogue(rng, 3))["conversations"],
+            ]
+        },
+        row("show me the weather page", "<p>sunny and <strong>warm</strong></p>"),
+        {
+            "conversations": [
+                *row("go", "one", "on")["conversations"],
+                *row("", "x")["conversations"],
+            ]
+        },
+        row("a", "", "what is the weather like", "sunny", "u", id="mixed"),
+        {"nothing": 1},
+        3,
+        row("with a \x00 in it", "yes"),
+    ]
+    rng.shuffle(rows)
+    return rows
+
+
+def load(path: Path) -> list[Conversation]:
+    return [Conversation.from_json(r) for r in read_jsonl(path)]
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in sorted(folder.iterdir())}
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("cut", [0, 700])
+def test_the_account_adds_up(
+    tmp_path: Path, tokenizer: Path, spec: Make, seed: int, cut: int
+) -> None:
+    rows = dirty(seed=seed)
+    path = write(tmp_path / "rows.json", rows)
+    if cut:
+        path.write_bytes(path.read_bytes()[:-cut])
+        whole = sum(1 for _ in _prefix(path))
+    else:
+        whole = len(rows)
+    facts = build([path], spec(held_out=8), tokenizer, tmp_path / "out")
+    audit = read_json(tmp_path / "out" / "audit.json")
+    (source,) = audit["sources"]
+    invalid = sum(r["rows"] for r in source["invalid"].values())
+    assert source["read"] + invalid == whole
+    assert (source["lost_bytes"] > 0) == (cut > 0)
+
+    train, held = load(tmp_path / "out/train.jsonl"), load(tmp_path / "out/held_out.jsonl")
+    effects = audit["rules"].values()
+    assert source["read"] == len(train) + len(held) + sum(
+        e["conversations_dropped"] for e in effects
+    )
+    left = sum(len(c.messages) for c in train + held)
+    assert source["turns"] == left + sum(e["turns_dropped"] for e in effects)
+    assert (
+        sum(audit["languages_dropped"].values())
+        == audit["rules"]["language"]["conversations_dropped"]
+    )
+    assert audit["final"]["train"] == {
+        "conversations": len(train),
+        "turns": sum(len(c.messages) for c in train),
+        "tokens": sum(c.tokens for c in train),
+    }
+    assert (facts["read"], facts["kept"]) == (source["read"], len(train) + len(held))
+    assert facts["held_out"] == len(held) == 8
+    assert facts["train_tokens"] == sum(c.tokens for c in train)
+    assert facts["invalid"] == invalid
+
+
+def _prefix(path: Path) -> Any:
+    """Values of a JSON array that was cut off, by the standard library alone."""
+    text = path.read_text()
+    decoder, pos = json.JSONDecoder(), 1
+    while True:
+        try:
+            value, pos = decoder.raw_decode(text, pos + len(text[pos:]) - len(text[pos:].lstrip()))
+        except json.JSONDecodeError:
+            return
+        yield value
+        pos = text.index(",", pos) + 1 if "," in text[pos:] else len(text)
+
+
+def test_every_rule_shows_in_the_audit(tmp_path: Path, tokenizer: Path, spec: Make) -> None:
+    build([write(tmp_path / "f", dirty())], spec(held_out=30), tokenizer, tmp_path / "out")
+    rules = read_json(tmp_path / "out" / "audit.json")["rules"]
+    assert list(rules) == [
+        "no_turns", "site_html", "site_artefacts", "site_notices", "error_replies",
+        "same_role_twice", "empty_turns", "leading_replies", "trailing_prompts", "language",
+        "same_first_query", "held_out_query", "held_out_rest",
+    ]  # fmt: skip
+    for name, effect in rules.items():
+        touched = effect["conversations_dropped"] + effect["conversations_changed"]
+        assert touched > 0, name
+        assert len(effect["examples"]) <= 5
+        assert all(len(e["text"]) <= 200 for e in effect["examples"])
+
+
+def test_the_order_of_rows_and_files_changes_nothing(
+    tmp_path: Path, tokenizer: Path, spec: Make
+) -> None:
+    rows = dirty()
+    one = write(tmp_path / "one", rows)
+    build([one], spec(held_out=8), tokenizer, tmp_path / "a")
+    random.Random(5).shuffle(rows)
+    other = write(tmp_path / "other", rows)
+    build([other], spec(held_out=8), tokenizer, tmp_path / "b")
+    for name in ("train.jsonl", "held_out.jsonl", "train_tokens.jsonl"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_the_same_build_gives_the_same_bytes_over_leftovers(
+    tmp_path: Path, tokenizer: Path, spec: Make
+) -> None:
+    path = write(tmp_path / "f", dirty())
+    build([path], spec(held_out=8), tokenizer, tmp_path / "a")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "train.jsonl").write_text("left over")
+    build([path], spec(held_out=8), tokenizer, tmp_path / "b")
+    assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
+    assert set(files_of(tmp_path / "a")) == {
+        "audit.json",
+        "held_out.jsonl",
+        "train.jsonl",
+        "train_tokens.jsonl",
+    }
+
+
+def test_no_held_out_prompt_is_trained_on(tmp_path: Path, tokenizer: Path, spec: Make) -> None:
+    build([write(tmp_path / "f", dirty())], spec(held_out=30), tokenizer, tmp_path / "out")
+    train, held = load(tmp_path / "out/train.jsonl"), load(tmp_path / "out/held_out.jsonl")
+
+    def plain(text: str) -> str:
+        return " ".join(text.lower().split())
+
+    secret = {plain(m.content) for c in held for m in c.messages if m.role == "user"}
+    asked = [plain(m.content) for c in train for m in c.messages if m.role == "user"]
+    assert len(secret) == 30
+    assert secret.isdisjoint(asked)
+    assert len({c.id for c in train + held}) == len(train + held)
+    audit = read_json(tmp_path / "out" / "audit.json")
+    assert audit["rules"]["held_out_query"]["conversations_dropped"] > 0
+
+
+def test_a_held_out_row_is_one_exchange_of_a_prompt_of_fitting_length(
+    tmp_path: Path, tokenizer: Path, spec: Make
+) -> None:
+    rows = [
+        row(" ".join(["word"] * n) + f" {n}", "It is so indeed", "b", "c") for n in range(1, 30)
+    ]
+    rows.append(
+        {"conversations": [{"from": "system", "value": "Be kind."}, *rows[5]["conversations"]]}
+    )
+    del rows[5]
+    build(
+        [write(tmp_path / "f", rows)],
+        spec(held_out=8, max_prompt_tokens=11),
+        tokenizer,
+        tmp_path / "out",
+    )
+    held = load(tmp_path / "out/held_out.jsonl")
+    lengths = sorted(len(c.messages[-2].content.split()) for c in held)
+    assert lengths == [4, 5, 6, 7, 8, 9, 10, 11]
+    for c in held:
+        roles = [m.role for m in c.messages]
+        expected = ["system", "user", "assistant"] if len(roles) == 3 else ["user", "assistant"]
+        assert roles == expected
+        assert c.tokens == len(c.messages[-1].content.split()) == 4
+    assert sum(len(c.messages) == 3 for c in held) == 1
+
+
+def test_tokens_are_those_of_each_assistant_turn(
+    tmp_path: Path, tokenizer: Path, spec: Make
+) -> None:
+    build([write(tmp_path / "f", dirty())], spec(held_out=3), tokenizer, tmp_path / "out")
+    counts = list(read_jsonl(tmp_path / "out" / "train_tokens.jsonl"))
+    train = load(tmp_path / "out" / "train.jsonl")
+    assert len(counts) == len(train) > 50
+    for c, each in zip(train, counts, strict=True):
+        assert each == [len(m.content.split()) for m in c.messages if m.role == "assistant"]
+        assert c.tokens == sum(each)
+
+
+def test_provenance_is_on_every_row(tmp_path: Path, tokenizer: Path, spec: Make) -> None:
+    rows = [row("what is the weather", "sunny"), {**row("and the wind", "west"), "model": "gpt-4"}]
+    files = [write(tmp_path / "a.json", rows[:1]), write(tmp_path / "b.json", rows[1:])]
+    asked = spec(2, licence="CC0", terms="openai-2023")
+    build(files, asked, tokenizer, tmp_path / "out")
+    found = {c.messages[0].content: c.provenance for c in load(tmp_path / "out/train.jsonl")}
+    first, second = found["what is the weather"], found["and the wind"]
+    assert (first.source, first.teacher, first.licence) == ("source-0", "teacher-x", "CC0")
+    assert (second.source, second.teacher, second.terms) == ("source-1", "gpt-4", "openai-2023")
+
+
+def test_a_corpus_of_which_nothing_is_left_names_the_rule(
+    tmp_path: Path, tokenizer: Path, spec: Make
+) -> None:
+    rows = [{"conversations": []}] + [row(f"prompt {i}", "Load failed") for i in range(3)]
+    with pytest.raises(CorpusError, match=r"nothing is left.*error_replies dropped most \(3\)"):
+        build([write(tmp_path / "f", rows)], spec(), tokenizer, tmp_path / "out")
+    assert not (tmp_path / "out" / "train.jsonl").exists()
+
+
+def test_too_few_prompts_are_an_error_with_both_numbers(
+    tmp_path: Path, tokenizer: Path, spec: Make
+) -> None:
+    rows = [row(f"what is the weather on day {i}", "sunny and warm") for i in range(5)]
+    path = write(tmp_path / "f", rows)
+    with pytest.raises(CorpusError, match=r"only 5 of 5 conversations .*held_out=6"):
+        build([path], spec(held_out=6), tokenizer, tmp_path / "out")
+    with pytest.raises(CorpusError, match="all 5 conversations are held out"):
+        build([path], spec(held_out=5), tokenizer, tmp_path / "out")
+    assert build([path], spec(held_out=4), tokenizer, tmp_path / "out")["train"] == 1
+
+
+def test_a_broken_tokenizer_is_the_user_s_mistake(tmp_path: Path, spec: Make) -> None:
+    path = write(tmp_path / "f", dirty(5))
+    (tmp_path / "t.json").write_text("{}")
+    with pytest.raises(CorpusError, match="no tokenizer"):
+        build([path], spec(), tmp_path / "t.json", tmp_path / "out")
+
+
+def test_stats_of_a_corpus(tmp_path: Path, tokenizer: Path, spec: Make) -> None:
+    rows = [row(f"what is the weather on day {i}", "sunny " * (i + 1)) for i in range(11)]
+    build([write(tmp_path / "f", rows)], spec(), tokenizer, tmp_path / "out")
+    found = stats(tmp_path / "out")
+    assert found["train"] == {"conversations": 11, "turns": 22, "tokens": 66}
+    assert found["tokens_per_conversation"] == {
+        "mean": 6.0, "p0": 1, "p10": 2, "p50": 6, "p90": 10, "p100": 11,
+    }  # fmt: skip
+    with pytest.raises(CorpusError, match="no corpus in this folder"):
+        stats(tmp_path)
+
+
+def test_the_stage_resolves_its_references(
+    tmp_path: Path, tokenizer: Path, spec: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "f", dirty())
+    places = {"source-0": path, "words": tokenizer.parent}
+    fake = types.ModuleType("epigone.models.references")
+    fake.locate = lambda ref, progress, *, fingerprint: places[ref]  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "epigone.models.references", fake)
+    (tmp_path / "a").mkdir()
+    seen: list[tuple[float, float]] = []
+    facts = run(spec(), {}, tmp_path / "a", lambda done, total, note="": seen.append((done, total)))
+    assert facts == build([path], spec(), tokenizer, tmp_path / "b", silent)
+    assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
+    assert [d for d, _ in seen] == sorted(d for d, _ in seen)
+    assert seen[-1] == (1.0, 1.0)
+    json.dumps(facts)

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from epigone.errors import CorpusError
+from epigone.runs.plan import check_amounts, plan, why
+from epigone.runs.store import Store, partial_of
+from epigone.schema import Record
+from epigone.study.file import parse
+from epigone.study.steps import Expansion, Step, expand
+
+TEXT = """\
+name: tiny
+teacher: {name: t}
+bases: [smollm2-135m-instruct]
+corpora:
+  talk: {kind: broad, from: [sharegpt-v3-part]}
+amounts: {talk: [8k]}
+evaluate:
+  benchmarks: [facts]
+  style: {n: 32}
+"""
+
+
+class World:
+    def fingerprint(self, ref: str) -> str:
+        return f"sha256:{ref}"
+
+    def provenance(self, ref: str) -> tuple[str, str]:
+        return "", ""
+
+    def model_name(self, ref: str) -> str:
+        return ref
+
+    def task_version(self, task: str) -> int:
+        return 1
+
+
+def expansion(text: str = TEXT) -> Expansion:
+    return expand(parse(text), World())
+
+
+def finish(store: Store, step: Step, **facts: Any) -> None:
+    folder = store.folder(step)
+    folder.mkdir(parents=True)
+    record = Record(
+        step.stage, step.slug, step.hash, step.identity, {}, {}, facts, "", "", 1.0, 1, {}
+    )
+    (folder / "record.json").write_text(json.dumps(record.to_json()))
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.setenv("EPIGONE_CACHE", str(tmp_path / "cache"))
+    return Store(tmp_path / "runs" / "tiny")
+
+
+def test_what_is_done_is_done_and_the_rest_never_ran(store: Store) -> None:
+    steps = expansion().steps
+    finish(store, steps[0])
+    planned = plan(expansion(), store)
+    assert planned[0].state == "done"
+    assert {p.state for p in planned[1:]} == {"to do"}
+    assert {p.why for p in planned[1:]} == {"never ran"}
+    assert all(p.seconds > 0 for p in planned[1:])
+
+
+def test_why_names_the_field_that_changed_and_what_follows_from_it(store: Store) -> None:
+    for step in expansion().steps:
+        finish(store, step)
+    changed = plan(expansion(TEXT.replace("n: 32", "n: 16")), store)
+    told = {p.step.stage: p.why for p in changed if p.state != "done"}
+    assert told == {"generate": "spec.n: 32 -> 16", "style": "inputs.model: another model step; inputs.teacher: another teacher step"}
+    recipe = plan(expansion(TEXT + "recipe: {lr: 0.001}\n"), store)
+    trunk = next(p for p in recipe if p.step.stage == "train")
+    assert trunk.why == "spec.recipe.lr: 0.002 -> 0.001"
+
+
+def test_a_failed_step_says_so(store: Store) -> None:
+    step = expansion().steps[0]
+    partial = partial_of(store.folder(step))
+    partial.mkdir(parents=True)
+    (partial / "failure.json").write_text('{"error": "no space"}')
+    assert plan(expansion(), store)[0].state == "failed"
+    assert why(step, store, store.failure(step)) == "failed: no space"
+
+
+def test_another_identity_in_the_folder_is_damage_not_done(store: Store) -> None:
+    step = expansion().steps[0]
+    finish(store, step)
+    file = store.folder(step) / "record.json"
+    file.write_text(file.read_text().replace(step.hash, "f" * 64))
+    assert plan(expansion(), store)[0].state == "damaged"
+
+
+def test_an_amount_larger_than_its_corpus_is_refused_before_training(store: Store) -> None:
+    found = expansion()
+    finish(store, found.steps[0], train_tokens=7_999)
+    with pytest.raises(CorpusError) as caught:
+        check_amounts(found, store)
+    assert str(caught.value) == (
+        "amount larger than corpus 'talk', which holds 7,999 tokens of teacher output: 8k "
+        "(ask for less, or add sources)"
+    )

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from epigone.corpus import build
+from epigone.errors import CorpusError
+from epigone.files import sha256_file
+from epigone.schema import silent
+from epigone.study.declare import Recipe
+from epigone.study.specs import CorpusSpec, ModelSpec, SourceSpec, TrainSpec
+from epigone.training import loop, run
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory, talk: Path, tiny_base: Path) -> Path:
+    out = tmp_path_factory.mktemp("corpus")
+    spec = CorpusSpec(
+        kind="broad",
+        sources=(SourceSpec(ref=str(talk), fingerprint="x"),),
+        tokenizer=SourceSpec(ref=str(tiny_base), fingerprint="y"),
+        teacher="scribe",
+        held_out=4,
+    )
+    build([talk], spec, tiny_base / "tokenizer.json", out, silent)
+    return out
+
+
+def spec(base: Path, **recipe: Any) -> TrainSpec:
+    settings = {"batch": 2, "block": 128, "warmup": 2.0, **recipe}
+    return TrainSpec(
+        base=ModelSpec(kind="base", name="tiny", ref=str(base), fingerprint="x"),
+        amounts=(1_000, 3_000),
+        recipe=Recipe(**settings).resolved(),
+    )
+
+
+def students(out: Path) -> dict[str, str]:
+    return {str(p.relative_to(out)): sha256_file(p) for p in sorted(out.rglob("*")) if p.is_file()}
+
+
+@pytest.mark.parametrize("optimizer", ["parameter-scaled", "adamw"])
+def test_killed_at_any_step_and_resumed_gives_the_same_bytes(
+    optimizer: str, tiny_base: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    whole.mkdir()
+    broken.mkdir()
+    asked = spec(tiny_base, optimizer=optimizer, lr=1e-3)
+    facts = run(asked, {"corpus": corpus}, whole, silent)
+    assert facts["steps"] >= 6
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)
+    for step in range(1, facts["steps"]):
+
+        def stop(done: float, total: float, note: str = "", at: int = step) -> None:
+            if done == at:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            run(asked, {"corpus": corpus}, broken, stop)
+    last = run(asked, {"corpus": corpus}, broken, silent)
+    assert last["resumed_at_step"] == facts["steps"] - 1
+    assert students(broken) == students(whole)
+
+
+def test_a_student_is_a_model_that_others_can_load(
+    tiny_base: Path, corpus: Path, tmp_path: Path
+) -> None:
+    run(spec(tiny_base), {"corpus": corpus}, tmp_path, silent)
+    base = load_file(tiny_base / "model.safetensors")
+    small = load_file(tmp_path / "amount-1000/model.safetensors")
+    large = load_file(tmp_path / "amount-3000/model.safetensors")
+    assert small.keys() == base.keys() == large.keys()
+    assert all(t.dtype == torch.bfloat16 for t in small.values())
+    moved = [
+        float((large[k].float() - small[k].float()).norm() / small[k].float().norm()) for k in base
+    ]
+    assert all(0 < m < 0.5 for m in moved)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "amount-1000")
+    assert loaded.config.use_cache
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "amount-1000")
+    text = tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False)
+    assert text == "User: Hi\n\n"
+
+
+def test_bf16_compute_keeps_fp32_masters_and_learns(
+    tiny_base: Path, corpus: Path, tmp_path: Path
+) -> None:
+    facts = run(spec(tiny_base, precision="bf16"), {"corpus": corpus}, tmp_path, silent)
+    assert (facts["compute"], facts["master_weights"]) == ("bfloat16", "fp32")
+    assert facts["last_loss"] < facts["first_loss"]
+
+
+def test_the_corpus_decides_what_is_supervised_and_nothing_is_lost_unseen(
+    tiny_base: Path, corpus: Path, tmp_path: Path
+) -> None:
+    facts = run(spec(tiny_base), {"corpus": corpus}, tmp_path, silent)
+    # The base counts with the reference tokenizer here, plus one end mark for each answer.
+    exchanges = facts["supervised"] + facts["supervised_lost"] - 3_000
+    assert -400 < exchanges < 200
+    assert facts["supervised_lost"] < 0.02 * facts["supervised"]
+
+
+def test_an_amount_larger_than_the_corpus_is_refused(
+    tiny_base: Path, corpus: Path, tmp_path: Path
+) -> None:
+    asked = spec(tiny_base).model_copy(update={"amounts": (10_000_000,)})
+    with pytest.raises(CorpusError, match="10"):
+        run(asked, {"corpus": corpus}, tmp_path, silent)
