@@ -124,7 +124,8 @@ def test_the_converted_folder_loads_and_trains(tmp_path: Path) -> None:
     convert_gguf(write_gguf(tmp_path / "tiny.gguf"), tmp_path / "out")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
-    assert tokenizer.eos_token_id == 0 and model.generation_config.eos_token_id == 0
+    assert tokenizer.eos_token_id == 0
+    assert model.generation_config.eos_token_id == 0
     assert model.generation_config.pad_token_id is None, "the file names none"
     assert tokenizer.apply_chat_template(
         [{"role": "user", "content": "he"}], tokenize=False

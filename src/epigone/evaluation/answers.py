@@ -34,10 +34,14 @@ def run(
 ) -> dict[str, Any]:
     """See `epigone.evaluation.run_generate`; writes samples.jsonl."""
     rows = [Conversation.from_json(r) for r in read_jsonl(inputs["corpus"] / "held_out.jsonl")]
-    asked = rows[: spec.n]
+    # A teacher's answer longer than any model may write would only measure the limit.
+    asked = [c for c in rows if c.tokens <= spec.max_new_tokens][: spec.n]
     if len(asked) < spec.n:
         raise CorpusError(
-            f"the corpus has only {len(asked)} held-out prompts", value=spec.n, fix="ask for fewer"
+            f"only {len(asked)} of {len(rows)} held-out prompts have an answer of at most "
+            f"{spec.max_new_tokens} tokens",
+            value=spec.n,
+            fix="ask for fewer, raise the corpus's held_out, or allow longer answers",
         )
     started = time.monotonic()
     if spec.model.kind == "teacher":
@@ -49,7 +53,7 @@ def run(
         if spec.model.kind == "student":
             folder = inputs["student"] / amount_folder(spec.model.amount)
         else:
-            folder = locate(spec.model.ref, progress)
+            folder = locate(spec.model.ref, progress, fingerprint=spec.model.fingerprint)
         prompts = [(c.id, c.messages[:-1]) for c in asked]
         samples = answer_prompts(
             folder,

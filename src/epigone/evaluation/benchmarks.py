@@ -28,7 +28,7 @@ def run(
     if spec.model.kind == "student":
         folder = inputs["student"] / amount_folder(spec.model.amount)
     else:
-        folder = locate(spec.model.ref, progress)
+        folder = locate(spec.model.ref, progress, fingerprint=spec.model.fingerprint)
     started = time.monotonic()
     scores, samples = benchmark(
         folder,

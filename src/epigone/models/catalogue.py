@@ -177,27 +177,27 @@ def _download(entry: Entry, part: Part, work: Path, came: int, progress: Progres
     options = ["--no-deps", "--only-binary=:all:", "--no-cache-dir", "--no-input", "-vv"]
     quiet = ["--progress-bar=off", "--disable-pip-version-check", "--no-color"]
     command = [*_pip(), "download", *options, *quiet, "-d", str(target), wanted]
-    log = work / "pip.log"
-    with open(log, "wb") as sink:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=sink,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "TMPDIR": str(scratch)},
-        )
-        try:
-            while process.poll() is None:
-                done = min(came + _size(target) + _size(scratch), entry.download)
-                progress(done, entry.download, f"{entry.name}: downloading {wanted}")
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(POLL_SECONDS)
-        finally:
-            process.kill()
-            process.wait()
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        # A pipe, not a file: pip's last words about a full disk would not fit on that disk.
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "TMPDIR": str(scratch)},
+    )
+    log: bytes | None = None
+    try:
+        while log is None:
+            done = min(came + _size(target) + _size(scratch), entry.download)
+            progress(done, entry.download, f"{entry.name}: downloading {wanted}")
+            with suppress(subprocess.TimeoutExpired):
+                log, _ = process.communicate(timeout=POLL_SECONDS)
+    finally:
+        process.kill()
+        process.wait()
     wheels = list(target.glob("*.whl"))
     if process.returncode != 0 or len(wheels) != 1:
-        raise _pip_error(entry, wanted, log.read_text(encoding="utf-8", errors="replace"))
+        raise _pip_error(entry, wanted, log.decode(errors="replace"))
     return wheels[0]
 
 

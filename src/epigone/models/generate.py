@@ -38,7 +38,7 @@ def generate(
     stop_ids: frozenset[int],
     stop_texts: Sequence[str] = (),
     tokenizer: Any = None,
-    batch_rows: int = 32,
+    batch_rows: int = 64,
     prefix: Sequence[int] | None = None,
     progress: Progress = silent,
 ) -> list[Generated]:
@@ -154,6 +154,7 @@ class PrefixKV(Cache):
         if not self.frozen:
             assert layer_idx == len(self.kv)
             self.kv.append((key_states, value_states))
+        if not self.frozen or not self.kv:
             return key_states, value_states
         rows = key_states.shape[0]
         keys, values = self.kv[layer_idx]

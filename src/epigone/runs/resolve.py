@@ -43,6 +43,7 @@ class World:
 
     def model_name(self, ref: str) -> str:
         """A short name for a model reference."""
+        references.check_model(ref)
         reference = references.parse(ref)
         if reference.kind == "catalogue":
             return ref

@@ -84,7 +84,8 @@ class TrainSpec(Spec):
 class GenerateSpec(Spec):
     """Answers of one model to the corpus's held-out prompts, greedy.
 
-    `n` is how many of the held-out prompts are answered, in their order.
+    `n` is how many of the held-out prompts are answered, in their order, leaving out those whose
+    recorded answer is longer than `max_new_tokens` by the reference tokenizer.
     """
 
     model: ModelSpec

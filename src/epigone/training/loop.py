@@ -30,7 +30,7 @@ from epigone.training.optimizer import OPTIMIZERS, Optimizer, clip_, learning_ra
 # A kill loses at most this much work plus one optimiser step.
 CHECKPOINT_SECONDS = 40.0
 # Tokens of one micro-batch; a batch is split so that activations stay within a few hundred MB.
-MICRO_TOKENS = 1024
+MICRO_TOKENS = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Batch:
 
 def train(spec: TrainSpec, corpus: Path, out: Path, progress: Progress) -> dict[str, Any]:
     """Train `spec.base` on nested amounts of a corpus; see `epigone.training.run`."""
-    loaded = load(locate(spec.base.ref, progress), train=True)
+    loaded = load(locate(spec.base.ref, progress, fingerprint=spec.base.fingerprint), train=True)
     device = loaded.device
     dtype = compute_dtype(spec.recipe.precision, device)
     stats, batches = _batches(spec, corpus, loaded)

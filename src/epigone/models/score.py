@@ -1,0 +1,195 @@
+"""Log-likelihoods of continuations: shared prefixes, and logits only where they are needed."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from epigone.models.generate import (
+    MIN_PREFIX,
+    PrefixKV,
+    attention_masks,
+    common_prefix,
+    context_limit,
+    prefix_kv,
+)
+from epigone.schema import Progress, silent
+
+Request = tuple[Sequence[int], Sequence[int]]
+
+# A group of its own costs one more forward, which is worth about this many tokens.
+_GROUP_COST = 64
+# Logits of one forward: 2**26 fp32 values are 256 MiB.
+_LOGITS = 2**26
+
+
+@dataclass(slots=True)
+class _Row:
+    """One input to run: `ids` without the last target, scored from position `start` on."""
+
+    ids: tuple[int, ...]
+    start: int
+    requests: dict[int, tuple[int, ...]] = field(default_factory=dict)  # request -> its targets
+
+
+def loglikelihoods(
+    model: Any,
+    requests: Sequence[Request],
+    *,
+    batch_tokens: int | None = None,
+    progress: Progress = silent,
+) -> list[tuple[float, bool]]:
+    """Natural-log probability of each continuation after its context, and whether it is greedy.
+
+    `requests` are pairs of token ids (context, continuation). Requests with a common prefix run
+    it once; requests that differ only in the last token share one row. A request longer than
+    the model's context loses the left of its context (see `overlong`). `batch_tokens` bounds the
+    tokens of one forward beside the prefix. Progress counts requests. An empty continuation has
+    probability 1.
+
+    Raises ValueError for an empty context, and for a continuation that does not fit the context.
+    """
+    limit = context_limit(model)
+    rows = _rows(requests, limit)
+    results: list[tuple[float, bool]] = [(0.0, True)] * len(requests)
+    finished = len(requests) - sum(len(r.requests) for r in rows)
+    budget = batch_tokens or (16384 if model.device.type == "cuda" else 2048)
+    vocabulary = model.get_output_embeddings().weight.shape[0]
+    with torch.inference_mode():
+        for shared, group in _groups(rows):
+            cache = prefix_kv(model, group[0].ids[:shared])
+            for batch in _batches(group, shared, budget, max(1, _LOGITS // vocabulary)):
+                for i, result in _run(model, batch, shared, cache):
+                    results[i] = result
+                finished += sum(len(r.requests) for r in batch)
+                progress(finished, len(requests))
+    return results
+
+
+def overlong(model: Any, requests: Sequence[Request]) -> int:
+    """How many requests do not fit the model's context and lose the left of their own context."""
+    limit = context_limit(model)
+    return sum(len(c) + len(t) - 1 > limit for c, t in requests)
+
+
+def _rows(requests: Sequence[Request], limit: int) -> list[_Row]:
+    rows: dict[tuple[tuple[int, ...], int], _Row] = {}
+    for i, (context, continuation) in enumerate(requests):
+        if not continuation:
+            continue
+        if not context:
+            raise ValueError(f"request {i} has no context; begin with the tokenizer's start token")
+        if len(continuation) > limit:
+            raise ValueError(f"request {i}: the continuation alone exceeds {limit} tokens")
+        ids = (*context, *continuation)[-(limit + 1) : -1]
+        start = len(ids) - len(continuation)
+        row = rows.setdefault((ids, start), _Row(ids, start))
+        row.requests[i] = tuple(continuation)
+    return sorted(rows.values(), key=lambda r: (r.ids, r.start))
+
+
+def _groups(rows: list[_Row]) -> Iterator[tuple[int, list[_Row]]]:
+    """Split sorted rows into runs that share a prefix, so that the fewest tokens are run."""
+    # Of sorted rows, those with a common prefix are neighbours, and a run's common prefix is the
+    # least of its neighbours' ones. No row's first scored position may lie inside the prefix.
+    common = [common_prefix(a.ids, b.ids) for a, b in zip(rows, rows[1:], strict=False)]
+
+    def prefix(low: int, high: int) -> int:
+        n = min((*common[low : high - 1], *(r.start for r in rows[low:high])))
+        return n if n >= MIN_PREFIX and high - low > 1 else 0
+
+    def cost(low: int, high: int) -> int:
+        n = prefix(low, high)
+        return (n + _GROUP_COST if n else 0) + sum(len(r.ids) - n for r in rows[low:high])
+
+    def split(low: int, high: int, depth: int) -> tuple[int, list[tuple[int, int]]]:
+        whole = cost(low, high)
+        if high - low < 3 or depth > 40:
+            return whole, [(low, high)]
+        least = min(common[low : high - 1])
+        cuts = [low, *(i + 1 for i in range(low, high - 1) if common[i] == least), high]
+        if len(cuts) == high - low + 1:
+            return whole, [(low, high)]
+        parts = [split(a, b, depth + 1) for a, b in zip(cuts, cuts[1:], strict=False)]
+        apart = sum(c for c, _ in parts)
+        if apart < whole:
+            return apart, [run for _, runs in parts for run in runs]
+        return whole, [(low, high)]
+
+    if not rows:
+        return
+    alone: list[_Row] = []
+    for low, high in split(0, len(rows), 0)[1]:
+        shared = prefix(low, high)
+        if shared:
+            yield shared, rows[low:high]
+        else:
+            alone += rows[low:high]
+    if alone:
+        yield 0, alone
+
+
+def _batches(
+    group: list[_Row], shared: int, budget: int, positions: int
+) -> Iterator[list[_Row]]:
+    """Batches of similar length; at most `budget` tokens and `positions` scored positions each."""
+    batch: list[_Row] = []
+    scored = 0
+    for row in sorted(group, key=lambda r: -len(r.ids)):
+        new = len(row.ids) - row.start
+        width = len(batch[0].ids if batch else row.ids) - shared
+        if batch and ((len(batch) + 1) * width > budget or scored + new > positions):
+            yield batch
+            batch, scored = [], 0
+        batch.append(row)
+        scored += new
+    yield batch
+
+
+def _run(
+    model: Any, batch: list[_Row], shared: int, cache: PrefixKV
+) -> Iterator[tuple[int, tuple[float, bool]]]:
+    device = model.device
+    longest = len(batch[0].ids)
+    ids = torch.tensor([[*r.ids[shared:], *([r.ids[-1]] * (longest - len(r.ids)))] for r in batch])
+    positions = torch.arange(shared, longest, device=device).expand(len(batch), -1)
+    keep = torch.zeros(ids.shape, dtype=torch.bool)
+    for i, row in enumerate(batch):
+        keep[i, row.start - shared : len(row.ids) - shared] = True
+    logits = model(
+        input_ids=ids.to(device),
+        position_ids=positions,
+        attention_mask=attention_masks(model, positions, longest),
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=keep.to(device),
+    ).logits
+    at = 0
+    targets: list[int] = []
+    places: list[int] = []
+    owners: list[int] = []
+    for row in batch:
+        for request, wanted in row.requests.items():
+            targets += wanted
+            places += range(at, at + len(wanted))
+            owners += [request] * len(wanted)
+        at += len(row.ids) - row.start
+    yield from _gather(logits.reshape(at, -1), places, targets, owners)
+
+
+def _gather(
+    logits: torch.Tensor, places: list[int], targets: list[int], owners: list[int]
+) -> Iterator[tuple[int, tuple[float, bool]]]:
+    total = logits.float().logsumexp(-1)
+    best = logits.argmax(-1).tolist()
+    chosen = logits[places, targets].float() - total[places]
+    sums: dict[int, float] = defaultdict(float)
+    greedy: dict[int, bool] = defaultdict(lambda: True)
+    for place, target, owner, value in zip(places, targets, owners, chosen.tolist(), strict=True):
+        sums[owner] += value
+        greedy[owner] &= best[place] == target
+    yield from ((i, (sums[i], greedy[i])) for i in sums)
