@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from epigone.corpus.compressed import require
 from epigone.errors import CorpusError, UnknownName, UserError
 from epigone.files import write_json, write_jsonl, write_text
 from epigone.models import references
@@ -238,6 +239,8 @@ def _check_sources(declaration: Declaration) -> None:
     # A token has at least one byte, so a small local file refuses a large amount before any work.
     for name, corpus in declaration.corpora.items():
         paths = [Path(ref) for ref in corpus.sources]
+        for path in paths:
+            require(path)
         if not all(p.is_file() and p.suffix in (".json", ".jsonl") for p in paths):
             continue
         size = sum(os.path.getsize(p) for p in paths)

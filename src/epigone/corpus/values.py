@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from epigone.corpus.compressed import Reader
+
 _CHUNK = 1 << 20
 # A value that needs more characters than this is taken for a broken one.
 _LONGEST = 1 << 26
@@ -46,7 +48,7 @@ class Values:
 
     def __init__(self, path: Path, known: Callable[[Any], bool]) -> None:
         """Open the file and look at how it begins."""
-        self._file = open(path, "rb")  # noqa: SIM115 (closed by __exit__)
+        self._file = Reader(path)
         # Invalid bytes become lone surrogates, so that byte offsets stay exact.
         self._utf8 = codecs.getincrementaldecoder("utf-8")("surrogateescape")
         self._json = json.JSONDecoder(strict=False)

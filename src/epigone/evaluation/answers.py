@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from epigone.errors import CorpusError
-from epigone.files import canonical, read_jsonl, write_jsonl
+from epigone.files import read_jsonl, write_jsonl
 from epigone.models.chat import prompt_ids, stop_ids
 from epigone.models.generate import generate
 from epigone.models.load import load
@@ -101,7 +102,7 @@ def answer_prompts(
             output=(answer.text or "").strip(),
             stop=answer.stop,
             tokens=len(answer.ids),
-            prompt_sha256=digest({"ids": asked}),
+            prompt_sha256=hashlib.sha256(loaded.tokenizer.decode(asked).encode()).hexdigest(),
         )
         for (item, messages), asked, answer in zip(prompts, ids, answers, strict=True)
     ]
@@ -114,7 +115,8 @@ def read_prompts(path: Path) -> list[Prompt]:
     number of the first line that holds no prompt.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Not splitlines(): it also splits at U+2028, which JSON strings may hold as it is.
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise CorpusError("prompts cannot be read", value=str(path), fix=str(error)) from None
     prompts: list[Prompt] = []
@@ -145,17 +147,21 @@ def _messages(path: Path, line: str, number: int) -> tuple[Message, ...]:
             return (Message("user", row["prompt"]),)
         turns = row.get("messages") or row.get("prompt") or row.get("conversations")
         messages = [
-            Message(_ROLES[t.get("role") or t["from"]], str(t.get("content") or t.get("value")))
+            Message(
+                _ROLES[t.get("role") or t["from"]], t["content"] if "content" in t else t["value"]
+            )
             for t in turns
         ]
     except (ValueError, TypeError, KeyError, AttributeError):
         raise CorpusError(
             f"{path}:{number}: no prompt in this line",
-            value=canonical(line[:120]),
+            value=line[:120],
             fix="each line is {'prompt': …} or {'messages': […]}",
         ) from None
     while messages and messages[-1].role == "assistant":
         messages.pop()
-    if not messages:
-        raise CorpusError(f"{path}:{number}: no user turn", value=line[:120])
+    if not messages or not all(isinstance(m.content, str) for m in messages):
+        raise CorpusError(
+            f"{path}:{number}: no user turn, or a turn that is no text", value=line[:120]
+        )
     return tuple(messages)

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from epigone.errors import StepFailed
+from epigone.errors import StepFailed, UnknownName
 from epigone.evaluation.catalogue import TASKS, known_tasks
 from epigone.files import cache_root, write_jsonl
-from epigone.models.load import Loaded, load
+from epigone.models.load import load
 from epigone.models.references import locate
 from epigone.schema import Progress, Score, silent
 from epigone.study.specs import BenchmarkSpec, amount_folder
@@ -30,19 +30,15 @@ def run(
     else:
         folder = locate(spec.model.ref, progress, fingerprint=spec.model.fingerprint)
     started = time.monotonic()
-    scores, samples = benchmark(
-        folder,
-        [spec.task],
-        model=spec.model.name,
-        limit=spec.limit,
-        seed=spec.seed,
-        progress=progress,
+    scores, samples, shortened = _measure(
+        folder, [spec.task], spec.model.name, spec.limit, spec.seed, progress
     )
     write_jsonl(out / "samples.jsonl", samples)
     write_jsonl(out / "scores.jsonl", (s.to_json() for s in scores))
     return {
         "values": {s.metric: s.value for s in scores},
         "n": scores[0].n,
+        "requests_shortened": shortened,
         "seconds_measuring": round(time.monotonic() - started, 2),
     }
 
@@ -59,37 +55,51 @@ def benchmark(
     """Scores and per-item samples of one model folder; `limit` takes a seeded subset of the items.
 
     The subset depends on the items' ids and the seed alone, so that it is the same for every model.
+    Raises UnknownName for a benchmark that is not shipped, before anything is loaded.
     """
-    loaded = load(folder)
-    scores: list[Score] = []
-    samples: list[dict[str, Any]] = []
-    with _quiet(), _offline():
-        for task in tasks:
-            rows = _evaluate(loaded, task, limit, seed, progress)
-            samples += [{"task": task, "model": model, **row} for row in rows]
-            scores += _scores(task, model, rows)
+    scores, samples, _ = _measure(folder, tasks, model, limit, seed, progress)
     return scores, samples
 
 
-def _evaluate(
-    loaded: Loaded, task: str, limit: int | None, seed: int, progress: Progress
-) -> list[dict[str, Any]]:
-    from lm_eval import simple_evaluate
-    from lm_eval.tasks import TaskManager
+def _measure(
+    folder: Path,
+    tasks: Sequence[str],
+    model: str,
+    limit: int | None,
+    seed: int,
+    progress: Progress,
+) -> tuple[list[Score], list[dict[str, Any]], int]:
+    for task in tasks:
+        if task not in known_tasks():
+            raise UnknownName("benchmark", task, known_tasks())
+    loaded = load(folder)
+    scores: list[Score] = []
+    samples: list[dict[str, Any]] = []
+    with _offline():
+        from epigone.evaluation.lm import SharedPrefixLM
 
-    from epigone.evaluation.lm import SharedPrefixLM
+        lm = SharedPrefixLM(loaded, progress)
+        for task in tasks:
+            rows = _evaluate(lm, task, limit, seed)
+            samples += [{"task": task, "model": model, **row} for row in rows]
+            scores += _scores(task, model, rows)
+    return scores, samples, lm.shortened
 
-    manager = TaskManager(include_path=str(TASKS), include_defaults=False)
-    parts = _parts(task, manager)
-    chosen = _chosen(parts, limit, seed)
-    result = simple_evaluate(
-        model=SharedPrefixLM(loaded, progress),
-        tasks=list(chosen),
-        samples=chosen,
-        task_manager=manager,
-        log_samples=True,
-        bootstrap_iters=0,
-    )
+
+def _evaluate(lm: Any, task: str, limit: int | None, seed: int) -> list[dict[str, Any]]:
+    from lm_eval.evaluator import evaluate
+
+    with _quiet():
+        parts = _parts(task)
+        chosen = _chosen(parts, limit, seed)
+        # `simple_evaluate` would call git and list the machine's packages around this.
+        result = evaluate(
+            lm=lm,
+            task_dict={"tasks": {name: parts[name] for name in chosen}, "groups": {}},
+            samples=chosen,
+            log_samples=True,
+            bootstrap_iters=0,
+        )
     rows: list[dict[str, Any]] = []
     for name in chosen:
         metrics = [str(m["metric"]) for m in parts[name].config.metric_list]
@@ -98,22 +108,18 @@ def _evaluate(
     return rows
 
 
-def _parts(task: str, manager: Any) -> dict[str, Any]:
+def _parts(task: str, folder: Path = TASKS) -> dict[str, Any]:
     """The leaf tasks of a task or group, by name."""
-    from lm_eval.tasks import get_task_dict
+    from lm_eval.tasks import TaskManager
 
+    manager = TaskManager(include_path=str(folder), include_defaults=False)
     # lm-eval drops a task file that it cannot read, and says so only at debug level.
     if task not in manager.all_tasks:
-        raise StepFailed(f"lm-eval cannot read the files of benchmark {task!r} in {TASKS}")
-
-    def leaves(tree: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
-        for key, value in tree.items():
-            if isinstance(value, dict):
-                yield from leaves(value)
-            else:
-                yield str(key), value
-
-    return dict(leaves(get_task_dict([task], manager)))
+        raise StepFailed(f"lm-eval cannot read the files of benchmark {task!r} in {folder}")
+    parts: dict[str, Any] = manager.load([task])["tasks"]
+    for part in parts.values():
+        part.set_fewshot_seed(seed=0)
+    return parts
 
 
 def _chosen(parts: Mapping[str, Any], limit: int | None, seed: int) -> dict[str, list[int]]:
@@ -197,6 +203,10 @@ def _writable(folder: Path) -> Path:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
+    import lm_eval.api.task
+
+    # Its progress bar cannot be switched off, and ours is on the same terminal.
+    bar, lm_eval.api.task.tqdm = lm_eval.api.task.tqdm, lambda rows, **_: rows
     logger = logging.getLogger("lm_eval")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -204,3 +214,4 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
+        lm_eval.api.task.tqdm = bar

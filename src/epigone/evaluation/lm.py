@@ -10,17 +10,25 @@ from lm_eval.api.model import TemplateLM
 
 from epigone.models.generate import context_limit, generate
 from epigone.models.load import Loaded
-from epigone.models.score import loglikelihoods
+from epigone.models.score import loglikelihoods, overlong
 from epigone.schema import Progress, silent
 
 
+# Longest window of a rolling log-likelihood: its logits at every position are all held at once.
+_WINDOW = 1024
+
+
 class SharedPrefixLM(TemplateLM):  # type: ignore[misc]
-    """lm-eval's requests answered with `epigone.models`; greedy generation only."""
+    """lm-eval's requests answered with `epigone.models`; greedy generation only.
+
+    `shortened` counts the requests that did not fit the model's context and lost their left.
+    """
 
     def __init__(self, loaded: Loaded, progress: Progress = silent) -> None:
         super().__init__()
         self._loaded = loaded
         self._progress = progress
+        self.shortened = 0
         self._encoded: dict[str, list[int]] = {}
         tokenizer = loaded.tokenizer
         self.tokenizer = tokenizer
@@ -54,20 +62,26 @@ class SharedPrefixLM(TemplateLM):  # type: ignore[misc]
             )
         return self._encoded[string]
 
+    def loglikelihood(
+        self, requests: Sequence[Instance], disable_tqdm: bool = True
+    ) -> list[tuple[float, bool]]:
+        """Log-likelihood of each continuation, and whether it is the greedy one."""
+        # The base class draws a bar of its own unless it is told not to.
+        found: list[tuple[float, bool]] = super().loglikelihood(list(requests), disable_tqdm=True)
+        return found
+
     def _loglikelihood_tokens(
         self, requests: Sequence[tuple[tuple[str, str], list[int], list[int]]], **_: Any
     ) -> list[tuple[float, bool]]:
-        return loglikelihoods(
-            self._loaded.model,
-            [(context, continuation) for _, context, continuation in requests],
-            progress=self._progress,
-        )
+        pairs = [(context, continuation) for _, context, continuation in requests]
+        self.shortened += overlong(self._loaded.model, pairs)
+        return loglikelihoods(self._loaded.model, pairs, progress=self._progress)
 
     def loglikelihood_rolling(
         self, requests: Sequence[Instance], disable_tqdm: bool = False
     ) -> list[float]:
-        """Log-likelihood of whole texts, in windows of the model's context."""
-        limit = context_limit(self._loaded.model)
+        """Log-likelihood of whole texts, in windows that share no scored token."""
+        limit = min(context_limit(self._loaded.model), _WINDOW)
         out: list[float] = []
         for request in requests:
             ids = self.tok_encode(request.args[0], add_special_tokens=False)
@@ -75,15 +89,13 @@ class SharedPrefixLM(TemplateLM):  # type: ignore[misc]
             for start in range(0, len(ids), limit - 1):
                 end = min(start + limit - 1, len(ids))
                 # The last window reaches back, so that its tokens have a full context.
-                left = max(0, end - limit + 1)
-                before = [self.prefix_token_id] if left == 0 else ids[left - 1 : left]
-                windows.append((before + ids[left:start], ids[start:end]))
+                left = max(0, end - limit)
+                before = ids[left:start] if start else [self.prefix_token_id]
+                windows.append((before, ids[start:end]))
             out.append(sum(value for value, _ in loglikelihoods(self._loaded.model, windows)))
         return out
 
-    def generate_until(
-        self, requests: Sequence[Instance], disable_tqdm: bool = False
-    ) -> list[str]:
+    def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[str]:
         """Greedy continuations up to a stop text; requests of equal settings go together."""
         out: list[str] = [""] * len(requests)
         groups: dict[tuple[tuple[str, ...], int], list[int]] = {}
@@ -95,18 +107,19 @@ class SharedPrefixLM(TemplateLM):  # type: ignore[misc]
             stops = (until,) if isinstance(until, str) else tuple(until)
             groups.setdefault((stops, int(settings.get("max_gen_toks", 256))), []).append(i)
         for (stops, longest), members in groups.items():
+            room = context_limit(self._loaded.model) - longest
+            prompts = [self.tok_encode(requests[i].args[0]) for i in members]
+            self.shortened += sum(len(p) > room for p in prompts)
             answers = generate(
                 self._loaded.model,
-                [self.tok_encode(requests[i].args[0]) for i in members],
+                [p[-max(1, room) :] or [self.prefix_token_id] for p in prompts],
                 max_new_tokens=longest,
                 stop_ids=frozenset({self.eot_token_id}),
                 stop_texts=stops,
                 tokenizer=self.tokenizer,
-                batch_rows=64,
+                batch_rows=128,
                 progress=self._progress,
             )
             for i, answer in zip(members, answers, strict=True):
                 out[i] = answer.text or ""
         return out
-
-

@@ -88,11 +88,14 @@ METRICS: Mapping[str, Metric] = {
 }
 
 # A bullet needs a following space, so that "**bold**" and "-5" are none.
-_ITEM = re.compile(r"\s{0,12}(?:[-*+\u2022\u2023\u25e6\u2043\u2013]|\(?\d{1,3}[.):]|[a-zA-Z][.)])\s+\S")
+_ITEM = re.compile(
+    r"\s{0,12}(?:[-*+\u2022\u2023\u25e6\u2043\u2013]|\(?\d{1,3}[.):]|[a-zA-Z][.)])\s+\S"
+)
+# No "finally" and "in general": in ChatGPT's answers they begin a last step or a caveat.
 _CLOSING = re.compile(
     r"(?:in (?:conclusion|summary|short|brief|closing|essence|the end)|overall|ultimately|"
-    r"to (?:sum(?:mari[sz]e)?(?: (?:it )?(?:all )?up)?|conclude)|in sum|all in all|finally|"
-    r"altogether|in general|summary|conclusion|as a whole|by following these)\b",
+    r"to (?:sum(?:mari[sz]e)?(?: (?:it )?(?:all )?up)?|conclude)|in sum|all in all|"
+    r"altogether|summary|conclusion|as a whole|by following these)\b",
     re.IGNORECASE,
 )
 _WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*")
@@ -113,18 +116,26 @@ def run(
 def style(
     teacher: Path, models: Sequence[Path], *, metrics: Sequence[str] = STYLE_METRICS
 ) -> list[Score]:
-    """Scores of files of samples against the teacher's file; a model is named by its file."""
+    """Scores of files of samples against the teacher's file; a model is named by its file.
+
+    Files of one name are told apart by their paths. Raises CorpusError for a file that is not
+    JSONL with `item` (or `id`) and `output`, or that shares no item with the teacher's.
+    """
     reference = read_outputs(teacher)
+    stems = Counter(path.stem for path in models)
     return [
         score
         for path in models
-        for score in compare(path.stem, read_outputs(path), reference, metrics)
+        for score in compare(
+            path.stem if stems[path.stem] == 1 else str(path),
+            read_outputs(path),
+            reference,
+            metrics,
+        )
     ]
 
 
-def compare(
-    model: str, outputs: Outputs, teacher: Outputs, metrics: Sequence[str]
-) -> list[Score]:
+def compare(model: str, outputs: Outputs, teacher: Outputs, metrics: Sequence[str]) -> list[Score]:
     """One score a metric, on the items that both have; raises CorpusError if there are none."""
     for name in metrics:
         if name not in METRICS:
@@ -188,7 +199,7 @@ def _prose_lines(text: str) -> list[str]:
     lines: list[str] = []
     fenced = False
     for line in text.splitlines():
-        if line.lstrip().startswith("```"):
+        if line.lstrip().startswith(("```", "~~~")):
             fenced = not fenced
         elif not fenced:
             lines.append(line)

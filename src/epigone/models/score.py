@@ -133,9 +133,7 @@ def _groups(rows: list[_Row]) -> Iterator[tuple[int, list[_Row]]]:
         yield 0, alone
 
 
-def _batches(
-    group: list[_Row], shared: int, budget: int, positions: int
-) -> Iterator[list[_Row]]:
+def _batches(group: list[_Row], shared: int, budget: int, positions: int) -> Iterator[list[_Row]]:
     """Batches of similar length; at most `budget` tokens and `positions` scored positions each."""
     batch: list[_Row] = []
     scored = 0

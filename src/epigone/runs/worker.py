@@ -16,6 +16,7 @@ import select
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -33,7 +34,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     events = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    for line in _lines(None):
+    for line in _lines():
         task = Task.from_json(line)
         for module in STAGES[task.stage].preload:
             # A module that cannot be imported is the step's own failure, told from the fork.
@@ -45,8 +46,7 @@ def main() -> None:
         _wait(child, events)
 
 
-def _lines(_: None) -> Any:
-    # readline on the raw descriptor: a buffered reader would hide lines from select.
+def _lines() -> Iterator[str]:
     buffer = b""
     while True:
         block = os.read(0, 65536)
@@ -59,12 +59,14 @@ def _lines(_: None) -> Any:
 
 
 def _wait(child: int, events: IO[str]) -> None:
+    runner = select.poll()
+    runner.register(0, 0)
     while True:
         pid, status = os.waitpid(child, os.WNOHANG)
         if pid:
             break
-        # Nothing but the end of the runner arrives on stdin while a task runs.
-        if select.select([0], [], [], 0.05)[0]:
+        # Only the hang-up counts: the next task may arrive before this child has quite ended.
+        if any(event & select.POLLHUP for _, event in runner.poll(50)):
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
             sys.exit(1)
