@@ -77,9 +77,7 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
             show_progress=False,
         ),
     )
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=raw, eos_token="<eos>", pad_token="<pad>"
-    )
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<eos>", pad_token="<pad>")
     torch.manual_seed(0)
     model = LlamaForCausalLM(
         LlamaConfig(

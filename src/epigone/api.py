@@ -83,8 +83,8 @@ class Study:
 
     def report(self) -> Path:
         """Build report/index.html and its tables from what is done; the page's path is returned."""
-        from epigone.report.assemble import view_of
         from epigone.report import build
+        from epigone.report.assemble import view_of
 
         view = view_of(self.declaration, self.expansion(), self.store)
         return build(view, self.root / "report")
@@ -182,7 +182,7 @@ def benchmark(
     limit: int | None = None,
     progress: Progress = silent,
 ) -> list[Score]:
-    """Scores of one model on benchmarks, in the raw few-shot format; per-item samples go to `out`."""
+    """Scores of one model on benchmarks, raw few-shot format; per-item samples go to `out`."""
     from epigone.evaluation.benchmarks import benchmark as measure
     from epigone.evaluation.catalogue import known_tasks
 

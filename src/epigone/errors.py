@@ -42,7 +42,13 @@ class StudyFileError(UserError):
     """A study file that cannot be read, with the line and column of the mistake where known."""
 
     def __init__(
-        self, path: str, what: str, *, line: int | None = None, column: int | None = None, **kw: object
+        self,
+        path: str,
+        what: str,
+        *,
+        line: int | None = None,
+        column: int | None = None,
+        **kw: object,
     ) -> None:
         where = path if line is None else f"{path}:{line}:{column}"
         super().__init__(f"{where}: {what}", value=kw.get("value"), fix=str(kw.get("fix") or ""))
@@ -82,6 +88,6 @@ class StepFailed(EpigoneError):
 
 def _short(value: object, limit: int = 200) -> str:
     text = value if isinstance(value, str) else repr(value)
-    # A hostile or broken file must not be able to write terminal escapes or a book into the message.
+    # A hostile file must not be able to write terminal escapes or a book into the message.
     text = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text[: limit + 1])
     return text if len(text) <= limit else text[:limit] + "…"

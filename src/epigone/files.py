@@ -16,7 +16,9 @@ def canonical(value: Any) -> str:
 
     Raises TypeError or ValueError for what JSON cannot hold (sets, objects, NaN).
     """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
 
 
 def sha256_file(path: Path) -> str:
@@ -86,7 +88,7 @@ def fsync_dir(path: Path) -> None:
 
 
 def cache_root() -> Path:
-    """Folder for what can be fetched or made again: $EPIGONE_CACHE, else the user's cache folder."""
+    """Folder for what can be made again: $EPIGONE_CACHE, else the user's cache folder."""
     named = os.environ.get("EPIGONE_CACHE")
     if named:
         return Path(named).expanduser().resolve()

@@ -139,9 +139,7 @@ def test_a_pickle_model_is_refused(
     assert "safetensors" in line
 
 
-def test_a_missing_extra_is_named(
-    cli: Cli, tmp_path: Path, study_text: str, talk: Path
-) -> None:
+def test_a_missing_extra_is_named(cli: Cli, tmp_path: Path, study_text: str, talk: Path) -> None:
     packed = tmp_path / "talk.json.zst"
     packed.write_bytes(b"\x28\xb5\x2f\xfd")
     # A module of this name that cannot be imported stands in for the package not being there.
@@ -187,9 +185,7 @@ def test_a_model_that_does_not_exist_on_the_hub(
 
 
 @pytest.mark.slow
-def test_a_corpus_with_nothing_left(
-    cli: Cli, tmp_path: Path, study_text: str, talk: Path
-) -> None:
+def test_a_corpus_with_nothing_left(cli: Cli, tmp_path: Path, study_text: str, talk: Path) -> None:
     empty = tmp_path / "empty.json"
     empty.write_text('[{"id": "a", "conversations": []}]' + " " * 4096)
     done = cli("run", study(tmp_path, study_text, str(talk), str(empty)), cwd=tmp_path)
@@ -244,9 +240,7 @@ def test_every_verb_on_a_finished_study(cli: Cli, tmp_path: Path, study_text: st
 
 
 @pytest.mark.slow
-def test_the_stages_by_themselves(
-    cli: Cli, tmp_path: Path, talk: Path, tiny_base: Path
-) -> None:
+def test_the_stages_by_themselves(cli: Cli, tmp_path: Path, talk: Path, tiny_base: Path) -> None:
     def good(*arguments: str | Path) -> str:
         done = cli(*arguments, cwd=tmp_path)
         assert done.returncode == 0, done.stderr

@@ -151,7 +151,7 @@ def measured(
         limit=20,
         seed=3,
     )
-    yield out, run_benchmark(spec, {"student": student}, out, silent), spec, student
+    return out, run_benchmark(spec, {"student": student}, out, silent), spec, student
 
 
 def rows(path: Path) -> list[Any]:

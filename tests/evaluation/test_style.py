@@ -157,9 +157,9 @@ def test_files(tmp_path: Path) -> None:
     same = [write(tmp_path / x / "samples.jsonl", [{"id": "a", "output": "q"}]) for x in "xy"]
     assert [s.model for s in style(teacher, same, metrics=["list"])] == [str(p) for p in same]
     twice = write(tmp_path / "twice.jsonl", [{"id": "a", "output": ""}] * 2)
-    with pytest.raises(CorpusError, match="twice.jsonl:2"):
+    with pytest.raises(CorpusError, match=r"twice\.jsonl:2"):
         style(teacher, [twice])
-    with pytest.raises(CorpusError, match=r"bad.jsonl:1"):
+    with pytest.raises(CorpusError, match=r"bad\.jsonl:1"):
         style(teacher, [write(tmp_path / "bad.jsonl", [{"prompt": "a"}])])
     with pytest.raises(CorpusError, match="cannot be read"):
         style(teacher, [tmp_path / "absent.jsonl"])

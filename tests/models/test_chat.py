@@ -79,6 +79,8 @@ def test_no_double_bos(tokenizer: Any, tiny_base: Path) -> None:
 
 def test_a_template_that_rewrites_earlier_turns_is_refused(tiny_base: Path) -> None:
     own = AutoTokenizer.from_pretrained(tiny_base)
-    own.chat_template = "{{ messages | length }}{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    own.chat_template = (
+        "{{ messages | length }}{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    )
     with pytest.raises(ModelError, match="rewrites earlier turns"):
         conversation_tokens(own, talk("a", "b", "c", "d"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from typing import Any
 
@@ -65,17 +66,21 @@ def tiny(name: str) -> Any:
     return model
 
 
-def one_by_one(model: Any, prompt: list[int], n: int, stops: frozenset[int]) -> list[int]:
+def one_by_one(model: Any, prompt: list[int], n: int) -> list[int]:
     ids = torch.tensor([prompt])
     out = model.generate(
         ids,
         attention_mask=torch.ones_like(ids),
         do_sample=False,
         max_new_tokens=n,
-        eos_token_id=sorted(stops) or None,
+        eos_token_id=None,
         pad_token_id=0,
     )[0, len(prompt) :].tolist()
     return [t for t in out if t not in stops]
+
+
+def upto(ids: list[int], stops: frozenset[int]) -> list[int]:
+    return list(itertools.takewhile(lambda t: t not in stops, ids))
 
 
 def prompts(n: int, shared: int, seed: int = 3) -> list[list[int]]:
@@ -91,15 +96,15 @@ def prompts(n: int, shared: int, seed: int = 3) -> list[list[int]]:
 @pytest.mark.parametrize("shared", [0, 20])
 def test_equals_one_by_one(name: str, shared: int) -> None:
     model = tiny(name)
-    asked = prompts(11, shared)
-    said = [one_by_one(model, p, 24, frozenset()) for p in asked]
+    asked = prompts(8, shared)
+    said = [one_by_one(model, p, 16) for p in asked]
     stops = frozenset({said[0][4], said[1][10]})
-    got = generate(model, asked, max_new_tokens=24, stop_ids=stops, batch_rows=4)
-    want = [one_by_one(model, p, 24, stops) for p in asked]
+    got = generate(model, asked, max_new_tokens=16, stop_ids=stops, batch_rows=4)
+    want = [upto(s, stops) for s in said]
     assert [list(g.ids) for g in got] == want
-    assert len({tuple(w) for w in said}) > 5  # the model does say different things
+    assert len({tuple(w) for w in said}) > 4  # the model does say different things
     assert "end" in {g.stop for g in got}
-    assert all((g.stop == "length") == (len(g.ids) == 24) for g in got)
+    assert all((g.stop == "length") == (len(g.ids) == 16) for g in got)
 
 
 def test_a_given_prefix_none_and_the_found_one_agree() -> None:

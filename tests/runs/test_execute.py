@@ -154,8 +154,6 @@ def test_a_failed_step_blocks_only_its_descendants(
     assert "broken" in study.report().read_text()
 
 
-
-
 def test_the_lock_file_maps_cells_to_steps(finished: epigone.Study) -> None:
     lock = json.loads((finished.root / "study.lock.json").read_text())
     names = {row["step"] for row in lock["steps"]}
@@ -163,9 +161,7 @@ def test_the_lock_file_maps_cells_to_steps(finished: epigone.Study) -> None:
     assert all(v.startswith("sha256:") for v in lock["references"].values())
 
 
-def test_a_second_process_is_told_who_holds_the_study(
-    study_text: str, tmp_path: Path
-) -> None:
+def test_a_second_process_is_told_who_holds_the_study(study_text: str, tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text(study_text)
     first = launched(tmp_path)
     try:
@@ -197,7 +193,10 @@ def test_training_says_what_it_did(finished: epigone.Study) -> None:
     facts = record.facts
     assert facts["master_weights"] == "fp32"
     assert facts["compute"] in ("float32", "bfloat16")
-    assert facts["supervised"] == sum(row["supervised"] for row in map(json.loads, (folder / "log.jsonl").read_text().splitlines()))
+    assert facts["supervised"] == sum(
+        row["supervised"]
+        for row in map(json.loads, (folder / "log.jsonl").read_text().splitlines())
+    )
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     assert len(log) == facts["steps"]
     assert log[0]["lr"] == 0.0

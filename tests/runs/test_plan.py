@@ -74,7 +74,10 @@ def test_why_names_the_field_that_changed_and_what_follows_from_it(store: Store)
         finish(store, step)
     changed = plan(expansion(TEXT.replace("n: 32", "n: 16")), store)
     told = {p.step.stage: p.why for p in changed if p.state != "done"}
-    assert told == {"generate": "spec.n: 32 -> 16", "style": "inputs.model: another model step; inputs.teacher: another teacher step"}
+    assert told == {
+        "generate": "spec.n: 32 -> 16",
+        "style": "inputs.model: another model step; inputs.teacher: another teacher step",
+    }
     recipe = plan(expansion(TEXT + "recipe: {lr: 0.001}\n"), store)
     trunk = next(p for p in recipe if p.step.stage == "train")
     assert trunk.why == "spec.recipe.lr: 0.002 -> 0.001"
@@ -103,6 +106,6 @@ def test_an_amount_larger_than_its_corpus_is_refused_before_training(store: Stor
     with pytest.raises(CorpusError) as caught:
         check_amounts(found, store)
     assert str(caught.value) == (
-        "amount larger than corpus 'talk', which holds 7,999 tokens of teacher output: 8k "
+        "amount larger than corpus 'talk', which holds 7,999 teacher tokens: 8k "
         "(ask for less, or add sources)"
     )

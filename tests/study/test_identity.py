@@ -12,14 +12,20 @@ from hypothesis import strategies as st
 from epigone.study.identity import differences, digest, slug
 
 DOCUMENTS = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=12,
 )
 
 
 def test_the_digest_is_that_of_sorted_json() -> None:
-    text = json.dumps({"a": [1, "é"], "b": None}, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    text = json.dumps(
+        {"a": [1, "é"], "b": None}, sort_keys=True, separators=(",", ":"), ensure_ascii=False
+    )
     assert digest({"b": None, "a": [1, "é"]}) == hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -28,7 +34,9 @@ def test_order_of_keys_changes_nothing(document: dict[str, Any]) -> None:
     assert digest(document) == digest(dict(reversed(list(document.items()))))
 
 
-@pytest.mark.parametrize("bad", [{1: 2}, {"a": {1, 2}}, {"a": object()}, {"a": math.nan}, {"a": b"x"}])
+@pytest.mark.parametrize(
+    "bad", [{1: 2}, {"a": {1, 2}}, {"a": object()}, {"a": math.nan}, {"a": b"x"}]
+)
 def test_unhashable_values_raise(bad: Any) -> None:
     with pytest.raises((TypeError, ValueError)):
         digest(bad)

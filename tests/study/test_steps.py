@@ -73,9 +73,7 @@ def test_steps_come_after_their_inputs_and_are_all_different() -> None:
 
 
 def test_every_model_answers_the_prompts_of_one_corpus() -> None:
-    corpora = {
-        s.inputs["corpus"].slug for s in expanded().steps if s.stage == "generate"
-    }
+    corpora = {s.inputs["corpus"].slug for s in expanded().steps if s.stage == "generate"}
     assert corpora == {"talk"}
 
 

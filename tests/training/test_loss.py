@@ -20,7 +20,7 @@ def pieces(count: int, seed: int = 1) -> list[Piece]:
     for _ in range(count):
         n = int(torch.randint(4, 20, (), generator=g))
         ids = tuple(torch.randint(3, 128, (n,), generator=g).tolist())
-        mask = [False] + (torch.rand(n - 1, generator=g) < 0.6).tolist()
+        mask = [False, *(torch.rand(n - 1, generator=g) < 0.6).tolist()]
         mask[-1] = True
         made.append(Piece(ids, tuple(mask)))
     return made
@@ -78,7 +78,7 @@ def test_any_split_into_micro_batches_gives_the_same_gradient(
     tiny: Any, tokens: int, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blocks = [Block((p,)) for p in pieces(5)]
-    whole = [p for p in micro_batches(blocks, 32, kind, CPU)]
+    whole = list(micro_batches(blocks, 32, kind, CPU))
     assert len(whole) == 1
     expected = gradients(tiny, torch.stack([supervised_loss(tiny, *p) for p in whole]).sum())
     monkeypatch.setattr("epigone.training.loop.MICRO_TOKENS", tokens)

@@ -47,7 +47,9 @@ def test_the_first_step_moves_by_a_tenth_of_lr_times_the_scale() -> None:
     p.grad = torch.tensor([1.0, -5.0, 0.1, 3.0])
     own.step(1, 0.01)
     moved = 2.0 - p.detach()
-    torch.testing.assert_close(moved, torch.tensor([1.0, -1.0, 1.0, 1.0]) * 0.002, rtol=1e-4, atol=0)
+    torch.testing.assert_close(
+        moved, torch.tensor([1.0, -1.0, 1.0, 1.0]) * 0.002, rtol=1e-4, atol=0
+    )
 
 
 def test_a_zero_tensor_moves_by_the_floor() -> None:

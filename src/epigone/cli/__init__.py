@@ -89,7 +89,7 @@ def _usage(error: Any) -> str:
     text = str(error.format_message()).strip().splitlines()
     line = text[0] if text else "run 'epigone --help'"
     if line.startswith("No such command"):
-        return str(UnknownName("verb", line.split("'")[1], [c for c in _verbs()]))
+        return str(UnknownName("verb", line.split("'")[1], list(_verbs())))
     context = getattr(error, "ctx", None)
     hint = f" (see '{context.command_path} --help')" if context is not None else ""
     return line.rstrip(".") + hint

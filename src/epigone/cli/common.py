@@ -54,9 +54,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 
 def score_rows(scores: Sequence[Score]) -> list[list[str]]:
     """Scores as rows of a table: model, task, metric, value, n, better."""
-    return [
-        [s.model, s.task or "-", s.metric, number(s.value), str(s.n), s.better] for s in scores
-    ]
+    return [[s.model, s.task or "-", s.metric, number(s.value), str(s.n), s.better] for s in scores]
 
 
 SCORE_COLUMNS = ("model", "task", "metric", "value", "n", "better")

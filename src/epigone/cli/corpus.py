@@ -26,7 +26,8 @@ def register(app: typer.Typer) -> None:
 
 def build(
     files: Annotated[
-        list[str], typer.Argument(metavar="FILE…", help="Files of teacher text, or catalogue names.")
+        list[str],
+        typer.Argument(metavar="FILE…", help="Files of teacher text, or catalogue names."),
     ],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder to make.")],
     kind: Annotated[str, typer.Option(help="broad, or local (task-specific).")] = "broad",

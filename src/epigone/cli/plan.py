@@ -51,13 +51,13 @@ def plan(
         table("", ("state", "step", "why"), rows)
     else:
         rows = [
-            [p.state, p.step.name, "" if p.state == "done" else seconds(p.seconds)]
-            for p in planned
+            [p.state, p.step.name, "" if p.state == "done" else seconds(p.seconds)] for p in planned
         ]
         table("", ("state", "step", "expected"), rows)
     total = _totals(planned)
     print(
-        f"\n{len(cells)} cells; {len(planned)} steps: {total['done']} done, {total['to_do']} to do; "
+        f"\n{len(cells)} cells; "
+        f"{len(planned)} steps: {total['done']} done, {total['to_do']} to do; "
         f"{total['teacher_tokens_to_train']:,} teacher tokens to train on; "
         f"about {seconds(total['seconds'])} of work, without downloads; "
         f"${total['usd']:.2f} (the teacher is recorded)"

@@ -13,7 +13,6 @@ from epigone.models.load import Loaded
 from epigone.models.score import loglikelihoods, overlong
 from epigone.schema import Progress, silent
 
-
 # Longest window of a rolling log-likelihood: its logits at every position are all held at once.
 _WINDOW = 1024
 
@@ -25,6 +24,7 @@ class SharedPrefixLM(TemplateLM):  # type: ignore[misc]
     """
 
     def __init__(self, loaded: Loaded, progress: Progress = silent) -> None:
+        """Answer with a loaded model; progress is told of every kind of request apart."""
         super().__init__()
         self._loaded = loaded
         self._progress = progress

@@ -1,4 +1,4 @@
-"""Style metrics of "The False Promise of Imitating Proprietary LLMs", table 2, that need no judge."""
+"""Style metrics of "The False Promise of Imitating Proprietary LLMs", table 2, without a judge."""
 
 from __future__ import annotations
 

@@ -143,6 +143,7 @@ class PrefixKV(Cache):
     """
 
     def __init__(self) -> None:
+        """An empty prefix that the first forward fills."""
         super().__init__(layers=[])
         self.kv: list[tuple[Tensor, Tensor]] = []
         self.frozen = False
@@ -309,7 +310,7 @@ class _Loop:
         self.capacity = rows
         self.stops = stops
         self.progress = progress
-        # Longest first: the most memory is needed at the start, and neighbours pad each other little.
+        # Popped from its end, so longest first: neighbours pad each other little.
         self.pending = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), -i))
         self.rows: list[_Row] = []
         self.done: dict[int, Generated] = {}

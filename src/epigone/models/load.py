@@ -42,7 +42,7 @@ def compute_dtype(precision: Precision, device: torch.device) -> torch.dtype:
 def native_bf16(device: torch.device) -> bool:
     """Whether the device has bf16 matrix instructions."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     features = torch.cpu.get_capabilities()
     return any(bool(features.get(name)) for name in ("amx_bf16", "amx_tile", "avx512_bf16", "bf16"))
 
@@ -59,8 +59,9 @@ def load(folder: Path, precision: Precision = "auto", *, train: bool = False) ->
     """
     device = best_device()
     dtype = torch.float32 if train else compute_dtype(precision, device)
-    hf_logging.set_verbosity_error()
-    hf_logging.disable_progress_bar()
+    quiet: Any = hf_logging
+    quiet.set_verbosity_error()
+    quiet.disable_progress_bar()
     if not any(folder.glob("*.safetensors")):
         raise ModelError(
             "no safetensors file in the model folder",
@@ -70,7 +71,7 @@ def load(folder: Path, precision: Precision = "auto", *, train: bool = False) ->
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model = AutoModelForCausalLM.from_pretrained(
+        model: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
             dtype=dtype,

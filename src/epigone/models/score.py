@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -96,7 +97,7 @@ def _groups(rows: list[_Row]) -> Iterator[tuple[int, list[_Row]]]:
     """Split sorted rows into runs that share a prefix, so that the fewest tokens are run."""
     # Of sorted rows, those with a common prefix are neighbours, and a run's common prefix is the
     # least of its neighbours' ones. No row's first scored position may lie inside the prefix.
-    common = [common_prefix(a.ids, b.ids) for a, b in zip(rows, rows[1:], strict=False)]
+    common = [common_prefix(a.ids, b.ids) for a, b in itertools.pairwise(rows)]
 
     def prefix(low: int, high: int) -> int:
         n = min((*common[low : high - 1], *(r.start for r in rows[low:high])))
@@ -114,7 +115,7 @@ def _groups(rows: list[_Row]) -> Iterator[tuple[int, list[_Row]]]:
         cuts = [low, *(i + 1 for i in range(low, high - 1) if common[i] == least), high]
         if len(cuts) == high - low + 1:
             return whole, [(low, high)]
-        parts = [split(a, b, depth + 1) for a, b in zip(cuts, cuts[1:], strict=False)]
+        parts = [split(a, b, depth + 1) for a, b in itertools.pairwise(cuts)]
         apart = sum(c for c, _ in parts)
         if apart < whole:
             return apart, [run for _, runs in parts for run in runs]

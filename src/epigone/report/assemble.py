@@ -125,7 +125,8 @@ def _items(planned: list[Planned], store: Store, teacher: str) -> tuple[Item, ..
 def _corpus(p: Planned, store: Store) -> Corpus:
     audit = read_json(store.folder(p.step) / "audit.json")
     spec = p.step.spec
-    assert isinstance(spec, CorpusSpec) and p.record is not None
+    assert isinstance(spec, CorpusSpec)
+    assert p.record is not None
     lost: Counter[str] = Counter()
     for source in audit["sources"]:
         for loss in source["lost"]:

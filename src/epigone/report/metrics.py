@@ -13,7 +13,7 @@ METRICS: Mapping[str, MetricText] = {
     ),
     "summary": MetricText(
         "Summary paragraph",
-        "Of the prompts where the teacher ends with a summary paragraph, the share where the model does.",
+        "Of the prompts where the teacher ends with a summary, the share where the model does.",
     ),
     "unigram": MetricText(
         "Unigram intersection",

@@ -118,7 +118,8 @@ class Worker:
         process = self._process or self._start()
         inputs = {role: store.folder(i) for role, i in step.inputs.items()}
         task = task_of(step, store.folder(step), inputs)
-        assert process.stdin is not None and process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
         try:
             process.stdin.write(task.to_json() + "\n")
             process.stdin.flush()

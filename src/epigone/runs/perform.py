@@ -97,8 +97,8 @@ def stage_function(stage: str) -> Callable[..., dict[str, Any]]:
 def perform(task: Task, progress: Progress) -> Record:
     """Do a task in its .partial folder and seal it.
 
-    A folder that already holds the task's result is left as it is. UserError passes through; any other error becomes StepFailed with its last line, the whole
-    traceback goes into failure.json.
+    A folder that already holds the task's result is left as it is. UserError passes through; any
+    other error becomes StepFailed with its last line, the whole traceback goes into failure.json.
     """
     folder = Path(task.folder)
     partial = partial_of(folder)

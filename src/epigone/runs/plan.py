@@ -83,7 +83,7 @@ def check_amounts(expansion: Expansion, store: Store) -> None:
         if asked > held:
             name = step.inputs["corpus"].slug
             raise CorpusError(
-                f"amount larger than corpus {name!r}, which holds {held:,} tokens of teacher output",
+                f"amount larger than corpus {name!r}, which holds {held:,} teacher tokens",
                 value=amount_label(asked),
                 fix="ask for less, or add sources",
             )

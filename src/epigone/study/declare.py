@@ -208,7 +208,7 @@ class Mistake(ValueError):
 
 
 def style_corpus(declaration: Declaration) -> str:
-    """The corpus whose held-out prompts every model answers: the first broad one, else the first."""
+    """The corpus whose held-out prompts all models answer: the first broad one, else the first."""
     for name, corpus in declaration.corpora.items():
         if corpus.kind == "broad":
             return name

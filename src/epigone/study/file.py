@@ -142,9 +142,7 @@ def _mark(node: Any, where: Sequence[str | int], *, key: bool = False) -> tuple[
 
 def _known(model: type[BaseModel], where: Sequence[str | int]) -> list[str]:
     for part in where:
-        field = next(
-            (f for n, f in model.model_fields.items() if (f.alias or n) == part), None
-        )
+        field = next((f for n, f in model.model_fields.items() if (f.alias or n) == part), None)
         if field is None:
             continue  # a key of a mapping, or an index
         found = _models(field.annotation)

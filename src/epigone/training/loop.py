@@ -27,8 +27,8 @@ from epigone.training.blocks import Block, BlockStats, blocks_of
 from epigone.training.loss import supervised_loss
 from epigone.training.optimizer import OPTIMIZERS, Optimizer, clip_, learning_rate
 
-# A kill loses at most this much work plus one optimiser step.
-CHECKPOINT_SECONDS = 40.0
+# A kill loses at most about this much work: a checkpoint is due when the next step would pass it.
+CHECKPOINT_SECONDS = 50.0
 # Tokens of one micro-batch; a batch is split so that activations stay within a few hundred MB.
 MICRO_TOKENS = 512
 
@@ -59,12 +59,15 @@ def train(spec: TrainSpec, corpus: Path, out: Path, progress: Progress) -> dict[
     log = list(position.log)
     saved = started = time.monotonic()
     for index in range(position.step, len(batches)):
+        begun = time.monotonic()
         batch = batches[index]
         progress(index, len(batches), f"loss {log[-1]['loss']:.3f}" if log else "")
         log.append(_step(spec, loaded, optimizer, batch, index, rate(index), dtype))
         if batch.amount is not None:
             _save_student(loaded, out / amount_folder(batch.amount))
-        if time.monotonic() - saved > CHECKPOINT_SECONDS and index + 1 < len(batches):
+        now = time.monotonic()
+        due = now - saved + (now - begun) > CHECKPOINT_SECONDS
+        if due and index + 1 < len(batches):
             checkpoint.save(folder, tensors, checkpoint.Position(index + 1, tuple(log)))
             saved = time.monotonic()
     progress(len(batches), len(batches))
@@ -124,7 +127,7 @@ def _step(
     ):
         with _autocast(dtype, loaded.device):
             part = supervised_loss(model, ids, positions, where, weights)
-        part.backward()
+        torch.autograd.backward(part)
         loss += float(part.detach())
     if not math.isfinite(loss):
         raise StepFailed(f"the loss is {loss} at step {index}; nothing was applied")

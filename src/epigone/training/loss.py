@@ -17,9 +17,7 @@ class _HeadLoss(Function):
     """sum_i w_i * -log softmax(h_i W^T)[y_i], its gradients computed in forward, chunk by chunk."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
         rows = max(1, CHUNK_ELEMENTS // head.shape[0])
         # With bf16 compute the products run in the hidden states' dtype, the softmax in fp32.
         matrix = head.to(hidden.dtype)
@@ -47,7 +45,7 @@ class _HeadLoss(Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor, None, None]:
         grad_hidden, grad_head = ctx.saved_tensors
         # Upstream is 1 in training; scaling anyway keeps the function honest under gradcheck.
         return grad_hidden * upstream, grad_head.mul_(upstream), None, None
@@ -71,7 +69,9 @@ def supervised_loss(
     hidden = out.last_hidden_state[rows, columns - 1]
     head = model.get_output_embeddings()
     if _plain_head(model, head):
-        loss: Tensor = _HeadLoss.apply(hidden, head.weight, ids[rows, columns], weights)
+        loss: Tensor = _HeadLoss.apply(  # type: ignore[no-untyped-call]
+            hidden, head.weight, ids[rows, columns], weights
+        )
         return loss
     logits = _finish(model, head(hidden)).float()
     losses = torch.nn.functional.cross_entropy(logits, ids[rows, columns], reduction="none")
@@ -80,9 +80,10 @@ def supervised_loss(
 
 def _plain_head(model: Any, head: Any) -> bool:
     config = model.config
+    bias: Tensor | None = getattr(head, "bias", None)
     return (
         isinstance(head, torch.nn.Linear)
-        and head.bias is None
+        and bias is None
         and getattr(config, "final_logit_softcapping", None) is None
         and getattr(config, "logit_scale", None) is None
         and getattr(config, "logits_scaling", None) is None

@@ -24,7 +24,9 @@ def learning_rate(peak: float, warmup_steps: int) -> Callable[[int], float]:
 def clip_(gradients: Iterable[Tensor], limit: float) -> float:
     """Scale gradients in place to a global norm of at most `limit`; the norm before is returned."""
     grads = list(gradients)
-    norm = math.sqrt(sum(float(g.double().pow(2).sum()) if g.numel() < 1024 else _square(g) for g in grads))
+    norm = math.sqrt(
+        sum(float(g.double().pow(2).sum()) if g.numel() < 1024 else _square(g) for g in grads)
+    )
     if norm > limit:
         for g in grads:
             g.mul_(limit / norm)
@@ -121,4 +123,4 @@ OPTIMIZERS: dict[str, type[ParameterScaled] | type[AdamW]] = {
 def _slices(t: Tensor, elements: int = 1 << 22) -> list[Tensor]:
     if t.ndim < 2 or t.numel() <= elements:
         return [t]
-    return list(t.split(max(1, elements // (t.numel() // t.shape[0]))))
+    return list(torch.split(t, max(1, elements // (t.numel() // t.shape[0]))))
