@@ -106,7 +106,7 @@ recipe: {{batch: 2, block: 128, warmup: 0.1}}
 evaluate:
   benchmarks: [facts, choices]
   limit: 8
-  style: {{n: 6, max_new_tokens: 12}}
+  style: {{n: 6, max_new_tokens: 160}}
 """
 
 

@@ -68,7 +68,7 @@ def tiny(name: str) -> Any:
 
 def one_by_one(model: Any, prompt: list[int], n: int) -> list[int]:
     ids = torch.tensor([prompt])
-    out = model.generate(
+    out: list[int] = model.generate(
         ids,
         attention_mask=torch.ones_like(ids),
         do_sample=False,
@@ -76,7 +76,7 @@ def one_by_one(model: Any, prompt: list[int], n: int) -> list[int]:
         eos_token_id=None,
         pad_token_id=0,
     )[0, len(prompt) :].tolist()
-    return [t for t in out if t not in stops]
+    return out
 
 
 def upto(ids: list[int], stops: frozenset[int]) -> list[int]:

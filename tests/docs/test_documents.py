@@ -1,0 +1,114 @@
+"""Every command of the README and the tutorial runs, in order, as a reader would type them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+# A tenth of the tokens of what `epigone new` writes: the same study, in test time.
+SMALLER = {"[2k, 8k]": "[500, 1k]", "n: 16, max_new_tokens: 192": "n: 4, max_new_tokens: 64"}
+
+
+def blocks(document: str, language: str) -> list[str]:
+    text = (ROOT / document).read_text()
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def commands(document: str) -> list[list[str]]:
+    lines = [line for block in blocks(document, "sh") for line in block.splitlines()]
+    found = [shlex.split(line, comments=True) for line in lines]
+    return [words for words in found if words and words[0] == "epigone"]
+
+
+def epigone(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", *words], cwd=folder, capture_output=True, text=True, check=False
+    )
+
+
+def shrink(study: Path) -> None:
+    text = study.read_text()
+    for old, new in SMALLER.items():
+        assert old in text
+        text = text.replace(old, new)
+    study.write_text(
+        text.replace("benchmarks: [facts, choices]", "benchmarks: [facts]\n  limit: 8")
+    )
+
+
+@pytest.mark.slow
+def test_the_tutorial_runs_on_a_real_model(tmp_path: Path) -> None:
+    for words in commands("docs/tutorial.md"):
+        done = epigone(words, tmp_path)
+        assert done.returncode == 0, (words, done.stderr)
+        if words[1] == "new":
+            shrink(tmp_path / "first/study.yaml")
+    assert (tmp_path / "runs/first/report/index.html").is_file()
+    assert "smollm2-135m-instruct" in done.stdout
+    records = list((tmp_path / "runs/first/steps/train").glob("*/record.json"))
+    facts = json.loads(records[0].read_text())["facts"]
+    assert facts["last_loss"] > 0
+
+
+def test_the_readme_names_only_verbs_and_options_that_exist(tmp_path: Path) -> None:
+    for words in commands("README.md"):
+        verb = words[1:3] if words[1] == "corpus" else words[1:2]
+        text = epigone(["epigone", *verb, "--help"], tmp_path).stdout
+        for word in words:
+            if word.startswith("-"):
+                assert word in text, (words, word)
+
+
+def test_the_readmes_study_plans(tmp_path: Path) -> None:
+    for words in commands("README.md"):
+        if words[1] in ("new", "plan", "status"):
+            done = epigone(words, tmp_path)
+            assert done.returncode == 0, (words, done.stderr)
+
+
+@pytest.mark.parametrize("study", sorted((ROOT / "studies").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_shipped_study_plans(study: Path, tmp_path: Path) -> None:
+    done = epigone(["epigone", "plan", str(study), "--json"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["to_do"] > 0
+
+
+def test_the_readmes_python_is_valid_and_names_what_exists() -> None:
+    import epigone as package
+
+    for block in blocks("README.md", "python"):
+        compile(block, "README.md", "exec")
+        for name in re.findall(r"epigone\.(\w+)", block):
+            assert name in package.__all__
+
+
+def test_every_make_target_of_the_readme_exists() -> None:
+    text = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^make (\w+)", "\n".join(blocks("README.md", "sh")), re.MULTILINE):
+        assert re.search(rf"^{target}:", text, re.MULTILINE)
+
+
+def test_make_says_which_python_it_needs(tmp_path: Path) -> None:
+    if shutil.which("make") is None:
+        pytest.skip("no make")
+    old = tmp_path / "python3"
+    old.write_text("#!/bin/sh\nexit 1\n")
+    old.chmod(0o755)
+    done = subprocess.run(
+        ["make", "-C", str(ROOT), "demo", f"PYTHON={old}", f"VENV={tmp_path / 'venv'}"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "MAKEFLAGS": ""},
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "needs Python 3.11 or newer" in done.stderr
