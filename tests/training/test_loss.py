@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -40,13 +41,16 @@ def plain(model: Any, many: list[Piece]) -> torch.Tensor:
 
 
 def packed(model: Any, blocks: list[Block], length: int) -> torch.Tensor:
-    parts = micro_batches(blocks, length, "token-mean", CPU)
+    return summed(model, micro_batches(blocks, length, "token-mean", CPU))
+
+
+def summed(model: Any, parts: list[Any]) -> torch.Tensor:
     return torch.stack([supervised_loss(model, *p) for p in parts]).sum()
 
 
-def gradients(model: Any, value: torch.Tensor) -> list[torch.Tensor]:
+def gradients(model: Any, loss: Callable[[], torch.Tensor]) -> list[torch.Tensor]:
     model.zero_grad()
-    value.backward()
+    loss().backward()
     return [p.grad.clone() for p in model.parameters() if p.grad is not None]
 
 
@@ -55,7 +59,8 @@ def test_packed_equals_one_by_one_in_loss_and_gradient(tiny: Any) -> None:
     blocks = [Block(tuple(many[:3])), Block(tuple(many[3:]))]
     a, b = plain(tiny, many), packed(tiny, blocks, 64)
     assert b.item() == pytest.approx(a.item(), rel=1e-6)
-    for x, y in zip(gradients(tiny, a), gradients(tiny, b), strict=True):
+    one_by_one = gradients(tiny, lambda: plain(tiny, many))
+    for x, y in zip(one_by_one, gradients(tiny, lambda: packed(tiny, blocks, 64)), strict=True):
         torch.testing.assert_close(y, x, rtol=1e-4, atol=1e-6)
 
 
@@ -80,10 +85,10 @@ def test_any_split_into_micro_batches_gives_the_same_gradient(
     blocks = [Block((p,)) for p in pieces(5)]
     whole = list(micro_batches(blocks, 32, kind, CPU))
     assert len(whole) == 1
-    expected = gradients(tiny, torch.stack([supervised_loss(tiny, *p) for p in whole]).sum())
+    expected = gradients(tiny, lambda: summed(tiny, whole))
     monkeypatch.setattr("epigone.training.loop.MICRO_TOKENS", tokens)
     parts = micro_batches(blocks, 32, kind, CPU)
-    found = gradients(tiny, torch.stack([supervised_loss(tiny, *p) for p in parts]).sum())
+    found = gradients(tiny, lambda: summed(tiny, parts))
     for x, y in zip(expected, found, strict=True):
         torch.testing.assert_close(y, x, rtol=1e-4, atol=1e-6)
 
@@ -92,21 +97,26 @@ def test_row_mean_is_the_mean_of_the_rows_means(tiny: Any) -> None:
     many = pieces(3)
     blocks = [Block((p,)) for p in many]
     parts = micro_batches(blocks, 32, "row-mean", CPU)
-    found = torch.stack([supervised_loss(tiny, *p) for p in parts]).sum().item()
+    found = summed(tiny, parts).item()
     rows = [plain(tiny, [p]).item() for p in many]
     assert found == pytest.approx(sum(rows) / 3, rel=1e-5)
 
 
 def test_the_heads_chunks_change_nothing(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     blocks = [Block(tuple(pieces(3)))]
-    before = gradients(tiny, packed(tiny, blocks, 64))
+    before = gradients(tiny, lambda: packed(tiny, blocks, 64))
     monkeypatch.setattr(loss_module, "CHUNK_ELEMENTS", 128 * 5)
-    after = gradients(tiny, packed(tiny, blocks, 64))
+    after = gradients(tiny, lambda: packed(tiny, blocks, 64))
     for x, y in zip(before, after, strict=True):
         torch.testing.assert_close(y, x, rtol=1e-5, atol=1e-7)
 
 
-def test_gradcheck_of_the_head() -> None:
+def test_a_scaled_loss_is_refused_because_the_heads_gradient_is_already_taken(tiny: Any) -> None:
+    with pytest.raises(RuntimeError, match="unscaled"):
+        (packed(tiny, [Block(tuple(pieces(2)))], 64) * 2).backward()
+
+
+def test_the_heads_loss_and_gradients_are_those_of_cross_entropy() -> None:
     torch.manual_seed(0)
     h = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
     w = torch.randn(7, 4, dtype=torch.float64, requires_grad=True)

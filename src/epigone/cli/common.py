@@ -89,9 +89,9 @@ class Teller:
 
     def __init__(self) -> None:
         self._bar: Bar | None = None
-        self._task: TaskID | None = None
-        self._said = time.monotonic()
-        self._head = ""
+        self._tasks: dict[str, TaskID] = {}
+        self._heads: dict[str, str] = {}
+        self._said: dict[str, float] = {}
         if sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -116,37 +116,30 @@ class Teller:
 
     def __call__(self, done: float, total: float, note: str = "") -> None:
         """Progress of a stage that is used by itself."""
-        if self._bar is not None:
-            if self._task is None:
-                self._task = self._bar.add_task(self._head, total=total, note=_plain(note))
-            self._bar.update(self._task, completed=done, total=total or None, note=_plain(note))
-        elif time.monotonic() - self._said > _PLAIN_SECONDS:
-            self._said = time.monotonic()
-            share = f"{100 * done / total:.0f}%" if total else ""
-            self._line(f"{self._head} {share} {note}".strip())
+        self._tell("", done, total, note)
 
     def started(self, step: Step, number: int, of: int) -> None:
         """A step of a study begins."""
-        self._head = f"[{number}/{of}] {step.stage} {step.slug}"
-        self._said = time.monotonic()
-        if self._bar is not None:
-            self._task = self._bar.add_task(self._head, total=None, note="")
+        self._heads[step.name] = f"[{number}/{of}] {step.stage} {step.slug}"
+        self._said[step.name] = time.monotonic()
+        if self._bar is None:
+            self._line(f"{self._heads[step.name]} …")
         else:
-            self._line(f"{self._head} …")
+            self._tell(step.name, 0, 0, "")
 
     def progress(self, step: Step, done: float, total: float, note: str) -> None:
         """A step of a study has done a part of its work."""
-        self(done, total, note)
+        self._tell(step.name, done, total, note)
 
     def finished(self, step: Step, record: Record) -> None:
         """A step of a study is sealed."""
-        self._drop()
-        self._line(f"{self._head} done in {seconds(record.seconds)}")
+        self._drop(step)
+        self._line(f"{self._heads[step.name]} done in {seconds(record.seconds)}")
 
     def failed(self, step: Step, error: str, log: Path) -> None:
         """A step of a study failed: the last lines of its log, and where the rest is."""
-        self._drop()
-        self._line(f"{self._head} FAILED: {error}")
+        self._drop(step)
+        self._line(f"{self._heads[step.name]} FAILED: {error}")
         for line in _tail(log, 5):
             self._line(f"    {line}")
         self._line(f"    log: {log}")
@@ -155,10 +148,22 @@ class Teller:
         """A step of a study cannot run."""
         self._line(f"{step.stage} {step.slug} blocked by {by.name}")
 
-    def _drop(self) -> None:
-        if self._bar is not None and self._task is not None:
-            self._bar.remove_task(self._task)
-            self._task = None
+    def _tell(self, name: str, done: float, total: float, note: str) -> None:
+        head = self._heads.get(name, "")
+        if self._bar is not None:
+            if name not in self._tasks:
+                self._tasks[name] = self._bar.add_task(head, total=None, note="")
+            self._bar.update(
+                self._tasks[name], completed=done, total=total or None, note=_plain(note)
+            )
+        elif time.monotonic() - self._said.setdefault(name, time.monotonic()) > _PLAIN_SECONDS:
+            self._said[name] = time.monotonic()
+            share = f"{100 * done / total:.0f}%" if total else ""
+            self._line(f"{head} {share} {note}".strip())
+
+    def _drop(self, step: Step) -> None:
+        if self._bar is not None and step.name in self._tasks:
+            self._bar.remove_task(self._tasks.pop(step.name))
 
     def _line(self, text: str) -> None:
         if self._bar is not None:

@@ -10,6 +10,7 @@ import typer
 
 from epigone.api import Study
 from epigone.cli.common import Json, Runs, StudyArgument, say_json, seconds, table
+from epigone.runs.execute import expected
 from epigone.runs.plan import Planned
 from epigone.study.specs import TrainSpec
 
@@ -84,6 +85,6 @@ def _totals(planned: Sequence[Planned]) -> dict[str, Any]:
         "done": len(planned) - len(todo),
         "to_do": len(todo),
         "teacher_tokens_to_train": sum(t.amounts[-1] for t in trunks),
-        "seconds": round(sum(p.seconds for p in todo), 1),
+        "seconds": round(expected(planned), 1),
         "usd": 0.0,
     }

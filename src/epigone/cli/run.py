@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from pathlib import Path
 from typing import Annotated
@@ -33,19 +34,21 @@ def run(
     Example: epigone run studies/pocket.yaml
     """
     loaded = Study.load(study, runs=runs)
+    started = time.monotonic()
     with Teller() as teller:
         result = loaded.run(teller, only=only)
+    elapsed = time.monotonic() - started
     page = loaded.report()
     if json:
         say_json({"outcomes": result.outcomes, "failed": result.failed, "report": str(page)})
     else:
-        _tell_time(loaded)
+        _tell_time(loaded, elapsed)
         tell_verdict(loaded, page)
     if result.failed:
         raise typer.Exit(1)
 
 
-def _tell_time(loaded: Study) -> None:
+def _tell_time(loaded: Study, elapsed: float) -> None:
     spent: dict[str, float] = defaultdict(float)
     count: dict[str, int] = defaultdict(int)
     peak = 0
@@ -54,7 +57,7 @@ def _tell_time(loaded: Study) -> None:
             spent[p.step.stage] += p.record.seconds
             count[p.step.stage] += 1
             peak = max(peak, p.record.peak_bytes)
-    print("\nWhere the time went:")
+    print("\nWhere the time went (steps run side by side):")
     for stage, value in sorted(spent.items(), key=lambda x: -x[1]):
         print(f"  {stage:<10} {seconds(value):>12}  in {count[stage]} steps")
-    print(f"  {'all':<10} {seconds(sum(spent.values())):>12}  largest step {peak / 1e9:.1f} GB\n")
+    print(f"  this run took {seconds(elapsed)}; the largest step held {peak / 1e9:.1f} GB\n")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,10 +15,13 @@ from typing import Any, Literal, Protocol
 
 from epigone.errors import StepFailed, UserError
 from epigone.runs.perform import task_of
-from epigone.runs.plan import check_amounts, learn_speed
-from epigone.runs.store import Damaged, Store
+from epigone.runs.plan import Planned, check_amounts, learn_speed, memory, work
+from epigone.runs.store import LOG, Damaged, Store
 from epigone.schema import Record
 from epigone.study.steps import Expansion, Step
+
+# Steps run side by side only while they are expected to fit into this many bytes together.
+_ROOM = 7_500_000_000
 
 Outcome = Literal["done", "failed", "blocked", "left"]
 
@@ -57,59 +60,126 @@ class Result:
 def execute(
     expansion: Expansion, store: Store, watcher: Watcher, *, only: str | None = None
 ) -> Result:
-    """Run every step that is not done, in order; `only` names the one stage that may run.
+    """Run every step that is not done, as `lanes()` says side by side; `only` names one stage.
 
     A failed step blocks only its descendants. A user's mistake found by a step ends the run with
     its UserError, because every later step of the study would build on it.
     """
-    result = Result()
-    done = {s.hash for s in expansion.steps if _is_done(store, s)}
-    todo = [s for s in expansion.steps if s.hash not in done and only in (None, s.stage)]
-    broken: dict[str, Step] = {}
-    for step in expansion.steps:
-        if step.hash in done:
-            result.outcomes[step.name] = "done"
+    run = _Run(expansion, store, watcher, only)
     check_amounts(expansion, store)
-    with Worker() as worker:
-        for number, step in enumerate(todo, 1):
-            by = next((broken[i.hash] for i in step.inputs.values() if i.hash in broken), None)
+    count, threads = lanes()
+    workers = [Worker(threads) for _ in range(count)]
+    with ThreadPoolExecutor(count) as pool:
+        busy: dict[Future[Record], tuple[Step, Worker]] = {}
+        try:
+            while True:
+                while workers and (step := run.next([s for s, _ in busy.values()])):
+                    worker = workers.pop()
+                    watcher.started(step, *run.count())
+                    busy[pool.submit(worker.run, step, store, watcher.progress)] = (step, worker)
+                if not busy:
+                    break
+                for future in wait(busy, return_when=FIRST_COMPLETED).done:
+                    step, worker = busy.pop(future)
+                    workers.append(worker)
+                    run.ended(step, future)
+        finally:
+            for worker in (*workers, *(w for _, w in busy.values())):
+                worker.stop()
+    run.close()
+    return run.result
+
+
+def lanes() -> tuple[int, int]:
+    """How many steps run side by side, and the threads of each.
+
+    Two on a CPU: small products use two cores better as two processes than as two threads
+    (measured in bench/RESULTS.md). One where there is a GPU, which a step then has to itself.
+    """
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    count = 1 if cores < 2 or Path("/dev/nvidiactl").exists() else 2
+    return count, max(1, cores // count)
+
+
+def expected(planned: Sequence[Planned]) -> float:
+    """Seconds until all is done: the work shared by the lanes, at least its longest part."""
+    todo = [p.seconds for p in planned]
+    return max(sum(todo) / lanes()[0], max(todo, default=0.0))
+
+
+class _Run:
+    """Which steps are done, running, broken; what may run next."""
+
+    def __init__(
+        self, expansion: Expansion, store: Store, watcher: Watcher, only: str | None
+    ) -> None:
+        self._expansion, self._store, self._watcher = expansion, store, watcher
+        self._done = {s.hash for s in expansion.steps if _is_done(store, s)}
+        self._left = [
+            s for s in expansion.steps if s.hash not in self._done and only in (None, s.stage)
+        ]
+        self._of, self._number = len(self._left), 0
+        self._broken: dict[str, Step] = {}
+        self.result = Result({s.name: "done" for s in expansion.steps if s.hash in self._done})
+
+    def count(self) -> tuple[int, int]:
+        """The number of the step that begins now, and how many there are."""
+        self._number += 1
+        return self._number, self._of
+
+    def next(self, running: Sequence[Step]) -> Step | None:
+        """The longest step that may begin beside the running ones; it leaves the list."""
+        room = _ROOM - sum(memory(s) for s in running)
+        ready = [s for s in self._left if all(i.hash in self._done for i in s.inputs.values())]
+        # A step too large for any company still runs, alone.
+        fit = [s for s in ready if not running or memory(s) <= room]
+        if not fit:
+            return None
+        step = max(fit, key=lambda s: (s.stage == "corpus", work(s)))
+        self._left.remove(step)
+        return step
+
+    def ended(self, step: Step, future: Future[Record]) -> None:
+        """Take a step's result; a UserError passes through."""
+        try:
+            record = future.result()
+        except StepFailed as error:
+            self._fail(step, str(error))
+            return
+        self._done.add(step.hash)
+        self.result.outcomes[step.name] = "done"
+        learn_speed(step, record.seconds)
+        self._watcher.finished(step, record)
+        if step.stage == "corpus":
+            check_amounts(self._expansion, self._store)
+
+    def _fail(self, step: Step, error: str) -> None:
+        self._broken[step.hash] = step
+        self.result.outcomes[step.name] = "failed"
+        self._watcher.failed(step, error, self._store.partial(step) / LOG)
+        for other in list(self._left):
+            by = next(
+                (self._broken[i.hash] for i in other.inputs.values() if i.hash in self._broken),
+                None,
+            )
             if by is not None:
-                broken[step.hash] = by
-                result.outcomes[step.name] = "blocked"
-                watcher.blocked(step, by)
-                continue
-            if any(i.hash not in done for i in step.inputs.values()):
-                result.outcomes[step.name] = "left"
-                continue
-            watcher.started(step, number, len(todo))
-            try:
-                record = worker.run(step, store, watcher.progress)
-            except StepFailed as error:
-                broken[step.hash] = step
-                result.outcomes[step.name] = "failed"
-                watcher.failed(step, str(error), store.partial(step) / "log.txt")
-                continue
-            done.add(step.hash)
-            result.outcomes[step.name] = "done"
-            learn_speed(step, record.seconds)
-            watcher.finished(step, record)
-            if step.stage == "corpus":
-                check_amounts(expansion, store)
-    return result
+                self._broken[other.hash] = by
+                self._left.remove(other)
+                self.result.outcomes[other.name] = "blocked"
+                self._watcher.blocked(other, by)
+
+    def close(self) -> None:
+        """Name what could not run because its inputs were not asked for."""
+        for step in self._left:
+            self.result.outcomes[step.name] = "left"
 
 
 class Worker:
     """One `epigone.runs.worker` process; it is started with the first step."""
 
-    def __init__(self) -> None:
+    def __init__(self, threads: int) -> None:
+        self._threads = str(threads)
         self._process: subprocess.Popen[str] | None = None
-
-    def __enter__(self) -> Worker:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._process is not None:
-            self._stop(self._process)
 
     def run(
         self, step: Step, store: Store, progress: Callable[[Step, float, float, str], None]
@@ -135,6 +205,7 @@ class Worker:
                 raise _Told(event["error"])
             else:
                 raise StepFailed(event["error"])
+        # Only a worker that died by itself gets here; one that was stopped has no reader any more.
         self._process = None
         raise StepFailed(f"the worker process ended with exit code {process.wait()}")
 
@@ -144,19 +215,29 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "TOKENIZERS_PARALLELISM": "true", "PYTHONUNBUFFERED": "1"},
+            env={
+                **os.environ,
+                "OMP_NUM_THREADS": self._threads,
+                "RAYON_NUM_THREADS": self._threads,
+                "TOKENIZERS_PARALLELISM": "true",
+            },
+            # An interrupt at the terminal is the runner's to act on.
+            start_new_session=True,
         )
         return self._process
 
-    @staticmethod
-    def _stop(process: subprocess.Popen[str]) -> None:
+    def stop(self) -> None:
+        """End the process, and with it the step that it works on."""
+        process, self._process = self._process, None
+        if process is None:
+            return
         with suppress(OSError):
             if process.stdin is not None:
                 process.stdin.close()
         try:
             process.wait(timeout=10)
         except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
+            process.kill()
             process.wait()
 
 
@@ -165,11 +246,6 @@ class _Told(UserError):
 
     def __init__(self, line: str) -> None:
         super().__init__(line)
-
-
-def incomplete(expansion: Expansion, store: Store) -> Sequence[Step]:
-    """Steps of the expansion that are not done."""
-    return [s for s in expansion.steps if not _is_done(store, s)]
 
 
 def _is_done(store: Store, step: Step) -> bool:

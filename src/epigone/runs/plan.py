@@ -105,6 +105,17 @@ def work(step: Step) -> float:
     return 30.0 if step.stage == "corpus" else 0.5
 
 
+def memory(step: Step) -> float:
+    """Expected peak bytes of a step."""
+    spec = step.spec
+    if isinstance(spec, TrainSpec):
+        # Weights, gradients and second moments in fp32, momentum in bf16, and one more gradient.
+        return 0.8e9 + 17 * parameters(spec.base)
+    if isinstance(spec, GenerateSpec | BenchmarkSpec) and spec.model.kind != "teacher":
+        return 0.7e9 + 5 * _size(step, spec.model)
+    return 0.5e9
+
+
 def parameters(model: ModelSpec) -> int:
     """Parameters of a base where they are known without a download, else a guess."""
     return references.parameters(model.ref) or _ASSUMED_PARAMETERS

@@ -22,7 +22,12 @@ class _HeadLoss(Function):
         # With bf16 compute the products run in the hidden states' dtype, the softmax in fp32.
         matrix = head.to(hidden.dtype)
         grad_hidden = torch.empty_like(hidden)
-        grad_head = torch.zeros_like(head, dtype=torch.float32)
+        # The head's gradient goes straight into its .grad: a second buffer of its size would be
+        # 670 MB for a vocabulary of 262,144. So the loss must not be scaled after this, and each
+        # forward must be followed by its backward; `supervised_loss` is the only caller.
+        taken: Tensor | None = None
+        if ctx.needs_input_grad[1]:
+            taken = head.grad = torch.zeros_like(head) if head.grad is None else head.grad
         total = hidden.new_zeros((), dtype=torch.float32)
         for i in range(0, hidden.shape[0], rows):
             h, y, w = hidden[i : i + rows], targets[i : i + rows], weights[i : i + rows]
@@ -36,19 +41,20 @@ class _HeadLoss(Function):
             logits.scatter_add_(1, y[:, None], -w[:, None])
             grad = logits.to(hidden.dtype)
             torch.mm(grad, matrix, out=grad_hidden[i : i + rows])
-            if grad.dtype == torch.float32:
-                grad_head.addmm_(grad.t(), h)
-            else:
-                grad_head += grad.t() @ h
-        ctx.save_for_backward(grad_hidden, grad_head)
+            if taken is not None and grad.dtype == taken.dtype:
+                taken.addmm_(grad.t(), h)
+            elif taken is not None:
+                taken.add_(grad.t() @ h)
+        ctx.save_for_backward(grad_hidden)
         return total
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        grad_hidden, grad_head = ctx.saved_tensors
-        # Upstream is 1 in training; scaling anyway keeps the function honest under gradcheck.
-        return grad_hidden * upstream, grad_head.mul_(upstream), None, None
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
+        (grad_hidden,) = ctx.saved_tensors
+        if float(upstream) != 1.0:
+            raise RuntimeError("the head's gradient was taken for an unscaled loss")
+        return grad_hidden, None, None, None
 
 
 def supervised_loss(
