@@ -21,7 +21,7 @@ from epigone.schema import Record
 from epigone.study.steps import Expansion, Step
 
 # Steps run side by side only while they are expected to fit into this many bytes together.
-_ROOM = 7_500_000_000
+_ROOM = 7_000_000_000
 
 Outcome = Literal["done", "failed", "blocked", "left"]
 
