@@ -60,7 +60,9 @@ class Result:
 def execute(
     expansion: Expansion, store: Store, watcher: Watcher, *, only: str | None = None
 ) -> Result:
-    """Run every step that is not done, as `lanes()` says side by side; `only` names one stage.
+    """Run every step that is not done; `only` names one stage.
+
+    Training has the machine to itself; other steps run side by side as `lanes()` says.
 
     A failed step blocks only its descendants. A user's mistake found by a step ends the run with
     its UserError, because every later step of the study would build on it.
@@ -69,29 +71,31 @@ def execute(
     check_amounts(expansion, store)
     count, threads = lanes()
     workers = [Worker(threads) for _ in range(count)]
+    wide = Worker(threads * count)
     with ThreadPoolExecutor(count) as pool:
         busy: dict[Future[Record], tuple[Step, Worker]] = {}
         try:
             while True:
                 while workers and (step := run.next([s for s, _ in busy.values()])):
-                    worker = workers.pop()
+                    worker = wide if step.stage == "train" else workers.pop()
                     watcher.started(step, *run.count())
                     busy[pool.submit(worker.run, step, store, watcher.progress)] = (step, worker)
                 if not busy:
                     break
                 for future in wait(busy, return_when=FIRST_COMPLETED).done:
                     step, worker = busy.pop(future)
-                    workers.append(worker)
+                    if worker is not wide:
+                        workers.append(worker)
                     run.ended(step, future)
         finally:
-            for worker in (*workers, *(w for _, w in busy.values())):
+            for worker in {wide, *workers, *(w for _, w in busy.values())}:
                 worker.stop()
     run.close()
     return run.result
 
 
 def lanes() -> tuple[int, int]:
-    """How many steps run side by side, and the threads of each.
+    """How many steps other than training run side by side, and the threads of each.
 
     Two on a CPU: small products use two cores better as two processes than as two threads
     (measured in bench/RESULTS.md). One where there is a GPU, which a step then has to itself.
@@ -102,9 +106,10 @@ def lanes() -> tuple[int, int]:
 
 
 def expected(planned: Sequence[Planned]) -> float:
-    """Seconds until all is done: the work shared by the lanes, at least its longest part."""
-    todo = [p.seconds for p in planned]
-    return max(sum(todo) / lanes()[0], max(todo, default=0.0))
+    """Seconds until all is done: training one after another, the rest shared by the lanes."""
+    alone = sum(p.seconds for p in planned if p.step.stage == "train")
+    rest = [p.seconds for p in planned if p.step.stage != "train"]
+    return alone + max(sum(rest) / lanes()[0], max(rest, default=0.0))
 
 
 class _Run:
@@ -129,8 +134,14 @@ class _Run:
 
     def next(self, running: Sequence[Step]) -> Step | None:
         """The longest step that may begin beside the running ones; it leaves the list."""
-        room = _ROOM - sum(memory(s) for s in running)
         ready = [s for s in self._left if all(i.hash in self._done for i in s.inputs.values())]
+        training = any(s.stage == "train" for s in (*ready, *running))
+        if training and running:
+            # The lanes run dry for a training step that is ready, and stay so while it works.
+            return None
+        if training:
+            ready = [s for s in ready if s.stage == "train"]
+        room = _ROOM - sum(memory(s) for s in running)
         # A step too large for any company still runs, alone.
         fit = [s for s in ready if not running or memory(s) <= room]
         if not fit:

@@ -30,7 +30,7 @@ from epigone.training.optimizer import OPTIMIZERS, Optimizer, clip_, learning_ra
 # A kill loses at most about this much work: a checkpoint is due when the next step would pass it.
 CHECKPOINT_SECONDS = 50.0
 # Tokens of one micro-batch; a batch is split so that activations stay within a few hundred MB.
-MICRO_TOKENS = 512
+MICRO_TOKENS = 1024
 
 
 @dataclass(frozen=True, slots=True)
