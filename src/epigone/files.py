@@ -10,6 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+# Folder inside a step's directory for what a killed step continues from; no part of its result.
+SCRATCH = ".scratch"
+
 
 def canonical(value: Any) -> str:
     """JSON with sorted keys and no spaces: equal values give equal bytes.

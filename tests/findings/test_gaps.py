@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from epigone.findings import change, detectable, gap_closed, value_interval
 from epigone.findings.gaps import CEILING, NO_GAP, REPORTED, UNKNOWN, reported_value, teacher_value
-from epigone.findings.resample import Sample, stream, tail
+from epigone.findings.resample import Resampler, stream, tail
 from epigone.schema import Score
 
 
@@ -111,7 +111,7 @@ def test_weighted_resampling_equals_resampling_items_one_by_one():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=9), rng.normal(size=9)
     s = score(x, aggregate="pearson", against={f"{i:04d}": v for i, v in enumerate(y)})
-    draws = Sample([s]).draws(stream(4), 50)[:, 0]
+    draws = Resampler([s]).draws(stream(4), 50)[:, 0]
     picks = stream(4).integers(0, 9, (50, 9))
     want = [np.corrcoef(x[p], y[p])[0, 1] for p in picks]
     np.testing.assert_allclose(draws, want, atol=1e-10)

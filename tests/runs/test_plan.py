@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from epigone.errors import CorpusError
-from epigone.runs.plan import check_amounts, plan, why
+from epigone.runs.plan import check_data, plan, why
 from epigone.runs.store import Store, partial_of
 from epigone.schema import Record
 from epigone.study.file import parse
@@ -104,7 +104,7 @@ def test_an_amount_larger_than_its_corpus_is_refused_before_training(store: Stor
     found = expansion()
     finish(store, found.steps[0], train_tokens=7_999)
     with pytest.raises(CorpusError) as caught:
-        check_amounts(found, store)
+        check_data(found, store)
     assert str(caught.value) == (
         "amount larger than corpus 'talk', which holds 7,999 teacher tokens: 8k "
         "(ask for less, or add sources)"

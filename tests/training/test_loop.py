@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from epigone.corpus import build
 from epigone.errors import CorpusError
-from epigone.files import sha256_file
+from epigone.runs.store import outputs
 from epigone.schema import silent
 from epigone.study.declare import Recipe
 from epigone.study.specs import CorpusSpec, ModelSpec, SourceSpec, TrainSpec
@@ -41,7 +41,7 @@ def spec(base: Path, **recipe: Any) -> TrainSpec:
 
 
 def students(out: Path) -> dict[str, str]:
-    return {str(p.relative_to(out)): sha256_file(p) for p in sorted(out.rglob("*")) if p.is_file()}
+    return outputs(out)
 
 
 @pytest.mark.parametrize("optimizer", ["parameter-scaled", "adamw"])
@@ -112,3 +112,18 @@ def test_an_amount_larger_than_the_corpus_is_refused(
     asked = spec(tiny_base).model_copy(update={"amounts": (10_000_000,)})
     with pytest.raises(CorpusError, match="10"):
         run(asked, {"corpus": corpus}, tmp_path, silent)
+
+
+def test_another_seed_sees_the_same_data_in_another_order(
+    tiny_base: Path, corpus: Path, tmp_path: Path
+) -> None:
+    found = []
+    for seed in (0, 1):
+        out = tmp_path / str(seed)
+        out.mkdir()
+        asked = spec(tiny_base).model_copy(update={"seed": seed})
+        found.append((run(asked, {"corpus": corpus}, out, silent), students(out)))
+    assert found[0][0]["supervised"] == found[1][0]["supervised"]
+    assert (
+        found[0][1]["amount-1000/model.safetensors"] != found[1][1]["amount-1000/model.safetensors"]
+    )

@@ -12,6 +12,7 @@ import typer
 from epigone.api import Study
 from epigone.cli.common import Json, Runs, StudyArgument, Teller, say_json, seconds
 from epigone.cli.report import tell_verdict
+from epigone.errors import StepFailed
 
 
 def register(app: typer.Typer) -> None:
@@ -38,6 +39,8 @@ def run(
     with Teller() as teller:
         result = loaded.run(teller, only=only)
     elapsed = time.monotonic() - started
+    if result.failed and "done" not in result.outcomes.values():
+        raise StepFailed(f"{len(result.failed)} steps failed or were blocked, none is done")
     page = loaded.report()
     if json:
         say_json({"outcomes": result.outcomes, "failed": result.failed, "report": str(page)})

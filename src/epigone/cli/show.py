@@ -9,9 +9,10 @@ import typer
 
 from epigone.api import Study
 from epigone.cli.common import Json, Runs, StudyArgument, say_json, table
-from epigone.errors import UnknownName, UserError
+from epigone.errors import StepFailed, UnknownName, UserError
 from epigone.files import read_jsonl
 from epigone.runs.plan import Planned
+from epigone.runs.store import verify as check
 from epigone.schema import Sample
 
 
@@ -25,6 +26,9 @@ def show(
     what: Annotated[
         str | None, typer.Argument(metavar="[STEP]", help="A step, or a model of the study.")
     ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Hash the step's files again and compare.")
+    ] = False,
     n: Annotated[int, typer.Option("-n", min=1, help="Samples to show of a model.")] = 3,
     runs: Runs = Path("runs"),
     json: Json = False,
@@ -56,6 +60,9 @@ def show(
     record = found[0].record
     if record is None:
         raise UserError(f"the step is {found[0].state}", value=what, fix="epigone run")
+    changed = check(loaded.store.folder(found[0].step)) if verify else []
+    if changed:
+        raise StepFailed(f"{what}: files differ from the record: {', '.join(changed)}")
     say_json(record.to_json())
 
 

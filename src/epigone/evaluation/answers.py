@@ -11,7 +11,7 @@ from typing import Any
 
 from epigone.errors import CorpusError
 from epigone.files import read_jsonl, write_jsonl
-from epigone.models.chat import prompt_ids, stop_ids
+from epigone.models.chat import prompt_ids, stop_ids, stop_texts
 from epigone.models.generate import generate
 from epigone.models.load import load
 from epigone.models.references import locate
@@ -91,6 +91,7 @@ def answer_prompts(
         ids,
         max_new_tokens=max_new_tokens,
         stop_ids=stop_ids(loaded.tokenizer),
+        stop_texts=stop_texts(loaded.tokenizer),
         tokenizer=loaded.tokenizer,
         progress=progress,
     )

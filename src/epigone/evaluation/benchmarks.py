@@ -153,7 +153,7 @@ def _row(name: str, sample: Mapping[str, Any], metrics: Sequence[str]) -> dict[s
 
 
 def _scores(task: str, model: str, rows: Sequence[Mapping[str, Any]]) -> list[Score]:
-    clusters = {row["item"]: row["subject"] for row in rows if row["subject"]}
+    # Subjects are fixed strata, not a random sample of subjects: items are no clusters of them.
     scores = []
     for metric in rows[0]["metrics"]:
         values = {row["item"]: row["metrics"][metric] for row in rows}
@@ -167,7 +167,6 @@ def _scores(task: str, model: str, rows: Sequence[Mapping[str, Any]]) -> list[Sc
                 values=values,
                 task=task,
                 version=known_tasks()[task],
-                clusters=clusters,
             )
         )
     return scores

@@ -227,7 +227,8 @@ def _verdicts(
         corpora = sorted({s.corpus or "" for s in grid.students(base)})
         for corpus in corpora or [""]:
             own = [s for s in summaries if (s.base, s.corpus) == (base, corpus)]
-            style, capability = _latest(own, "style"), _latest(own, "capability")
+            style = verdict.latest(own, "style")
+            capability = verdict.latest(own, "capability")
             step = _scaling(grid, base, corpus)
             students = grid.students(base, corpus)
             amount = max((s.amount for s in own), default=0)
@@ -249,16 +250,6 @@ def _verdicts(
                 )
             )
     return found
-
-
-def _latest(summaries: Sequence[Summary], family: str) -> Summary | None:
-    """The summary of the largest amount that has a number for the family, else the largest."""
-
-    def measured(s: Summary) -> bool:
-        interval = s.style_closed if family == "style" else s.capability_change
-        return interval.value is not None
-
-    return max(summaries, key=lambda s: (measured(s), s.amount), default=None)
 
 
 def _scaling(grid: _Grid, base: str, corpus: str) -> Scaling | None:

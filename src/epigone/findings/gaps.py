@@ -12,7 +12,8 @@ from epigone.findings.resample import (
     LEVEL,
     RESAMPLES,
     Array,
-    Sample,
+    Resampler,
+    flat,
     percentile,
     restrict,
     shared_items,
@@ -46,9 +47,9 @@ def value_interval(score: Score, seed: int = 0, resamples: int = RESAMPLES) -> I
     if score.aggregate == "mean" and not score.clusters and set(values) <= {0, 1}:
         low, high = wilson(sum(values), len(values))
         return Interval(sum(values) / len(values), low, high, len(values))
-    sample = Sample([score])
-    draws = sample.draws(stream(seed, score.metric, score.task), resamples)[:, 0]
-    return percentile(float(sample.point()[0]), draws, sample.groups, len(items))
+    resampler = Resampler([score])
+    draws = resampler.draws(stream(seed, score.metric, score.task), resamples)[:, 0]
+    return percentile(float(resampler.point()[0]), draws, resampler.groups, len(items))
 
 
 def wilson(successes: float, n: int, level: float = LEVEL) -> tuple[float, float]:
@@ -85,15 +86,15 @@ def paired_change(
     paired, note = pair([base, student])
     if paired is None:
         return Interval(None, None, None, 0, note), None
-    sample = Sample(paired)
-    draws = sample.draws(stream(seed, base.metric, base.task), resamples)
-    point = sample.point()
+    resampler = Resampler(paired)
+    draws = resampler.draws(stream(seed, base.metric, base.task), resamples)
+    point = resampler.point()
     moved = draws[:, 1] - draws[:, 0]
     n = paired[0].n
-    interval = percentile(float(point[1] - point[0]), moved, sample.groups, n, note)
+    interval = percentile(float(point[1] - point[0]), moved, resampler.groups, n, note)
     if interval.low is None:
         return interval, None
-    if base.aggregate == "mean" and sample.groups == n:
+    if base.aggregate == "mean" and resampler.groups == n:
         a, b = paired[0].values, paired[1].values
         error = float(np.std([b[i] - a[i] for i in a], ddof=1)) / n**0.5
     else:
@@ -168,16 +169,16 @@ def gap_closed(
         return Interval(None, None, None, 0, note)
     flags = {"reported": REPORTED, "ceiling": CEILING}
     note = "; ".join(x for x in (note, flags.get(known.source, "")) if x)
-    sample = Sample(paired)
+    resampler = Resampler(paired)
     n = paired[0].n
     draws = with_fixed(
-        sample.draws(stream(seed, base.metric, base.task), resamples), known, measured
+        resampler.draws(stream(seed, base.metric, base.task), resamples), known, measured
     )
-    point = with_fixed(sample.point()[None, :], known, measured)
-    gap = percentile(float(point[0, 2] - point[0, 0]), draws[:, 2] - draws[:, 0], sample.groups, n)
-    if not gap_exists(gap, sample.groups):
+    point = with_fixed(resampler.point()[None, :], known, measured)
+    gap = float(point[0, 2] - point[0, 0])
+    if not gap_exists(gap, draws[:, 2] - draws[:, 0], resampler.groups):
         return Interval(None, None, None, n, "; ".join(x for x in (NO_GAP, note) if x))
-    return percentile(float(share(point)[0]), share(draws), sample.groups, n, note)
+    return percentile(float(share(point)[0]), share(draws), resampler.groups, n, note)
 
 
 def with_fixed(columns: Array, known: TeacherValue, measured: Score | None) -> Array:
@@ -204,15 +205,15 @@ def tells(interval: Interval) -> bool:
     )
 
 
-def gap_exists(gap: Interval, groups: int) -> bool:
-    """Whether a gap between teacher and base is told from 0.
+def gap_exists(gap: float, draws: Array, groups: int) -> bool:
+    """Whether a gap between teacher and base is told from 0 by its draws.
 
     A gap that is the same on every item has no spread to resample; a sign test then tells it
     from 0 with six groups or more (2 * 0.5**6 < 0.05). A base that never writes a list is such.
     """
-    if gap.low is None:
-        return groups >= 6 and gap.value is not None and gap.value != 0
-    return tells(gap)
+    if flat(gap, draws):
+        return groups >= 6 and gap != 0
+    return tells(percentile(gap, draws, groups, groups))
 
 
 def reported_value(

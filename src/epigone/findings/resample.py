@@ -53,7 +53,7 @@ def shared_items(scores: Sequence[Score]) -> list[str]:
     return sorted(set.intersection(*(usable(s) for s in scores))) if scores else []
 
 
-class Sample:
+class Resampler:
     """Columns (scores) over groups of items, ready to be resampled together.
 
     An item of no cluster is a group of its own. A column that lacks an item is computed on the
@@ -74,6 +74,10 @@ class Sample:
         sums = [_sums(c, group_of, self.groups) for c in columns]
         self.starts = np.cumsum([0, *(s.shape[1] for s in sums[:-1])])
         self.sums = np.concatenate(sums, axis=1)
+
+    def groups_of(self, column: int) -> int:
+        """Number of groups in which the column has an item."""
+        return int(np.count_nonzero(self.sums[:, self.starts[column]]))
 
     def point(self) -> Array:
         """The statistic of every column on the items as they are; NaN where it is undefined."""
@@ -136,19 +140,53 @@ def _aggregate(kind: str, totals: Array) -> Array:
 
 
 def tail(groups: int, level: float = LEVEL) -> float:
-    """Probability cut off at each end of the draws, for `groups` independent groups.
+    """Probability cut off at each end of the draws, for `groups` independent groups (2 or more).
 
     The percentile interval is too narrow by sqrt((n-1)/n) and by z against t; the expanded
     percentile interval takes the quantile at Phi(-sqrt(n/(n-1)) t) instead (T. Hesterberg,
     "What teachers should know about the bootstrap", The American Statistician 69(4), 2015).
     """
-    t = float(stdtrit(groups - 1, 0.5 + level / 2))
-    return NormalDist().cdf(-t * (groups / (groups - 1)) ** 0.5)
+    return tail_of_mean([groups], [1.0], level=level)
 
 
-def percentile(value: float, draws: Array, groups: int, n: int, note: str = "") -> Interval:
+def tail_of_mean(
+    groups: Sequence[int],
+    variances: Sequence[float],
+    independent: bool = True,
+    level: float = LEVEL,
+) -> float:
+    """`tail` of a mean of parts, each with its own groups (2 or more) and variance of its draws.
+
+    Each part is widened for its own groups. Independent parts have Welch's degrees of freedom
+    (B. L. Welch, Biometrika 34, 1947). Parts that share their items add none to each other's:
+    theirs is the harmonic mean weighted by variance.
+    """
+    n, v = np.asarray(groups, dtype=np.float64), np.asarray(variances, dtype=np.float64)
+    true = v * n / (n - 1)
+    weights = true / true.sum() if true.sum() > 0 else np.full(len(n), 1 / len(n))
+    freedom = 1 / float(((weights**2 if independent else weights) / (n - 1)).sum())
+    wider = (true.sum() / v.sum()) ** 0.5 if v.sum() > 0 else 1.0
+    return NormalDist().cdf(-float(stdtrit(freedom, 0.5 + level / 2)) * float(wider))
+
+
+def flat(value: float, draws: Array) -> bool:
+    """Whether the draws show no spread at all, being all defined and alike."""
+    if not np.isfinite(draws).all():
+        return False
+    return bool(draws.max() - draws.min() <= _TINY * max(1.0, abs(value)))
+
+
+def percentile(
+    value: float,
+    draws: Array,
+    groups: int,
+    n: int,
+    note: str = "",
+    cut: float | None = None,
+) -> Interval:
     """The expanded percentile interval of an estimate from its draws.
 
+    `cut` is the probability cut off at each end, `tail(groups)` unless given.
     The bounds are None where nothing can be said about the spread: fewer than two groups,
     draws that are all alike, or a statistic undefined on more than a tenth of the draws.
     """
@@ -159,9 +197,9 @@ def percentile(value: float, draws: Array, groups: int, n: int, note: str = "") 
     good = draws[np.isfinite(draws)]
     if len(good) < 0.9 * len(draws):
         return Interval(value, None, None, n, _join(note, "too few items for an interval"))
-    if float(good.max() - good.min()) <= _TINY * max(1.0, abs(value)):
+    if flat(value, good):
         return Interval(value, None, None, n, _join(note, "no spread between items"))
-    p = tail(groups)
+    p = tail(groups) if cut is None else cut
     low, high = np.quantile(good, [p, 1 - p])
     return Interval(value, float(low), float(high), n, note)
 

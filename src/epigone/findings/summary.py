@@ -21,9 +21,10 @@ from epigone.findings.model import TeacherValue
 from epigone.findings.resample import (
     RESAMPLES,
     Array,
-    Sample,
+    Resampler,
     percentile,
     stream,
+    tail_of_mean,
 )
 from epigone.schema import Interval, Score
 
@@ -80,25 +81,28 @@ def style_closed(
     if not plans:
         note = reasons[0] if reasons else "no style metrics"
         return StyleClosed(Interval(None, None, None, 0, note), (), False)
-    sample = Sample(columns)
-    draws, point = sample.draws(stream(seed, "style"), resamples), sample.point()[None, :]
+    resampler = Resampler(columns)
+    draws, point = resampler.draws(stream(seed, "style"), resamples), resampler.point()[None, :]
     shares: list[tuple[float, Array]] = []
+    groups: list[int] = []
     used: list[tuple[str, TeacherValue]] = []
     for name, where, known, measured in plans:
         d = with_fixed(draws[:, where], known, measured)
         p = with_fixed(point[:, where], known, measured)
-        gap = percentile(float(p[0, -1] - p[0, 0]), d[:, -1] - d[:, 0], sample.groups, 0)
-        if gap_exists(gap, columns[where.start].n):
+        own = resampler.groups_of(where.start)
+        if gap_exists(float(p[0, -1] - p[0, 0]), d[:, -1] - d[:, 0], own):
             shares.append((float(share(p)[0]), share(d)))
+            groups.append(own)
             used.append((name, known))
         else:
             reasons.append(NO_GAP)
     if not shares:
-        return StyleClosed(Interval(None, None, None, sample.groups, reasons[0]), (), False)
+        return StyleClosed(Interval(None, None, None, resampler.groups, reasons[0]), (), False)
     note = f"{len(shares)} of {len(metrics)} metrics: {reasons[0]} on the rest" if reasons else ""
     value = float(np.mean([s[0] for s in shares]))
     mean = np.mean([s[1] for s in shares], axis=0)
-    interval = percentile(value, mean, sample.groups, sample.groups, note)
+    cut = tail_of_mean(groups, [_variance(s[1]) for s in shares], independent=False)
+    interval = percentile(value, mean, min(groups), resampler.groups, note, cut)
     lower = any(k.source == "ceiling" for _, k in used)
     return StyleClosed(interval, tuple(n for n, _ in used), lower)
 
@@ -109,40 +113,46 @@ def mean_contrast(
     """Mean over tasks of a sum of scores with coefficients; detectable size; tasks used.
 
     Within a task all scores are taken on the items that they share and are resampled together;
-    tasks are resampled independently. Metrics where lower is better count with the sign turned,
+    tasks are resampled independently, and each is widened for its own items only. Metrics where lower is better count with the sign turned,
     so up is good.
     """
     values: list[float] = []
     draws: list[Array] = []
     names: list[str] = []
     notes: list[str] = []
-    n = groups = 0
+    groups: list[int] = []
+    n = 0
     for part in parts:
         paired, note = pair([s for _, s in part.terms])
         if note:
             notes.append(f"{part.name}: {note}")
         if paired is None:
             continue
-        sample = Sample(paired)
+        resampler = Resampler(paired)
         good = 1.0 if paired[0].better == "higher" else -1.0
         coefficients = good * np.array([c for c, _ in part.terms])
-        value = float(sample.point() @ coefficients)
+        value = float(resampler.point() @ coefficients)
         if not np.isfinite(value):
             notes.append(f"{part.name}: undefined on these items")
             continue
         values.append(value)
-        draws.append(sample.draws(stream(seed, part.name), resamples) @ coefficients)
+        draws.append(resampler.draws(stream(seed, part.name), resamples) @ coefficients)
         names.append(part.name)
         n += paired[0].n
-        # The interval is widened for the smallest task: the least sure of the parts.
-        groups = min(groups, sample.groups) if groups else sample.groups
+        groups.append(resampler.groups)
     note = "; ".join(notes)
     if not values:
         return Interval(None, None, None, 0, note or "no tasks in common"), None, ()
     mean = np.mean(draws, axis=0)
-    interval = percentile(float(np.mean(values)), mean, groups, n, note)
+    cut = tail_of_mean(groups, [_variance(d) for d in draws]) if min(groups) > 1 else None
+    interval = percentile(float(np.mean(values)), mean, min(groups), n, note, cut)
     size = None if interval.low is None else POWER * float(np.nanstd(mean))
     return interval, size, tuple(names)
+
+
+def _variance(draws: Array) -> float:
+    good = draws[np.isfinite(draws)]
+    return float(good.var()) if len(good) else 0.0
 
 
 def mean_of(scores: Sequence[Score], sign: float = 1.0) -> tuple[tuple[float, Score], ...]:

@@ -10,7 +10,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 from epigone.findings.gaps import tells
 from epigone.findings.model import Answer, Scaling, Sentence, Summary
@@ -25,7 +26,12 @@ def answer(base: str, style: Summary | None, capability: Summary | None) -> str:
     change = capability.capability_change if capability else _NOTHING
     if moved.value is None and change.value is None:
         return f"Nothing can be said about {base} yet."
-    amount = max(s.amount for s in (style, capability) if s)
+    first, second = (
+        s.amount if s and i.value is not None else None
+        for s, i in ((style, moved), (capability, change))
+    )
+    amount = first if first is not None else second
+    later = f"after {tokens(second)} tokens " if second not in (None, amount) else ""
     least = "at least " if style and style.style_is_lower_bound else ""
     how = {
         "up": f"closed {least}{_share(moved)} of the style gap to the teacher",
@@ -41,7 +47,20 @@ def answer(base: str, style: Summary | None, capability: Summary | None) -> str:
     }[_answer(change)]
     alike = (_answer(moved), _answer(change)) in (("up", "up"), ("down", "down"))
     link = "and" if alike else "while"
-    return f"After {tokens(amount)} tokens of imitation, {base} {how}, {link} {what}."
+    return f"After {tokens(amount)} tokens of imitation, {base} {how}, {link} {later}{what}."
+
+
+def latest(summaries: Sequence[Summary], family: Literal["style", "capability"]) -> Summary | None:
+    """The summary that a family's sentence is about: of the largest amount with a number for it.
+
+    The largest amount's where none has a number; None where there is no summary.
+    """
+
+    def measured(s: Summary) -> bool:
+        interval = s.style_closed if family == "style" else s.capability_change
+        return interval.value is not None
+
+    return max(summaries, key=lambda s: (measured(s), s.amount), default=None)
 
 
 def style(base: str, summary: Summary | None) -> Sentence:
@@ -85,11 +104,12 @@ def capability(base: str, summary: Summary | None) -> Sentence:
     size = summary.capability_detectable
     sees = "" if size is None else f"; this study can see changes of {points(size, False)} or more"
     shown = f"{points(interval.value)} ({_between(interval, points)}){sees}"
+    after = f"with {tokens(summary.amount)} tokens"
     text, headline = {
-        "up": (f"Its capability rose: {shown}.", "Capability rose"),
-        "down": (f"Its capability fell: {shown}.", "Capability fell"),
+        "up": (f"Its capability rose {after}: {shown}.", "Capability rose"),
+        "down": (f"Its capability fell {after}: {shown}.", "Capability fell"),
         "unclear": (
-            f"Its change in capability cannot be told from none: {shown}.",
+            f"Its change in capability {after} cannot be told from none: {shown}.",
             "Capability: no measurable change",
         ),
     }[answer]

@@ -59,6 +59,15 @@ def stop_ids(tokenizer: Any) -> frozenset[int]:
     return frozenset(found)
 
 
+def stop_texts(tokenizer: Any) -> tuple[str, ...]:
+    """Texts that begin a turn of the user where the template has no token for it.
+
+    A base that was never taught to stop goes on with turns of its own invention, which are no
+    part of its answer.
+    """
+    return ("\nUser:",) if (tokenizer.chat_template or PLAIN_TEMPLATE) == PLAIN_TEMPLATE else ()
+
+
 @dataclass(slots=True)
 class _Rendered:
     ids: list[int]

@@ -27,7 +27,7 @@ from epigone.runs.plan import Planned, plan
 from epigone.runs.store import Store
 from epigone.schema import Record, Sample, Score
 from epigone.study.declare import Declaration
-from epigone.study.specs import CorpusSpec, TrainSpec
+from epigone.study.specs import CorpusSpec, GenerateSpec, TrainSpec
 from epigone.study.steps import Expansion
 
 
@@ -202,6 +202,13 @@ def _remarks(planned: list[Planned]) -> tuple[str, ...]:
                 f"{p.step.slug}: {facts['supervised']:,} supervised of {facts['tokens']:,} tokens "
                 f"in {facts['steps']} optimiser steps, {facts['warmup_steps']} of them warm-up; "
                 f"every amount is a checkpoint of this one run."
+            )
+        if p.step.stage == "generate" and isinstance(p.step.spec, GenerateSpec):
+            if p.step.spec.model.kind != "teacher":
+                continue
+            remarks.append(
+                f"Style is measured on the first {p.step.spec.n} held-out prompts whose recorded "
+                f"answer has at most {p.step.spec.max_new_tokens} tokens; no model may write more."
             )
     return tuple(remarks)
 

@@ -17,7 +17,7 @@ from markupsafe import Markup
 from epigone.files import write_text
 from epigone.findings import GapRow, Summary, ValueRow, Verdict
 from epigone.findings.gaps import teacher_value
-from epigone.findings.verdict import percent, points, tokens
+from epigone.findings.verdict import latest, percent, points, tokens
 from epigone.report import text
 from epigone.report.charts import Chart, Series, all_series, chart
 from epigone.report.tracks import Track, change_track, reach_of, style_track
@@ -184,11 +184,11 @@ def _order(view: ReportView, task: str, metric: str) -> tuple[int, str, str]:
 
 def _card(view: ReportView, verdict: Verdict) -> Card:
     own = [s for s in view.findings.summaries if (s.base, s.corpus) == _key(verdict)]
-    summary = max(own, key=lambda s: s.amount, default=None)
+    style, capability = latest(own, "style"), latest(own, "capability")
     several = len({v.corpus for v in view.findings.verdicts}) > 1
     by_kind = {s.kind: s.interval or Interval(None, None, None, 0) for s in verdict.sentences}
     moved, changed = by_kind["style"], by_kind["capability"]
-    size = summary.capability_detectable if summary else None
+    size = capability.capability_detectable if capability else None
     reach = max(size or 0.0, reach_of(changed))
     return Card(
         verdict=verdict,
@@ -197,7 +197,7 @@ def _card(view: ReportView, verdict: Verdict) -> Card:
             "Style gap closed",
             percent(moved.value),
             text.bounds(moved, percent),
-            style_track(moved, _end(summary)),
+            style_track(moved, _end(style)),
         ),
         capability=_change_bar("Capability change", changed, reach),
         detectable=points(size, signed=False) if size is not None else "",

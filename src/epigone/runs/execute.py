@@ -1,4 +1,4 @@
-"""The local executor: steps one after another in a worker process of their own."""
+"""The local executor: steps in worker processes of their own, side by side where they fit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 
 from epigone.errors import StepFailed, UserError
 from epigone.runs.perform import task_of
-from epigone.runs.plan import Planned, check_amounts, learn_speed, memory, work
+from epigone.runs.plan import Planned, check_data, learn_speed, memory, work
 from epigone.runs.store import LOG, Damaged, Store
 from epigone.schema import Record
 from epigone.study.steps import Expansion, Step
@@ -68,7 +68,7 @@ def execute(
     its UserError, because every later step of the study would build on it.
     """
     run = _Run(expansion, store, watcher, only)
-    check_amounts(expansion, store)
+    check_data(expansion, store)
     count, threads = lanes()
     workers = [Worker(threads) for _ in range(count)]
     wide = Worker(threads * count)
@@ -119,13 +119,13 @@ class _Run:
         self, expansion: Expansion, store: Store, watcher: Watcher, only: str | None
     ) -> None:
         self._expansion, self._store, self._watcher = expansion, store, watcher
-        self._done = {s.hash for s in expansion.steps if _is_done(store, s)}
+        self._done = {s.name for s in expansion.steps if _is_done(store, s)}
         self._left = [
-            s for s in expansion.steps if s.hash not in self._done and only in (None, s.stage)
+            s for s in expansion.steps if s.name not in self._done and only in (None, s.stage)
         ]
         self._of, self._number = len(self._left), 0
         self._broken: dict[str, Step] = {}
-        self.result = Result({s.name: "done" for s in expansion.steps if s.hash in self._done})
+        self.result = Result({s.name: "done" for s in expansion.steps if s.name in self._done})
 
     def count(self) -> tuple[int, int]:
         """The number of the step that begins now, and how many there are."""
@@ -134,7 +134,7 @@ class _Run:
 
     def next(self, running: Sequence[Step]) -> Step | None:
         """The longest step that may begin beside the running ones; it leaves the list."""
-        ready = [s for s in self._left if all(i.hash in self._done for i in s.inputs.values())]
+        ready = [s for s in self._left if all(i.name in self._done for i in s.inputs.values())]
         training = any(s.stage == "train" for s in (*ready, *running))
         if training and running:
             # The lanes run dry for a training step that is ready, and stay so while it works.
@@ -157,24 +157,24 @@ class _Run:
         except StepFailed as error:
             self._fail(step, str(error))
             return
-        self._done.add(step.hash)
+        self._done.add(step.name)
         self.result.outcomes[step.name] = "done"
         learn_speed(step, record.seconds)
         self._watcher.finished(step, record)
         if step.stage == "corpus":
-            check_amounts(self._expansion, self._store)
+            check_data(self._expansion, self._store)
 
     def _fail(self, step: Step, error: str) -> None:
-        self._broken[step.hash] = step
+        self._broken[step.name] = step
         self.result.outcomes[step.name] = "failed"
         self._watcher.failed(step, error, self._store.partial(step) / LOG)
         for other in list(self._left):
             by = next(
-                (self._broken[i.hash] for i in other.inputs.values() if i.hash in self._broken),
+                (self._broken[i.name] for i in other.inputs.values() if i.name in self._broken),
                 None,
             )
             if by is not None:
-                self._broken[other.hash] = by
+                self._broken[other.name] = by
                 self._left.remove(other)
                 self.result.outcomes[other.name] = "blocked"
                 self._watcher.blocked(other, by)
@@ -222,7 +222,7 @@ class Worker:
 
     def _start(self) -> subprocess.Popen[str]:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "epigone.runs.worker"],
+            [sys.executable, "-P", "-m", "epigone.runs.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

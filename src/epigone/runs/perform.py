@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from epigone.errors import EpigoneError, StepFailed, UserError
-from epigone.files import write_json
+from epigone.files import SCRATCH, write_json
 from epigone.runs.store import (
     FAILURE,
     LIVE,
@@ -27,6 +27,7 @@ from epigone.runs.store import (
     environment,
     outputs,
     partial_of,
+    publish,
     read_record,
     seal,
 )
@@ -102,17 +103,26 @@ def perform(task: Task, progress: Progress) -> Record:
     """
     folder = Path(task.folder)
     partial = partial_of(folder)
+    if folder.exists() and not (folder / RECORD).exists() and any(folder.iterdir()):
+        raise UserError(
+            "the folder holds something else", value=str(folder), fix="name an empty or new one"
+        )
     partial.mkdir(parents=True, exist_ok=True)
     with _alone_in(partial):
         if (folder / RECORD).exists():
             clear(folder)
             return _same(folder, task)
-        (partial / FAILURE).unlink(missing_ok=True)
-        started, clock = datetime.now(UTC), time.monotonic()
+        if (kept := _sealed_but_for_the_rename(partial, task)) is not None:
+            publish(partial, folder)
+            return kept
+        _sweep(partial)
+        spent = _Clock(partial)
+        started = datetime.now(UTC)
         spec = STAGES[task.stage].spec.model_validate_json(json.dumps(task.spec))
         inputs = {role: Path(path) for role, path in task.inputs.items()}
         try:
-            facts = stage_function(task.stage)(spec, inputs, partial, _live(partial, progress))
+            tell = _live(partial, progress, spent)
+            facts = stage_function(task.stage)(spec, inputs, partial, tell)
         except UserError as error:
             _fail(partial, str(error))
             raise
@@ -131,7 +141,7 @@ def perform(task: Task, progress: Progress) -> Record:
             facts=facts,
             started=started.isoformat(timespec="seconds"),
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
-            seconds=round(time.monotonic() - clock, 3),
+            seconds=round(spent.seconds(), 3),
             peak_bytes=_peak_bytes(),
             environment=environment(),
         )
@@ -161,7 +171,47 @@ def _alone_in(partial: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _live(partial: Path, progress: Progress) -> Progress:
+def _sealed_but_for_the_rename(partial: Path, task: Task) -> Record | None:
+    try:
+        record = Record.from_json(json.loads((partial / RECORD).read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+    return record if record.hash == task.hash else None
+
+
+def _sweep(partial: Path) -> None:
+    # What an earlier, killed attempt was writing aside is no output.
+    for name in (FAILURE, LIVE):
+        (partial / name).unlink(missing_ok=True)
+    for torn in (*partial.rglob("*.tmp"), *partial.rglob(".*.tmp")):
+        if torn.is_dir():
+            shutil.rmtree(torn)
+        else:
+            torn.unlink(missing_ok=True)
+
+
+class _Clock:
+    """Seconds that a step has worked, over all its attempts."""
+
+    def __init__(self, partial: Path) -> None:
+        self._file = partial / SCRATCH / "seconds"
+        self._begun = time.monotonic()
+        try:
+            self._before = float(self._file.read_text())
+        except (OSError, ValueError):
+            self._before = 0.0
+
+    def seconds(self) -> float:
+        return self._before + time.monotonic() - self._begun
+
+    def note(self) -> None:
+        self._file.parent.mkdir(exist_ok=True)
+        aside = self._file.with_suffix(".tmp")
+        aside.write_text(f"{self.seconds():.1f}")
+        aside.replace(self._file)
+
+
+def _live(partial: Path, progress: Progress, spent: _Clock) -> Progress:
     last = 0.0
 
     def tell(done: float, total: float, note: str = "") -> None:
@@ -173,6 +223,7 @@ def _live(partial: Path, progress: Progress) -> Progress:
             aside = partial / (LIVE + ".tmp")
             aside.write_text(json.dumps({"done": done, "total": total, "note": note[:200]}))
             aside.replace(partial / LIVE)
+            spent.note()
 
     return tell
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from epigone.errors import CorpusError
-from epigone.files import cache_root, read_json, write_json
+from epigone.files import cache_root, read_json, read_jsonl, write_json
 from epigone.models import references
 from epigone.runs.store import Damaged, Store
 from epigone.schema import Record
@@ -60,33 +62,48 @@ def why(step: Step, store: Store, failure: Mapping[str, Any] | None = None) -> s
     """Why a step has to run: it failed, it never ran, or the fields that changed since it did."""
     if failure:
         return f"failed: {failure.get('error', '')}"
+    last = max(store.relatives(step), key=lambda r: r.finished, default=None)
+    if last is None:
+        return "never ran"
     reasons: list[str] = []
-    for record in store.relatives(step):
-        for path, old, new in differences(record.identity, step.identity):
-            if path.startswith("inputs."):
-                reasons.append(f"{path}: another {path.removeprefix('inputs.')} step")
-            else:
-                reasons.append(f"{path}: {_shown(old)} -> {_shown(new)}")
-        break
-    return "; ".join(reasons) if reasons else "never ran"
+    for path, old, new in differences(last.identity, step.identity):
+        if path.startswith("inputs."):
+            reasons.append(f"{path}: another {path.removeprefix('inputs.')} step")
+        else:
+            reasons.append(f"{path}: {_shown(old)} -> {_shown(new)}")
+    return "; ".join(reasons)
 
 
-def check_amounts(expansion: Expansion, store: Store) -> None:
-    """Raise CorpusError where an amount is larger than its finished corpus."""
+def check_data(expansion: Expansion, store: Store) -> None:
+    """Raise CorpusError where a finished corpus cannot give what later steps ask of it."""
     for step in expansion.steps:
-        if not isinstance(step.spec, TrainSpec):
+        corpus = step.inputs.get("corpus")
+        record = store.record(corpus) if corpus else None
+        if corpus is None or record is None:
             continue
-        record = store.record(step.inputs["corpus"])
-        if record is None:
-            continue
-        held, asked = int(record.facts["train_tokens"]), step.spec.amounts[-1]
-        if asked > held:
-            name = step.inputs["corpus"].slug
-            raise CorpusError(
-                f"amount larger than corpus {name!r}, which holds {held:,} teacher tokens",
-                value=amount_label(asked),
-                fix="ask for less, or add sources",
-            )
+        if isinstance(step.spec, TrainSpec):
+            held, asked = int(record.facts["train_tokens"]), step.spec.amounts[-1]
+            if asked > held:
+                raise CorpusError(
+                    f"amount larger than corpus {corpus.slug!r}, which holds {held:,} "
+                    "teacher tokens",
+                    value=amount_label(asked),
+                    fix="ask for less, or add sources",
+                )
+        elif isinstance(step.spec, GenerateSpec) and step.spec.model.kind == "teacher":
+            _check_prompts(step.spec, store.folder(corpus) / "held_out.jsonl")
+
+
+def _check_prompts(spec: GenerateSpec, file: Path) -> None:
+    tokens = [int(row["tokens"]) for row in read_jsonl(file)]
+    fit = sum(t <= spec.max_new_tokens for t in tokens)
+    if fit < spec.n:
+        raise CorpusError(
+            f"only {fit} of {len(tokens)} held-out prompts have an answer of at most "
+            f"{spec.max_new_tokens} tokens",
+            value=spec.n,
+            fix="ask for fewer prompts, hold out more, or allow longer answers",
+        )
 
 
 def work(step: Step) -> float:
@@ -131,7 +148,9 @@ def learn_speed(step: Step, seconds: float) -> None:
     except (OSError, ValueError, TypeError, AttributeError):
         known, history = {}, []
     known[step.stage] = [*history, round(ratio, 4)]
-    write_json(file, known)
+    # Only later estimates lose where the cache cannot be written.
+    with suppress(OSError):
+        write_json(file, known)
 
 
 def _speeds() -> dict[str, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from epigone.errors import UnknownName
+from epigone.errors import UnknownName, UserError
 from epigone.evaluation.catalogue import known_tasks
 from epigone.files import read_json
 from epigone.models import catalogue, references
@@ -39,6 +39,9 @@ class World:
     def provenance(self, ref: str) -> tuple[str, str]:
         """Licence and terms of a corpus reference; empty where unknown."""
         entry = catalogue.load().get(ref)
+        if entry is not None and entry.kind != "corpus":
+            corpora = [name for name, e in catalogue.load().items() if e.kind == "corpus"]
+            raise UserError(f"a {entry.kind} is no corpus", value=ref, fix=f"known: {corpora[0]}")
         return (entry.licence, entry.terms) if entry else ("", "")
 
     def model_name(self, ref: str) -> str:

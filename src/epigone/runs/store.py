@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from epigone.errors import EpigoneError
-from epigone.files import fsync_dir, read_json, sha256_file, write_json
+from epigone.files import SCRATCH, fsync_dir, read_json, sha256_file, write_json
 from epigone.schema import Record
 from epigone.study.steps import Step
 
@@ -106,25 +107,30 @@ def verify(folder: Path) -> list[str]:
 
 def outputs(folder: Path) -> dict[str, str]:
     """sha256 of every result file below a folder, by relative path, in sorted order."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file())
     return {
-        str(p.relative_to(folder)): sha256_file(p)
-        for p in files
-        if str(p.relative_to(folder)) not in _ABOUT
+        name: sha256_file(folder / name)
+        for name in sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+        if name not in _ABOUT and not name.startswith(SCRATCH)
     }
 
 
 def seal(partial: Path, folder: Path, record: Record) -> None:
     """Make a finished step count: everything to the disk, the record last, then one rename."""
-    for path in partial.rglob("*"):
-        if path.is_file():
-            fd = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
-    (partial / LIVE).unlink(missing_ok=True)
+    for name in record.outputs:
+        fd = os.open(partial / name, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
     write_json(partial / RECORD, record.to_json())
+    publish(partial, folder)
+
+
+def publish(partial: Path, folder: Path) -> None:
+    """The last part of `seal`: a partial folder that has its record becomes the step's folder."""
+    # The record stands, so what a killed step would continue from may go.
+    shutil.rmtree(partial / SCRATCH, ignore_errors=True)
+    (partial / LIVE).unlink(missing_ok=True)
     partial.rename(folder)
     fsync_dir(folder.parent)
 

@@ -73,7 +73,7 @@ def identity(stage: str, spec: Spec, inputs: Mapping[str, str]) -> dict[str, Any
     return {
         "stage": stage,
         "version": STAGES[stage].version,
-        "spec": _without_references(spec.model_dump(mode="json")),
+        "spec": _identifying(spec.model_dump(mode="json"), stage),
         "inputs": dict(sorted(inputs.items())),
     }
 
@@ -248,10 +248,19 @@ def _measures(
             yield Step("benchmark", (task, *axes), spec, inputs, model.name)
 
 
-def _without_references(value: Any) -> Any:
-    # Where a file lies changes nothing: its fingerprint is in the identity, its path is not.
-    if isinstance(value, dict):
-        return {k: _without_references(v) for k, v in value.items() if k != "ref"}
-    if isinstance(value, list):
-        return [_without_references(v) for v in value]
-    return value
+def _identifying(spec: dict[str, Any], stage: str) -> dict[str, Any]:
+    """A spec without what changes no result: paths, a preset that is filled in, a base's name."""
+
+    def kept(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: kept(v) for k, v in value.items() if k not in ("ref", "preset")}
+        return [kept(v) for v in value] if isinstance(value, list) else value
+
+    found: dict[str, Any] = kept(spec)
+    if stage == "train":
+        del found["base"]["name"]
+    if stage == "corpus":
+        # A source's own name, not where it lies, is written into every conversation.
+        for source, told in zip(found["sources"], spec["sources"], strict=True):
+            source["name"] = told["ref"].rsplit("/", 1)[-1]
+    return found

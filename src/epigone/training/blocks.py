@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from epigone.models.chat import Tokens, conversation_tokens
@@ -46,7 +46,6 @@ class BlockStats:
     supervised_lost: int = 0
     unsupervised_dropped: int = 0
     without_targets: int = 0
-    facts: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Counts, the supervised share of the tokens and the packing efficiency."""

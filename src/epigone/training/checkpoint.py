@@ -1,4 +1,4 @@
-"""Checkpoints inside a step's directory: the newest whole one, and nothing else."""
+"""Checkpoints in a folder of their own: numbered, the newest whole one counts."""
 
 from __future__ import annotations
 
@@ -27,41 +27,43 @@ class Position:
 
 def save(folder: Path, tensors: Mapping[str, Tensor], position: Position) -> None:
     """Put a checkpoint in place of the last one; a kill at any moment leaves one of the two."""
-    aside = folder.with_name(folder.name + ".new")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    # One file, named only when whole: the rename below is what makes it count.
+    number = max((_number(p) for p in _all(folder)), default=0) + 1
+    aside = folder / f".{number}.new"
+    folder.mkdir(parents=True, exist_ok=True)
+    for torn in folder.glob(".*"):
+        shutil.rmtree(torn)
+    aside.mkdir()
     save_file({k: t.detach().contiguous() for k, t in tensors.items()}, aside / "state.safetensors")
     (aside / "position.json").write_text(json.dumps(asdict(position)))
     for file in aside.iterdir():
         fd = os.open(file, os.O_RDONLY)
         os.fsync(fd)
         os.close(fd)
-    old = folder.with_name(folder.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    aside.rename(folder)
-    fsync_dir(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    # The rename is what makes it count; only then may the one before go, and it goes by a rename
+    # first, so that a half deleted one is never taken for whole.
+    aside.rename(folder / str(number))
+    fsync_dir(folder)
+    for older in _all(folder):
+        if _number(older) < number:
+            dead = older.rename(folder / f".{older.name}.old")
+            shutil.rmtree(dead)
 
 
 def restore(folder: Path, tensors: Mapping[str, Tensor]) -> Position | None:
     """Copy the newest checkpoint into `tensors` in place; None where there is none."""
-    old = folder.with_name(folder.name + ".old")
-    if not folder.exists() and old.exists():
-        # Killed between the two renames of `save`.
-        old.rename(folder)
-    if not folder.exists():
+    newest = max(_all(folder), key=_number, default=None)
+    if newest is None:
         return None
-    with safe_open(folder / "state.safetensors", framework="pt") as f:
+    with safe_open(newest / "state.safetensors", framework="pt") as f:
         for name, tensor in tensors.items():
             tensor.data.copy_(f.get_tensor(name))
-    row = json.loads((folder / "position.json").read_text())
+    row = json.loads((newest / "position.json").read_text())
     return Position(row["step"], tuple(row["log"]))
 
 
-def remove(folder: Path) -> None:
-    """Delete every trace of checkpoints."""
-    for name in (folder.name, folder.name + ".new", folder.name + ".old"):
-        shutil.rmtree(folder.with_name(name), ignore_errors=True)
+def _all(folder: Path) -> list[Path]:
+    return [p for p in folder.glob("*") if p.name.isdigit()]
+
+
+def _number(path: Path) -> int:
+    return int(path.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import random
 import shutil
 import time
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 
 from epigone.errors import StepFailed
-from epigone.files import fsync_dir, write_jsonl
+from epigone.files import SCRATCH, fsync_dir, write_jsonl
 from epigone.models.chat import PLAIN_TEMPLATE
 from epigone.models.load import Loaded, compute_dtype, load
 from epigone.models.references import locate
@@ -43,6 +44,8 @@ class Batch:
 
 def train(spec: TrainSpec, corpus: Path, out: Path, progress: Progress) -> dict[str, Any]:
     """Train `spec.base` on nested amounts of a corpus; see `epigone.training.run`."""
+    # Refuses an amount larger than the corpus before a model is fetched or loaded.
+    segments(corpus / "train.jsonl", corpus / "train_tokens.jsonl", spec.amounts)
     loaded = load(locate(spec.base.ref, progress, fingerprint=spec.base.fingerprint), train=True)
     device = loaded.device
     dtype = compute_dtype(spec.recipe.precision, device)
@@ -52,7 +55,7 @@ def train(spec: TrainSpec, corpus: Path, out: Path, progress: Progress) -> dict[
     optimizer: Optimizer = OPTIMIZERS[spec.recipe.optimizer](named, spec.recipe.weight_decay)
     warmup = warmup_steps(spec.recipe.warmup, len(batches))
     rate = learning_rate(spec.recipe.lr, warmup)
-    folder = out / "checkpoint"
+    folder = out / SCRATCH / "checkpoint"
     tensors = {f"p.{n}": p for n, p in named} | optimizer.state()
     position = checkpoint.restore(folder, tensors) or checkpoint.Position(0, ())
     resumed_at = position.step
@@ -72,7 +75,6 @@ def train(spec: TrainSpec, corpus: Path, out: Path, progress: Progress) -> dict[
             saved = time.monotonic()
     progress(len(batches), len(batches))
     write_jsonl(out / "log.jsonl", log)
-    checkpoint.remove(folder)
     return {
         **stats.to_json(),
         "steps": len(batches),
@@ -101,6 +103,8 @@ def _batches(spec: TrainSpec, corpus: Path, loaded: Loaded) -> tuple[BlockStats,
     parts = segments(corpus / "train.jsonl", corpus / "train_tokens.jsonl", spec.amounts)
     for amount, conversations in zip(spec.amounts, parts, strict=True):
         blocks = blocks_of(conversations, loaded.tokenizer, spec.recipe.block, stats)
+        # The seed decides in which order a segment is seen; which conversations it holds stays.
+        random.Random(f"{spec.seed}:{amount}").shuffle(blocks)
         size = spec.recipe.batch
         groups = [tuple(blocks[i : i + size]) for i in range(0, len(blocks), size)]
         if not groups:

@@ -16,7 +16,8 @@ MOMENTUM = 0.9
 def learning_rate(peak: float, warmup_steps: int) -> Callable[[int], float]:
     """Linear from 0 over `warmup_steps`, then constant; the first step is step 0.
 
-    Nothing in it depends on the length of the run, so every amount lies on one trunk.
+    Given the number of warm-up steps, nothing in it depends on how long the run goes on, so every
+    amount lies on one trunk.
     """
     return lambda step: peak * min(1.0, step / warmup_steps) if warmup_steps else peak
 

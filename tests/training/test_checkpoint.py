@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from epigone.training import checkpoint
+from epigone.training.checkpoint import Position, restore, save
+
+
+def tensors(value: float) -> dict[str, torch.Tensor]:
+    return {"p.a": torch.full((4, 3), value), "m.a": torch.full((4,), value, dtype=torch.bfloat16)}
+
+
+def found(folder: Path) -> tuple[int, float] | None:
+    into = tensors(0.0)
+    position = restore(folder, into)
+    if position is None:
+        return None
+    values = {float(t.float().mean()) for t in into.values()}
+    assert len(values) == 1, "tensors of two checkpoints"
+    return position.step, values.pop()
+
+
+def test_the_newest_comes_back_and_the_older_is_gone(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint"
+    assert found(folder) is None
+    for step in (1, 2, 3):
+        save(folder, tensors(float(step)), Position(step, ({"loss": 1.5},)))
+    assert found(folder) == (3, 3.0)
+    assert len(list(folder.iterdir())) == 1
+
+
+class Killed(BaseException):
+    pass
+
+
+def killed_at(call: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Die at the `call`th call that changes the folder, deletions half done."""
+    count = 0
+
+    def dying(function: Any) -> Any:
+        def act(*arguments: Any, **named: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count == call:
+                if function is shutil.rmtree:
+                    victim = next(Path(arguments[0]).iterdir(), None)
+                    if victim is not None:
+                        victim.unlink()
+                raise Killed
+            return function(*arguments, **named)
+
+        return act
+
+    monkeypatch.setattr(checkpoint.shutil, "rmtree", dying(shutil.rmtree))
+    monkeypatch.setattr(Path, "rename", dying(Path.rename))
+    monkeypatch.setattr(checkpoint, "save_file", dying(checkpoint.save_file))
+    monkeypatch.setattr(Path, "mkdir", dying(Path.mkdir))
+    monkeypatch.setattr(os, "fsync", dying(os.fsync))
+
+
+@pytest.mark.parametrize("call", range(1, 12))
+def test_a_kill_at_any_change_leaves_a_whole_checkpoint(
+    call: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "checkpoint"
+    save(folder, tensors(1.0), Position(1, ()))
+    with monkeypatch.context() as patched:
+        killed_at(call, patched)
+        try:
+            save(folder, tensors(2.0), Position(2, ()))
+            survived = True
+        except Killed:
+            survived = False
+    assert found(folder) in ([(2, 2.0)] if survived else [(1, 1.0), (2, 2.0)])
+    # And the next save works over whatever was left.
+    save(folder, tensors(3.0), Position(3, ()))
+    assert found(folder) == (3, 3.0)
+    assert len(list(folder.iterdir())) == 1
