@@ -7,8 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epigone.findings import change, detectable, gap_closed, value_interval
-from epigone.findings.gaps import CEILING, NO_GAP, REPORTED, UNKNOWN, reported_value, teacher_value
-from epigone.findings.resample import Resampler, stream, tail
+from epigone.findings.gaps import (
+    CEILING,
+    NO_GAP,
+    REPORTED,
+    UNKNOWN,
+    gap_exists,
+    reported_value,
+    teacher_value,
+)
+from epigone.findings.resample import Resampler, stream, tail, tail_of_mean
 from epigone.schema import Score
 
 
@@ -117,6 +125,15 @@ def test_weighted_resampling_equals_resampling_items_one_by_one():
     np.testing.assert_allclose(draws, want, atol=1e-10)
 
 
+def test_the_tail_of_a_mean_of_a_hand_worked_example():
+    # True variances 2 * 3/2 = 3 and 4 * 5/4 = 5: shares 3/8 and 5/8 of 8, against 6 in the draws.
+    for independent, freedom in [(True, 256 / 43), (False, 32 / 11)]:
+        t = scipy.stats.t.ppf(0.975, freedom)
+        want = scipy.stats.norm.cdf(-t * (8 / 6) ** 0.5)
+        assert tail_of_mean([3, 5], [2.0, 4.0], independent) == pytest.approx(want)
+    assert tail_of_mean([9, 9], [1.0, 1.0], independent=False) == pytest.approx(tail(9))
+
+
 def test_clusters_are_resampled_whole():
     # Ten clusters of ten equal items hold no more than ten items' worth of evidence.
     rng = np.random.default_rng(1)
@@ -214,6 +231,20 @@ def test_a_base_that_never_does_it_has_a_gap_all_the_same():
     assert closed.low < 0.5 < closed.high
     few = gap_closed(score([0] * 5, family="style", ceiling=1.0), score([1, 0, 1, 0, 1]), None)
     assert few.value is None
+
+
+def test_a_gap_that_is_undefined_on_many_draws_is_not_a_sure_one():
+    # Only one item differs: on a third of the draws the base's lengths have no correlation.
+    against = {f"{i:04d}": float(i) for i in range(20)}
+    kw = {"aggregate": "pearson", "against": against, "family": "style", "ceiling": 1.0}
+    base, student = score([0] * 19 + [1], **kw), score(range(20), **kw)
+    assert value_interval(base).value == pytest.approx(0.37, abs=0.02)
+    closed = gap_closed(base, student, None)
+    assert closed.value is None
+    assert NO_GAP in closed.note
+    assert not gap_exists(1.0, np.array([1.0] * 8 + [np.nan] * 2), 20)
+    assert gap_exists(1.0, np.array([1.0] * 19 + [np.nan]), 20)
+    assert not gap_exists(float("nan"), np.ones(20), 20)
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,10 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from epigone.findings import Subject, analyse
-from epigone.findings.gaps import change
+from epigone.findings.gaps import NO_GAP, change
 from epigone.findings.summary import Part, StyleMetric, mean_contrast, style_closed
 from epigone.findings.verdict import percent, points, tokens
 from epigone.schema import Score
@@ -194,6 +195,21 @@ def test_independent_tasks_add_their_variances():
     assert got.high - got.low == pytest.approx(2 * 1.97 * error, rel=0.05)
 
 
+@pytest.mark.parametrize(("few", "many"), [(1.0, 6.0), (1.0, 1.0), (1.0, 0.1)])
+def test_tasks_of_very_different_sizes_have_welchs_interval(few, many):
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(0.5, few, 12), rng.normal(0.2, many, 201)
+    parts = [
+        Part(t, ((1.0, _score("acc", t, "m", "capability", {f"{i}": float(a) for i, a in v})),))
+        for t, v in (("few", enumerate(x)), ("many", enumerate(y)))
+    ]
+    got = mean_contrast(parts, resamples=40_000)[0]
+    # The mean of x and y is half of the difference between x and -y.
+    want = scipy.stats.ttest_ind(x, -y, equal_var=False).confidence_interval(0.95)
+    assert got.value == pytest.approx((x.mean() + y.mean()) / 2)
+    assert got.high - got.low == pytest.approx((want.high - want.low) / 2, rel=0.05)
+
+
 def test_lower_is_better_counts_as_a_gain_when_it_falls():
     a = _score("loss", "t", "a", "capability", {str(i): 2.0 + i % 3 for i in range(30)})
     b = _score("loss", "t", "b", "capability", {str(i): 1.0 + i % 2 for i in range(30)})
@@ -233,6 +249,40 @@ def test_style_metrics_on_some_of_the_prompts_join_the_mean():
     partial = style_closed([metrics[1], unknown])
     assert partial.metrics == ("lists",)
     assert "1 of 2 metrics" in partial.interval.note
+
+
+def test_a_style_metric_on_few_prompts_is_judged_by_those_prompts():
+    # A gap of 1, 1, 1, 1 and 0 on five prompts is not sure, however many prompts the others have.
+    def style(metric, values):
+        items = {f"p{i}": float(v) for i, v in enumerate(values)}
+        return _score(metric, "", "m", "style", items, ceiling=1.0)
+
+    wide = StyleMetric(style("words", [0, 1] * 100), (style("words", [1, 1] * 100),), None, None)
+    few = StyleMetric(style("lists", [0, 0, 0, 0, 1]), (style("lists", [1] * 5),), None, None)
+    got = style_closed([wide, few])
+    assert got.metrics == ("words",)
+    assert NO_GAP in got.interval.note
+    # The same on every one of its prompts: a base that never does it has a gap for sure.
+    never = StyleMetric(style("lists", [0] * 8), (style("lists", [1, 0] * 4),), None, None)
+    assert style_closed([wide, never]).metrics == ("words", "lists")
+
+
+def test_both_amounts_are_named_where_style_and_capability_were_measured_apart():
+    levels = {**PAPER, "small-8000": (0.5, 0.5)}
+    scores = [s for s in make(levels, 400) if (s.model, s.family) != ("small-32000", "capability")]
+    (answer,) = (v.answer for v in analyse(subjects(), scores).verdicts if v.base == "small")
+    assert "After 32k tokens of imitation, small closed at least" in answer
+    assert "and after 8k tokens its capability rose" in answer
+    text = sentences(analyse(subjects(), scores), "small")["capability"].text
+    assert "rose with 8k tokens" in text
+    (same,) = (v.answer for v in analyse(subjects(), make(levels, 400)).verdicts[:1])
+    assert same.count("tokens") == 1
+    # An amount of what was not measured is not named.
+    scores = [s for s in scores if (s.model, s.family) != ("small-32000", "style")]
+    scores = [s for s in scores if (s.model, s.family) != ("small-8000", "capability")]
+    (answer,) = (v.answer for v in analyse(subjects(), scores).verdicts if v.base == "small")
+    assert "After 8k tokens" in answer
+    assert "32k" not in answer
 
 
 def test_findings_are_json_and_the_same_each_time():

@@ -27,9 +27,10 @@ from report_example import (
 from report_reading import Page
 
 from epigone.findings import Subject
+from epigone.findings.verdict import points
 from epigone.report import Step, Teacher, build
 from epigone.report.charts import PALETTE
-from epigone.report.page import _policy
+from epigone.report.page import _card, _policy
 from epigone.report.text import visible
 
 
@@ -254,3 +255,22 @@ def test_vendored_files_are_the_ones_described_and_fit_altair():
     assert f"v{versions['vega-lite']}" == altair.SCHEMA_VERSION
     assert versions["vega"].split(".")[0] == altair.VEGA_VERSION
     assert versions["vega-embed"].split(".")[0] == altair.VEGAEMBED_VERSION
+
+
+def test_a_card_shows_what_its_sentences_are_about():
+    last = (f"{SMALL}@32k", f"{LARGE}@32k")
+    own = tuple(s for s in scores() if (s.model in last, s.family) != (True, "capability"))
+    view = example(scores=own)
+    for made in view.findings.verdicts:
+        early = next(
+            s for s in view.findings.summaries if (s.base, s.amount) == (made.base, AMOUNTS[0])
+        )
+        size = points(early.capability_detectable, signed=False)
+        card = _card(view, made)
+        assert card.detectable == size
+        assert size in next(s.text for s in made.sentences if s.kind == "capability")
+    # Style measured at the small amount only: its ceiling still names the end of the axis.
+    own = tuple(s for s in scores() if (s.model in last, s.family) != (True, "style"))
+    view = example(scores=own)
+    ends = {_card(view, v).style.track.marks[-1][1] for v in view.findings.verdicts}
+    assert ends == {"identical answers"}

@@ -8,16 +8,47 @@ from epigone.study.declare import Recipe, amount_label, parse_amount
 
 
 @pytest.mark.parametrize(
-    ("text", "tokens"), [("8k", 8000), ("1.5m", 1_500_000), (8000, 8000), ("0.3M", 300_000)]
+    ("text", "tokens"),
+    [
+        ("8k", 8000),
+        ("1.5m", 1_500_000),
+        (8000, 8000),
+        ("0.3M", 300_000),
+        ("1.001k", 1001),
+        ("9.000000000000000000000k", 9000),
+    ],
 )
 def test_amounts(text: object, tokens: int) -> None:
     assert parse_amount(text) == tokens
 
 
-@pytest.mark.parametrize("bad", ["", "k", "-1", "0", "1.0001k1", "8 kk", True, None, "1e3", 0.5])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "",
+        "k",
+        "-1",
+        "0",
+        "1.0001k1",
+        "8 kk",
+        True,
+        None,
+        "1e3",
+        0.5,
+        "9" * 400,
+        int("9" * 400),
+        "9" * 5000 + "k",
+        "1.00000000000000000000001k",
+    ],
+)
 def test_what_is_no_amount(bad: object) -> None:
     with pytest.raises(ValueError, match="an amount is"):
         parse_amount(bad)
+
+
+@given(st.integers(1, 10**12))
+def test_thousandths_are_exact(tokens: int) -> None:
+    assert parse_amount(f"{tokens // 1000}.{tokens % 1000:03}k") == tokens
 
 
 @given(st.integers(1, 10**12))

@@ -62,6 +62,43 @@ def test_mistakes_have_a_place_a_value_and_a_fix(old: str, new: str, message: st
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("tiny", "2023-13-01", "s.yaml:1:7: no valid timestamp: 2023-13-01 (put a text in quotes)"),
+        ("tiny", "9" * 5000, "s.yaml:1:7: no valid int: 999"),
+        ("[8k", "[0x" + "f" * 5000, "s.yaml:9:10: int too large: 0xfff"),
+        ("tiny", '!!int ""', "s.yaml:1:7: no valid int"),
+        ("tiny", "!!bool maybe", "s.yaml:1:7: no valid bool: maybe"),
+        ("tiny", "1" + ":59" * 400 + ".5", "s.yaml:1:7: no valid float: 1:59"),
+        ("tiny", r'"\UFFFFFFFF"', "s.yaml:1:10: not YAML: no such character"),
+        ("bases:", "? [a, b]\n: 1\nbases:", "s.yaml:3:3: a list or a mapping is no key"),
+        ("bases:", "1: 2\nbases:", "s.yaml:3:4: 1: keys should be strings"),
+        ("8k", "9" * 400, "s.yaml:9:10: int too large: 999"),
+        ("8k", "9" * 400 + "k", "s.yaml:9:10: amounts.talk.0: an amount is a number of tokens"),
+        ("[a, b]", "&b [a, b]", "s.yaml:3:8: anchors and aliases are not for studies: b"),
+        ("  talk:", '  "a\\nb":', "s.yaml:6:5: corpora.a?b: a name has 1 to 64"),
+    ],
+)
+def test_values_that_only_look_like_yaml_have_a_place(old: str, new: str, message: str) -> None:
+    with pytest.raises(StudyFileError) as caught:
+        parse(GOOD.replace(old, new, 1), "s.yaml")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+def test_aliases_of_aliases_are_refused_before_they_grow() -> None:
+    lines = ["a0: &a0 [x, x]"] + [f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]" for i in range(1, 60)]
+    with pytest.raises(StudyFileError, match=r"s\.yaml:1:5: anchors and aliases"):
+        parse("\n".join(lines), "s.yaml")
+
+
+def test_a_rate_is_finite() -> None:
+    with pytest.raises(StudyFileError, match=r"s\.yaml:12:14: recipe\.lr: .* finite number: inf"):
+        parse(GOOD + "recipe: {lr: .inf}\n", "s.yaml")
+
+
 def test_line_and_column_count_bytes_of_the_real_file() -> None:
     text = GOOD.replace("    kind: broad", "    # two\n    # comments\n    kimd: broad")
     with pytest.raises(StudyFileError) as caught:

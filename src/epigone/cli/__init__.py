@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
 import typer
+from pydantic import ValidationError
 
 from epigone.cli import (
     benchmark,
@@ -24,6 +27,11 @@ from epigone.cli import (
     train,
 )
 from epigone.errors import EpigoneError, UnknownName, UserError
+from epigone.study.file import told
+
+_WRONG_PATH = frozenset(
+    {errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EROFS}
+)
 
 app = typer.Typer(
     name="epigone",
@@ -60,17 +68,26 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = app(standalone_mode=False)
+        sys.stdout.flush()  # here a full disk or a closed pipe can still be told
         sys.exit(code if isinstance(code, int) else 0)
     except UserError as error:
         _end(str(error), 2)
     except EpigoneError as error:
         _end(str(error), 1)
+    except ValidationError as error:
+        _end(str(told(error)), 2)
     except KeyboardInterrupt:
         _end("interrupted; run the same command again to continue", 130)
     except BrokenPipeError:
         # The reader of a pipe has gone, `epigone plan | head` say; that is no failure of ours.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_stdout()
         sys.exit(0)
+    except OSError as error:
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _drop_stdout()
+        _end(_trouble(error), 2 if error.errno in _WRONG_PATH and _named(error.filename) else 1)
     except typer.Abort:
         _end("interrupted", 130)
     except Exception as error:
@@ -83,6 +100,32 @@ def main() -> None:
 
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
+
+
+def _drop_stdout() -> None:
+    # What cannot be written would be tried again, and told by a traceback, at the exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _trouble(error: OSError) -> str:
+    lines = (error.strerror or str(error)).strip().splitlines()
+    reason = lines[0] if lines else type(error).__name__
+    path = error.filename
+    value = None if path is None else os.fsdecode(path) if isinstance(path, bytes) else str(path)
+    return str(UserError(reason[:1].lower() + reason[1:], value=value))
+
+
+def _named(path: object) -> bool:
+    """Whether a path is one of the command line's, or lies in, above or beside one."""
+    if not isinstance(path, str):
+        return False
+    file = Path(os.path.abspath(path))
+    words = [w for a in sys.argv[1:] for w in (a, a.partition("=")[2]) if w and w[0] != "-"]
+    words += ["runs", os.environ.get("EPIGONE_CACHE") or "runs"]
+    named = [Path(os.path.abspath(word)) for word in words]
+    return any(
+        file.is_relative_to(n) or n.is_relative_to(file) or file.parent == n.parent for n in named
+    )
 
 
 def _usage(error: Any) -> str:

@@ -20,7 +20,9 @@ def register(app: typer.Typer) -> None:
 
 
 def new(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to make; must not exist.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder for study.yaml; made if not there.")
+    ],
     json: Json = False,
 ) -> None:
     """Write a commented study that runs as it is.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from epigone.api import Study
 from epigone.cli.common import Json, Runs, StudyArgument, say_json, seconds, table
 from epigone.runs import lease
 from epigone.runs.plan import Planned
+from epigone.runs.store import LIVE, Store
 
 
 def register(app: typer.Typer) -> None:
@@ -27,12 +29,13 @@ def status(study: StudyArgument, runs: Runs = Path("runs"), json: Json = False) 
     planned = loaded.plan()
     holder = lease.holder(loaded.root)
     live = {p.step.name: loaded.store.live(p.step) for p in planned if p.state == "to do"}
-    running = next((name for name, seen in live.items() if seen and holder), None)
+    todo = [p for p in planned if live.get(p.step.name)]
+    running = {p.step.name for p in todo if holder and _fresh(loaded.store, p, holder["since"])}
     if json:
         rows: list[dict[str, Any]] = [
             {
                 "step": p.step.name,
-                "state": "running" if p.step.name == running else p.state,
+                "state": "running" if p.step.name in running else p.state,
                 "seconds": p.record.seconds if p.record else None,
                 "progress": live.get(p.step.name),
                 "error": p.why if p.state == "failed" else None,
@@ -45,7 +48,7 @@ def status(study: StudyArgument, runs: Runs = Path("runs"), json: Json = False) 
         "",
         ("state", "step", ""),
         [
-            ["running" if p.step.name == running else p.state, p.step.name, _detail(p, live)]
+            ["running" if p.step.name in running else p.state, p.step.name, _detail(p, live)]
             for p in planned
         ],
     )
@@ -53,6 +56,17 @@ def status(study: StudyArgument, runs: Runs = Path("runs"), json: Json = False) 
         print(f"\nheld by pid {holder['pid']} on {holder['host']} since {holder['since']}")
     else:
         print("\nnobody works on it now")
+
+
+def _fresh(store: Store, p: Planned, since: str) -> bool:
+    # Killed runs leave their progress behind; only what this holder wrote tells of work.
+    try:
+        begun = datetime.fromisoformat(since).timestamp()
+        return (store.partial(p.step) / LIVE).stat().st_mtime >= begun
+    except ValueError:
+        return True  # a holder that has not yet written since when
+    except OSError:
+        return False
 
 
 def _detail(p: Planned, live: dict[str, Any]) -> str:

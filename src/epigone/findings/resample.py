@@ -170,10 +170,11 @@ def tail_of_mean(
 
 
 def flat(value: float, draws: Array) -> bool:
-    """Whether the draws show no spread at all, being all defined and alike."""
-    if not np.isfinite(draws).all():
+    """Whether a value is defined, on nine draws in ten or more too, and those are all alike."""
+    good = draws[np.isfinite(draws)]
+    if not np.isfinite(value) or len(good) < 0.9 * len(draws):
         return False
-    return bool(draws.max() - draws.min() <= _TINY * max(1.0, abs(value)))
+    return bool(good.max() - good.min() <= _TINY * max(1.0, abs(value)))
 
 
 def percentile(
@@ -197,7 +198,7 @@ def percentile(
     good = draws[np.isfinite(draws)]
     if len(good) < 0.9 * len(draws):
         return Interval(value, None, None, n, _join(note, "too few items for an interval"))
-    if flat(value, good):
+    if flat(value, draws):
         return Interval(value, None, None, n, _join(note, "no spread between items"))
     p = tail(groups) if cut is None else cut
     low, high = np.quantile(good, [p, 1 - p])

@@ -113,8 +113,8 @@ def mean_contrast(
     """Mean over tasks of a sum of scores with coefficients; detectable size; tasks used.
 
     Within a task all scores are taken on the items that they share and are resampled together;
-    tasks are resampled independently, and each is widened for its own items only. Metrics where lower is better count with the sign turned,
-    so up is good.
+    tasks are resampled independently, and each is widened for its own items only. Metrics where
+    lower is better count with the sign turned, so up is good.
     """
     values: list[float] = []
     draws: list[Array] = []

@@ -26,12 +26,9 @@ def answer(base: str, style: Summary | None, capability: Summary | None) -> str:
     change = capability.capability_change if capability else _NOTHING
     if moved.value is None and change.value is None:
         return f"Nothing can be said about {base} yet."
-    first, second = (
-        s.amount if s and i.value is not None else None
-        for s, i in ((style, moved), (capability, change))
-    )
-    amount = first if first is not None else second
-    later = f"after {tokens(second)} tokens " if second not in (None, amount) else ""
+    pairs = ((style, moved), (capability, change))
+    amounts = [s.amount for s, i in pairs if s and i.value is not None]
+    later = f"after {tokens(amounts[-1])} tokens " if amounts[-1] != amounts[0] else ""
     least = "at least " if style and style.style_is_lower_bound else ""
     how = {
         "up": f"closed {least}{_share(moved)} of the style gap to the teacher",
@@ -47,7 +44,7 @@ def answer(base: str, style: Summary | None, capability: Summary | None) -> str:
     }[_answer(change)]
     alike = (_answer(moved), _answer(change)) in (("up", "up"), ("down", "down"))
     link = "and" if alike else "while"
-    return f"After {tokens(amount)} tokens of imitation, {base} {how}, {link} {later}{what}."
+    return f"After {tokens(amounts[0])} tokens of imitation, {base} {how}, {link} {later}{what}."
 
 
 def latest(summaries: Sequence[Summary], family: Literal["style", "capability"]) -> Summary | None:

@@ -6,12 +6,17 @@ import fcntl
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import IO
 
 from epigone.errors import HeldElsewhere
+
+_UNKNOWN = {"host": "unknown", "pid": "unknown", "since": "just now"}
+_TRIES, _PAUSE = 20, 0.05
 
 
 @contextmanager
@@ -23,10 +28,7 @@ def hold(root: Path) -> Iterator[None]:
     """
     root.mkdir(parents=True, exist_ok=True)
     with open(root / "lease.json", "a+", encoding="utf-8") as f:
-        try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise _held(root) from None
+        _lock(f, root)
         f.seek(0)
         f.truncate()
         json.dump({"host": socket.gethostname(), "pid": os.getpid(), "since": _now()}, f)
@@ -54,12 +56,24 @@ def holder(root: Path) -> dict[str, str] | None:
         row = json.loads(text)
         return {k: str(row[k]) for k in ("host", "pid", "since")}
     except (ValueError, KeyError, TypeError):
-        return {"host": "unknown", "pid": "unknown", "since": "just now"}
+        return dict(_UNKNOWN)
 
 
-def _held(root: Path) -> HeldElsewhere:
-    who = holder(root) or {"host": "unknown", "pid": "unknown", "since": "just now"}
-    return HeldElsewhere(
+def _lock(f: IO[str], root: Path) -> None:
+    # `holder` locks the file too, for the moment of its look, and a run that begins has locked it
+    # before it has written its name: only a holder with a name is one, or one that stays.
+    who = _UNKNOWN
+    for left in reversed(range(_TRIES)):
+        try:
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            who = holder(root) or _UNKNOWN
+        if who != _UNKNOWN:
+            break
+        if left:
+            time.sleep(_PAUSE)
+    raise HeldElsewhere(
         "another process works on this study",
         value=f"host {who['host']}, pid {who['pid']}, since {who['since']}",
         fix="wait for it, or look with 'epigone status'",

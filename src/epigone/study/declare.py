@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -20,10 +21,12 @@ def parse_amount(value: object) -> int:
 
     Raises ValueError for anything else, and for less than one token.
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmb]?)", str(value).strip().lower())
-    if match is None or isinstance(value, bool):
+    text = str(value).strip().lower()
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmb]?)", text)
+    # Decimal is exact up to the 28 digits of its context.
+    if match is None or isinstance(value, bool) or len(text) > 28:
         raise ValueError("an amount is a number of tokens such as 8000, 8k or 1.5m")
-    tokens = float(match[1]) * _SUFFIX[match[2]]
+    tokens = Decimal(match[1]) * _SUFFIX[match[2]]
     if tokens < 1 or tokens != int(tokens):
         raise ValueError("an amount is a whole number of tokens, at least 1")
     return int(tokens)
@@ -57,7 +60,9 @@ Reference = Annotated[str, AfterValidator(_reference)]
 class Declared(BaseModel):
     """Base of everything in a study file: frozen, and unknown keys are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, populate_by_name=True, allow_inf_nan=False
+    )
 
 
 class Reported(Declared):

@@ -14,6 +14,7 @@ from epigone.errors import StudyFileError, UserError
 from epigone.study.declare import Declaration, Mistake
 
 _LARGEST = 1 << 20
+_QUOTES = "put a text in quotes"
 
 
 def read(path: Path) -> Declaration:
@@ -26,18 +27,7 @@ def read(path: Path) -> Declaration:
 
 def parse(text: str, path: str = "study.yaml") -> Declaration:
     """The declaration in the text of a study file; `path` is what errors call it."""
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        _no_repeated_keys(node, path)
-        data = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line, column = (mark.line + 1, mark.column + 1) if mark else (None, None)
-        raise StudyFileError(
-            path, f"not YAML: {error.problem or error.context}", line=line, column=column
-        ) from None
-    except (yaml.YAMLError, RecursionError) as error:
-        raise StudyFileError(path, "not YAML", value=str(error).splitlines()[0]) from None
+    node, data = _yaml(text, path)
     if not isinstance(data, dict):
         raise StudyFileError(
             path, "not a study", value=text[:80], fix="a study is a mapping; see 'epigone new'"
@@ -46,6 +36,62 @@ def parse(text: str, path: str = "study.yaml") -> Declaration:
         return Declaration.model_validate(data)
     except ValidationError as error:
         raise _located(error, node, path) from None
+
+
+def told(error: ValidationError) -> UserError:
+    """The first mistake of a validation in one line: where, what is wrong, the value."""
+    first = _first(error)
+    cause = (first.get("ctx") or {}).get("error")
+    if isinstance(cause, Mistake):
+        return cause.error
+    message = first["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    where = _dotted(first["loc"])
+    return UserError(f"{where}: {message}" if where else message, value=first["input"])
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML without anchors, whose every mistake has a place."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        # A few aliases of aliases make a file of one line a tree of billions of nodes.
+        if getattr(event, "anchor", None) is not None:
+            raise _at(event.start_mark, "anchors and aliases are not for studies", event.anchor)
+        return super().compose_node(parent, index)
+
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        kind = node.tag.rpartition(":")[2]
+        try:
+            value = super().construct_object(node, deep=deep)
+        except (ValueError, LookupError, ArithmeticError, TypeError, AttributeError):
+            # PyYAML converts what looks like a number or a date without checking that it is one.
+            raise _at(node.start_mark, f"no valid {kind}", node.value, _QUOTES) from None
+        if isinstance(value, int) and value.bit_length() > 63:
+            raise _at(node.start_mark, f"{kind} too large", node.value, _QUOTES)
+        return value
+
+
+def _yaml(text: str, path: str) -> tuple[Any, Any]:
+    """The tree of a YAML text, for the places, and its value."""
+    try:
+        loader = _Loader(text)
+        loader.name = path  # what marks, and so mistakes, call the file
+        try:
+            node = loader.get_single_node()
+        except (ValueError, OverflowError):
+            # An escape such as \UFFFFFFFF is no character.
+            raise _at(loader.get_mark(), "not YAML: no such character") from None
+        _no_repeated_keys(node)
+        return node, None if node is None else loader.construct_document(node)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line, column = (mark.line + 1, mark.column + 1) if mark else (None, None)
+        raise StudyFileError(
+            path, f"not YAML: {error.problem or error.context}", line=line, column=column
+        ) from None
+    except (yaml.YAMLError, RecursionError) as error:
+        raise StudyFileError(path, "not YAML", value=str(error).splitlines()[0]) from None
 
 
 def _text(path: Path) -> str:
@@ -67,30 +113,42 @@ def _text(path: Path) -> str:
         raise StudyFileError(str(path), f"cannot be read: {error.strerror}") from None
 
 
-def _no_repeated_keys(node: Any, path: str) -> None:
+def _no_repeated_keys(node: Any) -> None:
     # PyYAML keeps the last of two equal keys, which would drop a setting in silence.
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise _at(key.start_mark, "a list or a mapping is no key")
             if key.value in seen:
-                raise StudyFileError(
-                    path,
-                    "key given twice",
-                    line=key.start_mark.line + 1,
-                    column=key.start_mark.column + 1,
-                    value=key.value,
-                )
+                raise _at(key.start_mark, "key given twice", key.value)
             seen.add(key.value)
-            _no_repeated_keys(value, path)
+            _no_repeated_keys(value)
     elif isinstance(node, yaml.SequenceNode):
         for value in node.value:
-            _no_repeated_keys(value, path)
+            _no_repeated_keys(value)
+
+
+def _at(mark: Any, what: str, value: object = None, fix: str = "") -> StudyFileError:
+    return StudyFileError(
+        mark.name, what, line=mark.line + 1, column=mark.column + 1, value=value, fix=fix
+    )
+
+
+def _first(error: ValidationError) -> Any:
+    # A misspelt key also leaves its right spelling missing: the typo is the mistake to tell.
+    found = error.errors(include_url=False)
+    return min(found, key=lambda e: e["type"] != "extra_forbidden")
+
+
+def _dotted(where: Sequence[str | int]) -> str:
+    # Keys are the file's: they may hold line ends, escapes, or a book.
+    text = ".".join(str(p) for p in where if p != "[key]")
+    return "".join(c if c.isprintable() else "?" for c in text[:200])
 
 
 def _located(error: ValidationError, node: Any, path: str) -> StudyFileError:
-    # A misspelt key also leaves its right spelling missing: the typo is the mistake to tell.
-    found = sorted(error.errors(include_url=False), key=lambda e: e["type"] != "extra_forbidden")
-    first = found[0]
+    first = _first(error)
     where: tuple[str | int, ...] = first["loc"]
     cause = (first.get("ctx") or {}).get("error")
     if isinstance(cause, Mistake):
@@ -100,7 +158,7 @@ def _located(error: ValidationError, node: Any, path: str) -> StudyFileError:
             path, cause.error.what, line=mark[0], column=mark[1],
             value=cause.error.value, fix=cause.error.fix,
         )  # fmt: skip
-    dotted = ".".join(str(p) for p in where if p != "[key]")
+    dotted = _dotted(where)
     if first["type"] == "extra_forbidden":
         mark = _mark(node, where, key=True)
         known = _known(Declaration, where[:-1])
@@ -112,12 +170,8 @@ def _located(error: ValidationError, node: Any, path: str) -> StudyFileError:
     mark = _mark(node, where)
     if first["type"] == "missing":
         return StudyFileError(path, "missing key", line=mark[0], column=mark[1], value=dotted)
-    message = first["msg"].removeprefix("Value error, ")
-    message = message[0].lower() + message[1:]
-    shown = UserError("", value=first["input"])
-    return StudyFileError(
-        path, f"{dotted}: {message}", line=mark[0], column=mark[1], value=shown.value
-    )
+    shown = told(error)
+    return StudyFileError(path, shown.what, line=mark[0], column=mark[1], value=shown.value)
 
 
 def _mark(node: Any, where: Sequence[str | int], *, key: bool = False) -> tuple[int, int]:

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from epigone import cli as verbs
+from epigone.api import Study
+from epigone.runs import lease
+from epigone.runs.store import LIVE
+
+Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+ROOT = Path(__file__).parents[2]
+
+
+def one_line(stderr: str) -> str:
+    """The only line of stderr."""
+    lines = stderr.strip().splitlines()
+    assert len(lines) == 1, stderr
+    assert lines[0].startswith("epigone: ")
+    return lines[0]
+
+
+def test_a_runs_folder_that_cannot_be_made(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = cli("run", ROOT / "studies/pocket.yaml", "--runs", "file/runs", cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"not a directory: {tmp_path}/file/runs" in one_line(done.stderr)
+
+
+def test_an_output_that_cannot_be_written(cli: Cli, tmp_path: Path, talk: Path) -> None:
+    (tmp_path / "file").touch()
+    done = cli("corpus", "build", talk, "-o", "file/corpus", cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"not a directory: {tmp_path}/file/corpus" in one_line(done.stderr)
+
+
+def test_a_rate_out_of_range(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").touch()
+    (tmp_path / "config.json").write_text("{}")
+    done = cli(
+        "train", "smollm2-135m-instruct", ".", "-o", "s", "--amount", "8k", "--lr", "0",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert one_line(done.stderr) == "epigone: lr: input should be greater than 0: 0.0"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_output_on_a_full_disk(tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "epigone", "--version"],
+            stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert one_line(done.stderr) == "epigone: no space left on device"
+
+
+@pytest.mark.parametrize(
+    ("number", "path", "code"),
+    [
+        (errno.EACCES, "/named/out/steps", 2),
+        (errno.EACCES, "/named", 2),
+        (errno.ENOENT, "/named/.out.7.tmp", 2),
+        (errno.ENOENT, "/elsewhere/lib.so", 1),
+        (errno.ENOSPC, "/named/out/steps", 1),
+        (errno.EIO, None, 1),
+    ],
+)
+def test_only_a_named_path_is_the_users_mistake(
+    number: int,
+    path: str | None,
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(**_: object) -> None:
+        raise OSError(number, os.strerror(number), path)
+
+    monkeypatch.setattr(verbs, "app", fail)
+    monkeypatch.setattr(verbs.signal, "signal", lambda *_: None)
+    monkeypatch.setattr("sys.argv", ["epigone", "style", "--out=/named/out"])
+    with pytest.raises(SystemExit) as ended:
+        verbs.main()
+    assert ended.value.code == code
+    line = one_line(capsys.readouterr().err)
+    assert path is None or line.endswith(f": {path}")
+    assert os.strerror(number).lower() in line.lower()
+
+
+@pytest.mark.parametrize("name", ["2024", "true", "1e3", "null", "2024-01-01"])
+def test_a_new_study_has_a_text_for_a_name(cli: Cli, tmp_path: Path, name: str) -> None:
+    assert cli("new", name, cwd=tmp_path).returncode == 0
+    assert yaml.safe_load((tmp_path / name / "study.yaml").read_text())["name"] == name
+    assert Study.load(tmp_path / name).declaration.name == name
+
+
+def test_new_may_write_into_a_folder_that_is_there(cli: Cli, tmp_path: Path) -> None:
+    assert "must not exist" not in cli("new", "--help", cwd=tmp_path).stdout
+    (tmp_path / "mine").mkdir()
+    assert cli("new", "mine", cwd=tmp_path).returncode == 0
+
+
+def test_status_shows_every_step_that_runs(cli: Cli, tmp_path: Path) -> None:
+    assert cli("new", "mine", cwd=tmp_path).returncode == 0
+    study = Study.load(tmp_path / "mine", runs=tmp_path / "runs")
+    first, second, stale = study.expansion().steps[:3]
+
+    def running() -> set[str]:
+        steps = json.loads(cli("status", "mine", "--json", cwd=tmp_path).stdout)["steps"]
+        return {s["step"] for s in steps if s["state"] == "running"}
+
+    with lease.hold(study.root):
+        for step in (first, second, stale):
+            file = study.store.partial(step) / LIVE
+            file.parent.mkdir(parents=True)
+            file.write_text('{"done": 1, "total": 4, "note": ""}')
+        os.utime(file, (0, 0))  # left by a run that was killed
+        assert running() == {first.name, second.name}
+        shown = cli("status", "mine", cwd=tmp_path).stdout
+        assert sum(line.split()[0] == "running" for line in shown.splitlines() if line) == 2
+    assert running() == set()
