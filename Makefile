@@ -8,7 +8,7 @@ demo: $(VENV)/.demo
 	$(BIN)/epigone run studies/pocket.yaml
 
 test: $(VENV)/.dev check
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
