@@ -7,8 +7,9 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.demo
 	$(BIN)/epigone run studies/pocket.yaml
 
+# The folders with the longest files come first, so that neither process is left with one at the end.
 test: $(VENV)/.dev check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/runs tests/cli tests/docs tests
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
