@@ -71,7 +71,7 @@ def main() -> None:
     print("| task | lm-eval s | ours s | ratio | answers that differ |")
     print("| --- | --- | --- | --- | --- |")
     for task in ("choices", "facts"):
-        chosen = _chosen(_parts(task, manager), options.limit, 0)
+        chosen = _chosen(_parts(task), options.limit, 0)
         times: dict[str, list[float]] = {"theirs": [], "ours": []}
         differ = 0
         for _ in range(options.runs):

@@ -208,7 +208,7 @@ def test_an_amount_larger_than_the_corpus_stops_before_training(
 
 @pytest.mark.slow
 def test_every_verb_on_a_finished_study(cli: Cli, tmp_path: Path, study_text: str) -> None:
-    file = study(tmp_path, study_text, "seeds", "seeds")
+    file = study(tmp_path, study_text)
     done = cli("run", file, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Where the time went" in done.stdout

@@ -1,4 +1,4 @@
-"""Every command of the README and the tutorial runs, in order, as a reader would type them."""
+"""The tutorial's commands run in order; the README's are planned, or checked against --help."""
 
 from __future__ import annotations
 

@@ -173,7 +173,7 @@ def test_pickles_are_refused(cache: Path, tmp_path: Path, folder: Path) -> None:
     (folder / "pytorch_model.bin").write_bytes(b"x")
     assert locate(str(folder)) == folder, "a pickle beside safetensors is never opened"
     (folder / "model.safetensors").unlink()
-    for use in (locate, fingerprint, references.check_model, references.tokenizer_folder):
+    for use in (locate, fingerprint, references.check_model):
         with pytest.raises(ModelError, match=r"pickle.*save_pretrained"):
             use(str(folder))
 
@@ -182,7 +182,7 @@ def test_what_is_no_model(cache: Path, tmp_path: Path, folder: Path) -> None:
     (tmp_path / "x.json").write_text("[]")
     for ref in ("sharegpt-v3-part", str(tmp_path / "x.json"), "endpoint:http://h/v1#m"):
         with pytest.raises(ModelError, match="not a model"):
-            references.tokenizer_folder(ref)
+            references.check_model(ref)
     with pytest.raises(ModelError, match="no files"):
         locate("endpoint:http://h/v1#m")
     with pytest.raises(ModelError, match="name the folder"):

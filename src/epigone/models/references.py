@@ -212,12 +212,6 @@ def locate(ref: str | Reference, progress: Progress = silent, *, fingerprint: st
     return _converted(path, content, progress) if reference.kind == "gguf" else path
 
 
-def tokenizer_folder(ref: str | Reference, progress: Progress = silent) -> Path:
-    """The folder from which `AutoTokenizer` loads the tokenizer of a model reference."""
-    check_model(ref)
-    return locate(ref, progress)
-
-
 def check_model(ref: str | Reference) -> None:
     """Raise ModelError, without the network, if a reference cannot be a model to run."""
     reference = parse(ref)

@@ -98,7 +98,7 @@ def lanes() -> tuple[int, int]:
     """How many steps other than training run side by side, and the threads of each.
 
     Two on a CPU: small products use two cores better as two processes than as two threads
-    (measured in bench/RESULTS.md). One where there is a GPU, which a step then has to itself.
+    (docs/decisions/0005). One where there is a GPU, which a step then has to itself.
     """
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     count = 1 if cores < 2 or Path("/dev/nvidiactl").exists() else 2
