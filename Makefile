@@ -18,11 +18,11 @@ check: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/.made
-	$(BIN)/python -m pip install -q -c constraints.txt -e .
+	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e .
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.made
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,zstd]'
+	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e '.[dev,zstd]'
 	@touch $@ $(VENV)/.demo
 
 # torch comes first and by its exact version: a CPU build that is installed or at hand is then
@@ -31,7 +31,7 @@ $(VENV)/.made: | constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "epigone needs Python 3.11 or newer: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q "$$(grep '^torch==' constraints.txt)"
+	$(BIN)/python -m pip install -q --no-compile "$$(grep '^torch==' constraints.txt)"
 	@touch $@
 
 clean:

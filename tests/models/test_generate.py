@@ -128,9 +128,10 @@ def test_the_prefix_runs_once_and_rows_leave() -> None:
     asked = [[*prompts(1, 20)[0][:20], t] for t in range(3, 11)]
     got = generate(model, asked, max_new_tokens=12, stop_ids=frozenset({7, 19, 30, 44}))
     assert shapes[:2] == [(1, 20), (8, 1)]
-    # After the prefill, each forward holds exactly the rows that are not finished.
+    # After the prefill, each forward holds exactly the rows that are not finished; on a CPU five
+    # to fifteen of them are filled up to a faster sixteen.
     steps = [sum(len(g.ids) > k for g in got) for k in range(11)]
-    assert shapes[2:] == [(n, 1) for n in steps if n]
+    assert shapes[2:] == [(16 if 4 < n < 16 else n, 1) for n in steps if n]
     assert min(steps) < 8
 
 

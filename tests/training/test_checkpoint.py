@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from epigone.training import checkpoint
-from epigone.training.checkpoint import Position, restore, save
+from epigone.training.checkpoint import Position, Saver, restore, save
 
 
 def tensors(value: float) -> dict[str, torch.Tensor]:
@@ -82,3 +82,29 @@ def test_a_kill_at_any_change_leaves_a_whole_checkpoint(
     save(folder, tensors(3.0), Position(3, ()))
     assert found(folder) == (3, 3.0)
     assert len(list(folder.iterdir())) == 1
+
+
+def test_a_saver_writes_what_stood_at_its_beginning(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint"
+    live = {"p.a": torch.zeros(1_000_000)}
+    with Saver(folder, live) as saver:
+        for step in range(1, 6):
+            saver.wait()
+            live["p.a"].fill_(step)
+            saver.begin(Position(step, ()))
+            live["p.a"].sum()
+    into = {"p.a": torch.empty(1_000_000)}
+    assert restore(folder, into) == Position(5, ())
+    assert (into["p.a"] == 5).all()
+
+
+def test_what_goes_wrong_in_writing_is_raised_where_one_waits(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    saver = Saver(tmp_path / "file" / "checkpoint", tensors(1.0))
+    saver.begin(Position(1, ()))
+    with pytest.raises(NotADirectoryError):
+        saver.wait()
+    with pytest.raises(NotADirectoryError), saver:
+        saver.begin(Position(1, ()))
+    with pytest.raises(KeyError, match="another"), saver:
+        raise KeyError("another")

@@ -15,6 +15,9 @@ from epigone.schema import Progress, silent
 
 # A shared prefix shorter than this costs more in an extra forward than it saves.
 MIN_PREFIX = 16
+# On a CPU a product of 5 to 15 rows takes up to 2.5 times as long as one of 16
+# (bench/products.py), so that a few idle rows are cheaper than none.
+FULL_ROWS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,7 +319,11 @@ class _Loop:
         self.done: dict[int, Generated] = {}
         self.tokens = 0
         slots = len(prompts[self.pending[-1]]) + min(stops.max_new, 64)
-        self.cache = _Slots(rows, slots, prefix_kv(model, prompts[0][:shared]))
+        cpu = model.device.type == "cpu"
+        self.fill = FULL_ROWS if cpu and rows > 4 else 0
+        # Long and short prompts run together pad each other; a CPU gains nothing from more rows.
+        self.budget = 512 if cpu else 4096
+        self.cache = _Slots(max(rows, self.fill), slots, prefix_kv(model, prompts[0][:shared]))
 
     def run(self) -> list[Generated]:
         if self.stops.max_new < 1:
@@ -331,11 +338,11 @@ class _Loop:
             self._report()
         return [self.done[i] for i in range(len(self.prompts))]
 
-    def _admit(self, free: int, budget: int = 4096) -> None:
-        """Run the next prompts, about `budget` tokens of them, and take their first token."""
+    def _admit(self, free: int) -> None:
+        """Run the next prompts, about a budget's tokens of them, and take their first token."""
         new: list[_Row] = []
         longest = len(self.prompts[self.pending[-1]]) - self.shared
-        while self.pending and len(new) < min(free, max(1, budget // longest)):
+        while self.pending and len(new) < min(free, max(1, self.budget // longest)):
             i = self.pending.pop()
             new.append(_Row(i, len(self.prompts[i])))
         suffixes = [list(self.prompts[r.prompt][self.shared :]) for r in new]
@@ -349,13 +356,17 @@ class _Loop:
         self._accept(new, first)
 
     def _step(self) -> None:
-        ids = torch.tensor([[r.out[-1]] for r in self.rows])
-        positions = torch.tensor([[r.length] for r in self.rows])
+        # Idle rows ask for token 0 at position 0 and write into a slot that nobody reads.
+        rows = len(self.rows)
+        idle = [[0]] * (self.fill - rows if 4 < rows < self.fill else 0)
+        ids = torch.tensor([[r.out[-1]] for r in self.rows] + idle)
+        positions = torch.tensor([[r.length] for r in self.rows] + idle)
         for row in self.rows:
             row.length += 1
         span = max(r.length for r in self.rows)
         self.cache.plan(0, span, positions[:, 0].to(self.model.device))
-        self._accept(list(self.rows), self._forward(ids, positions, span, 1))
+        tokens = self._forward(ids, positions, span, 1)
+        self._accept(list(self.rows), tokens[:rows])
 
     def _forward(self, ids: Tensor, positions: Tensor, span: int, keep: Tensor | int) -> list[int]:
         device = self.model.device

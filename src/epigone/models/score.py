@@ -58,7 +58,7 @@ def loglikelihoods(
     rows = _rows(requests, limit)
     results: list[tuple[float, bool]] = [(0.0, True)] * len(requests)
     finished = len(requests) - sum(len(r.requests) for r in rows)
-    budget = batch_tokens or (16384 if model.device.type == "cuda" else 2048)
+    budget = batch_tokens or (16384 if model.device.type == "cuda" else 512)
     vocabulary = model.get_output_embeddings().weight.shape[0]
     with torch.inference_mode():
         for shared, group in _groups(rows):

@@ -6,9 +6,11 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -47,6 +49,43 @@ def save(folder: Path, tensors: Mapping[str, Tensor], position: Position) -> Non
         if _number(older) < number:
             dead = older.rename(folder / f".{older.name}.old")
             shutil.rmtree(dead)
+
+
+class Saver:
+    """Writes checkpoints of `tensors` in a thread, beside work that only reads them.
+
+    `wait()` must stand before every change of the tensors; what went wrong in writing is raised
+    there.
+    """
+
+    def __init__(self, folder: Path, tensors: Mapping[str, Tensor]) -> None:
+        """Save into `folder`, as `save` does."""
+        self._folder, self._tensors = folder, tensors
+        self._pool = ThreadPoolExecutor(1)
+        self._saving: Future[None] | None = None
+
+    def begin(self, position: Position) -> None:
+        """Start to write the tensors as they are now; ends the one before first."""
+        self.wait()
+        self._saving = self._pool.submit(save, self._folder, self._tensors, position)
+
+    def wait(self) -> None:
+        """Return when the last checkpoint stands on the disk."""
+        saving, self._saving = self._saving, None
+        if saving is not None:
+            saving.result()
+
+    def __enter__(self) -> Self:
+        """Itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None
+    ) -> None:
+        """End the last checkpoint; another error than its own is not hidden by it."""
+        self._pool.shutdown(wait=True)
+        if kind is None:
+            self.wait()
 
 
 def restore(folder: Path, tensors: Mapping[str, Tensor]) -> Position | None:

@@ -61,18 +61,22 @@ def train(spec: TrainSpec, corpus: Path, out: Path, progress: Progress) -> dict[
     resumed_at = position.step
     log = list(position.log)
     saved = started = time.monotonic()
-    for index in range(position.step, len(batches)):
-        begun = time.monotonic()
-        batch = batches[index]
-        progress(index, len(batches), f"loss {log[-1]['loss']:.3f}" if log else "")
-        log.append(_step(spec, loaded, optimizer, batch, index, rate(index), dtype))
-        if batch.amount is not None:
-            _save_student(loaded, out / amount_folder(batch.amount))
-        now = time.monotonic()
-        due = now - saved + (now - begun) > CHECKPOINT_SECONDS
-        if due and index + 1 < len(batches):
-            checkpoint.save(folder, tensors, checkpoint.Position(index + 1, tuple(log)))
-            saved = time.monotonic()
+    with checkpoint.Saver(folder, tensors) as saver:
+        for index in range(position.step, len(batches)):
+            begun = time.monotonic()
+            batch = batches[index]
+            progress(index, len(batches), f"loss {log[-1]['loss']:.3f}" if log else "")
+            row = _gradients(spec, loaded, batch, index, dtype)
+            # The last checkpoint is written while the gradients are computed, but not later.
+            saver.wait()
+            log.append(row | _update(spec, optimizer, index, rate(index)))
+            if batch.amount is not None:
+                _save_student(loaded, out / amount_folder(batch.amount))
+            now = time.monotonic()
+            due = now - saved + (now - begun) > CHECKPOINT_SECONDS
+            if due and index + 1 < len(batches):
+                saver.begin(checkpoint.Position(index + 1, tuple(log)))
+                saved = now
     progress(len(batches), len(batches))
     write_jsonl(out / "log.jsonl", log)
     return {
@@ -113,14 +117,8 @@ def _batches(spec: TrainSpec, corpus: Path, loaded: Loaded) -> tuple[BlockStats,
     return stats, batches
 
 
-def _step(
-    spec: TrainSpec,
-    loaded: Loaded,
-    optimizer: Optimizer,
-    batch: Batch,
-    index: int,
-    lr: float,
-    dtype: torch.dtype,
+def _gradients(
+    spec: TrainSpec, loaded: Loaded, batch: Batch, index: int, dtype: torch.dtype
 ) -> dict[str, Any]:
     # Seeding every step by its number makes dropout the same in a resumed run.
     torch.manual_seed(spec.seed * 1_000_003 + index)
@@ -135,12 +133,16 @@ def _step(
         loss += float(part.detach())
     if not math.isfinite(loss):
         raise StepFailed(f"the loss is {loss} at step {index}; nothing was applied")
+    targets = sum(p.targets for b in batch.blocks for p in b.pieces)
+    return {"step": index, "loss": loss, "supervised": targets}
+
+
+def _update(spec: TrainSpec, optimizer: Optimizer, index: int, lr: float) -> dict[str, Any]:
     grads = [p.grad for p in optimizer.parameters.values() if p.grad is not None]
     norm = clip_(grads, spec.recipe.clip)
     del grads
     optimizer.step(index + 1, lr)
-    targets = sum(p.targets for b in batch.blocks for p in b.pieces)
-    return {"step": index, "lr": lr, "loss": loss, "gradient_norm": norm, "supervised": targets}
+    return {"lr": lr, "gradient_norm": norm}
 
 
 def micro_batches(
