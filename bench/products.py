@@ -15,7 +15,7 @@ import subprocess
 import sys
 
 SHAPES = ((576, 1536), (640, 2048), (640, 262_144))
-ROWS = (8, 32, 64, 512)
+ROWS = (8, 15, 16, 32, 64, 512)
 CODE = """
 import json, sys, time, torch
 torch.set_num_threads(int(sys.argv[1]))

@@ -30,10 +30,12 @@ def answer(base: str, style: Summary | None, capability: Summary | None) -> str:
     amounts = [s.amount for s, i in pairs if s and i.value is not None]
     later = f"after {tokens(amounts[-1])} tokens " if amounts[-1] != amounts[0] else ""
     least = "at least " if style and style.style_is_lower_bound else ""
+    share = percent(moved.value)
+    closed = f"{share} of the gap closed, {_between(moved, percent)}"
     how = {
-        "up": f"closed {least}{_share(moved)} of the style gap to the teacher",
-        "down": f"moved away from the teacher in style ({_share(moved)} of the gap closed)",
-        "unclear": f"did not measurably move toward the teacher in style ({_share(moved)})",
+        "up": f"closed {least}{share} ({_between(moved, percent)}) of the style gap to the teacher",
+        "down": f"moved away from the teacher in style ({closed})",
+        "unclear": f"did not measurably move toward the teacher in style ({closed})",
         "missing": "closed an unknown share of the style gap",
     }[_answer(moved)]
     what = {
@@ -161,10 +163,6 @@ def _answer(interval: Interval) -> Answer:
     if not tells(interval):
         return "unclear"
     return "up" if interval.value > 0 else "down"
-
-
-def _share(interval: Interval) -> str:
-    return f"{percent(interval.value)} ({_between(interval, percent)})"
 
 
 def _points(interval: Interval) -> str:
