@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import epigone
@@ -59,16 +60,19 @@ def main() -> None:
         attempts += 1
         process = subprocess.Popen([*command, "--runs", str(options.runs)], stderr=sys.stderr)
         until = time.monotonic() + rng.uniform(*options.between)
-        while process.poll() is None and time.monotonic() < until:
+        # A killed step or worker does not end the run, so that one attempt can take several kills.
+        while process.poll() is None:
             time.sleep(0.1)
-        if process.poll() is None and kills < options.kills:
-            victims = list(family(process.pid))
-            victim = rng.choice(victims)
+            if kills == options.kills or time.monotonic() < until:
+                continue
+            victim = rng.choice(list(family(process.pid)))
             what = "runner" if victim == process.pid else "worker or step"
-            os.kill(victim, signal.SIGKILL)
-            kills += 1
-            minutes = (time.monotonic() - begun) / 60
-            print(f"kill {kills}: {what} {victim} at {minutes:.1f} min", flush=True)
+            with suppress(ProcessLookupError):
+                os.kill(victim, signal.SIGKILL)
+                kills += 1
+                minutes = (time.monotonic() - begun) / 60
+                print(f"kill {kills}: {what} {victim} at {minutes:.1f} min", flush=True)
+            until = time.monotonic() + rng.uniform(*options.between)
         code = process.wait()
         if code == 0:
             break

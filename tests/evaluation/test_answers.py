@@ -14,7 +14,7 @@ from epigone.evaluation.answers import answer_prompts, read_prompts
 from epigone.models.chat import prompt_ids, stop_ids
 from epigone.models.load import load
 from epigone.schema import Conversation, Message, Provenance, Sample, silent
-from epigone.study.specs import GenerateSpec, ModelSpec
+from epigone.study.specs import GenerateSpec, ModelSpec, SourceSpec
 
 ROWS = [
     Conversation(
@@ -56,6 +56,33 @@ def test_the_teacher_is_what_was_recorded(corpus: Path, tmp_path: Path) -> None:
     assert facts["samples"] == 3
 
 
+def test_a_recorded_answer_ends_where_a_limit_would_have_ended_it(
+    corpus: Path, tmp_path: Path, tiny_base: Path
+) -> None:
+    words = "Caf\u00e9 \U0001f600 " * 40
+    row = Conversation(
+        "long", (Message("user", "?"), Message("assistant", words)), ROWS[0].provenance
+    )
+    line = json.dumps(row.to_json()) + "\n"
+    held = corpus / "held_out.jsonl"
+    held.write_text(line + held.read_text(encoding="utf-8"), encoding="utf-8")
+    spec = GenerateSpec(
+        model=ModelSpec(kind="teacher", name="t"),
+        n=2,
+        max_new_tokens=64,
+        tokenizer=SourceSpec(ref=str(tiny_base), fingerprint=""),
+    )
+    run_generate(spec, {"corpus": corpus}, tmp_path, silent)
+    cut, whole = samples(tmp_path)
+    tokenizer = load(tiny_base, "fp32").tokenizer
+    assert (cut.stop, whole.stop, whole.output) == ("length", "recorded", " It is 0. ")
+    assert words.startswith(cut.output)
+    ids = tokenizer(words)["input_ids"][:64]
+    # A character whose last bytes fell beyond the limit is kept whole.
+    assert cut.output.startswith(tokenizer.decode(ids).rstrip("\ufffd"))
+    assert len(tokenizer(cut.output)["input_ids"]) - 64 in range(4)
+
+
 def test_a_student_answers_as_transformers_does(
     corpus: Path, tmp_path: Path, tiny_base: Path
 ) -> None:
@@ -95,7 +122,7 @@ def test_a_student_answers_as_transformers_does(
 
 def test_too_few_held_out_prompts(corpus: Path, tmp_path: Path) -> None:
     spec = GenerateSpec(model=ModelSpec(kind="teacher", name="t"), n=5)
-    with pytest.raises(CorpusError, match="only 4"):
+    with pytest.raises(CorpusError, match="4 prompts only"):
         run_generate(spec, {"corpus": corpus}, tmp_path, silent)
 
 

@@ -9,16 +9,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
+
 from epigone.errors import CorpusError
 from epigone.files import read_jsonl, write_jsonl
 from epigone.models.chat import prompt_ids, stop_ids, stop_texts
 from epigone.models.generate import generate
 from epigone.models.load import load
 from epigone.models.references import locate
-from epigone.schema import Conversation, Message, Progress, Role, Sample, silent
+from epigone.schema import Conversation, Message, Progress, Role, Sample, Stop, silent
 from epigone.study.identity import digest
 from epigone.study.specs import GenerateSpec, amount_folder
 
+_UNCUT: Stop = "recorded"
 Prompt = tuple[str, tuple[Message, ...]]
 _ROLES: Mapping[str, Role] = {
     "system": "system",
@@ -35,21 +38,16 @@ def run(
 ) -> dict[str, Any]:
     """See `epigone.evaluation.run_generate`; writes samples.jsonl."""
     rows = [Conversation.from_json(r) for r in read_jsonl(inputs["corpus"] / "held_out.jsonl")]
-    # A teacher's answer longer than any model may write would only measure the limit.
-    asked = [c for c in rows if c.tokens <= spec.max_new_tokens][: spec.n]
+    asked = rows[: spec.n]
     if len(asked) < spec.n:
         raise CorpusError(
-            f"only {len(asked)} of {len(rows)} held-out prompts have an answer of at most "
-            f"{spec.max_new_tokens} tokens",
+            f"the corpus holds out {len(rows)} prompts only",
             value=spec.n,
-            fix="ask for fewer, raise the corpus's held_out, or allow longer answers",
+            fix="ask for fewer prompts, or hold out more",
         )
     started = time.monotonic()
     if spec.model.kind == "teacher":
-        samples = [
-            Sample(c.id, spec.model.name, c.messages[:-1], c.messages[-1].content, "recorded")
-            for c in asked
-        ]
+        samples = _recorded(spec, asked, progress)
     else:
         if spec.model.kind == "student":
             folder = inputs["student"] / amount_folder(spec.model.amount)
@@ -73,6 +71,28 @@ def run(
         "seconds_generating": round(seconds, 2),
         "tokens_per_second": round(tokens / seconds, 1) if tokens else None,
     }
+
+
+def _recorded(
+    spec: GenerateSpec, asked: Sequence[Conversation], progress: Progress
+) -> list[Sample]:
+    # Metrics compare answers written under one limit: a whole recorded answer beside a cut one
+    # would measure the limit.
+    cut = None
+    if spec.tokenizer is not None:
+        source = spec.tokenizer
+        folder = locate(source.ref, progress, fingerprint=source.fingerprint)
+        cut = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        cut.no_truncation()
+    samples = []
+    for c in asked:
+        text, stop = c.messages[-1].content, _UNCUT
+        if cut is not None:
+            ends = [end for _, end in cut.encode(text, add_special_tokens=False).offsets]
+            if len(ends) > spec.max_new_tokens:
+                text, stop = text[: ends[spec.max_new_tokens - 1]], "length"
+        samples.append(Sample(c.id, spec.model.name, c.messages[:-1], text, stop))
+    return samples
 
 
 def answer_prompts(

@@ -207,8 +207,9 @@ def _remarks(planned: list[Planned]) -> tuple[str, ...]:
             if p.step.spec.model.kind != "teacher":
                 continue
             remarks.append(
-                f"Style is measured on the first {p.step.spec.n} held-out prompts whose recorded "
-                f"answer has at most {p.step.spec.max_new_tokens} tokens; no model may write more."
+                f"Style is measured on the first {p.step.spec.n} held-out prompts, and there on "
+                f"the first {p.step.spec.max_new_tokens} tokens of each answer: models may write "
+                f"no more, and a longer recorded answer is cut there."
             )
     return tuple(remarks)
 

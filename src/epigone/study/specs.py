@@ -84,13 +84,14 @@ class TrainSpec(Spec):
 class GenerateSpec(Spec):
     """Answers of one model to the corpus's held-out prompts, greedy.
 
-    `n` is how many of the held-out prompts are answered, in their order, leaving out those whose
-    recorded answer is longer than `max_new_tokens` by the reference tokenizer.
+    `n` is how many of the held-out prompts are answered, in their order. A recorded teacher's
+    answer ends after `max_new_tokens` tokens of `tokenizer`, as a living teacher's would.
     """
 
     model: ModelSpec
     n: int = Field(ge=1)
     max_new_tokens: int = Field(default=256, ge=1)
+    tokenizer: SourceSpec | None = None
 
 
 class StyleSpec(Spec):

@@ -168,6 +168,10 @@ def _bases(declaration: Declaration, resolve: Resolve) -> list[ModelSpec]:
     return bases
 
 
+def _tokenizer(resolve: Resolve) -> SourceSpec:
+    return SourceSpec(ref=REFERENCE_TOKENIZER, fingerprint=resolve.fingerprint(REFERENCE_TOKENIZER))
+
+
 def _corpus_step(name: str, corpus: Corpus, declaration: Declaration, resolve: Resolve) -> Step:
     sources = tuple(
         SourceSpec(ref=ref, fingerprint=resolve.fingerprint(ref)) for ref in corpus.sources
@@ -176,9 +180,7 @@ def _corpus_step(name: str, corpus: Corpus, declaration: Declaration, resolve: R
     spec = CorpusSpec(
         kind=corpus.kind,
         sources=sources,
-        tokenizer=SourceSpec(
-            ref=REFERENCE_TOKENIZER, fingerprint=resolve.fingerprint(REFERENCE_TOKENIZER)
-        ),
+        tokenizer=_tokenizer(resolve),
         teacher=declaration.teacher.name,
         licence="; ".join(sorted({licence for licence, _ in known if licence})),
         terms=declaration.teacher.terms or "; ".join(sorted({t for _, t in known if t})),
@@ -215,7 +217,12 @@ def _measures(
         teacher = Step(
             "generate",
             (teacher_spec.name,),
-            GenerateSpec(model=teacher_spec, n=style.n, max_new_tokens=style.max_new_tokens),
+            GenerateSpec(
+                model=teacher_spec,
+                n=style.n,
+                max_new_tokens=style.max_new_tokens,
+                tokenizer=_tokenizer(resolve),
+            ),
             prompts,
             teacher_spec.name,
         )
