@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache
 
 from epigone.errors import ModelError
+from epigone.models.kv import Slots, attention_masks, prefix_kv
 from epigone.schema import Progress, silent
 
 # A shared prefix shorter than this costs more in an extra forward than it saves.
@@ -107,157 +107,6 @@ def shared_prefix(prompts: Sequence[Sequence[int]], prefix: Sequence[int] | None
     return n if n >= MIN_PREFIX and len(prompts) > 1 else 0
 
 
-def attention_masks(model: Any, positions: Tensor, span: int) -> Tensor | dict[str, Tensor]:
-    """Additive masks for keys that lie in the slot of their own position.
-
-    `positions` (rows, queries) are the queries' positions; `span` slots are looked at. The
-    result is (rows, 1, queries, span), one for each layer type where the model has several.
-    """
-    config = model.config.get_text_config()
-    slots = torch.arange(span, device=positions.device)
-    distance = positions[:, None, :, None] - slots
-    window = getattr(config, "sliding_window", None)
-
-    def additive(sliding: bool) -> Tensor:
-        hidden = distance < 0
-        if sliding and window is not None:
-            hidden = hidden | (distance >= window)
-        mask = torch.zeros(hidden.shape, dtype=model.dtype, device=positions.device)
-        return mask.masked_fill_(hidden, torch.finfo(model.dtype).min)
-
-    kinds = getattr(config, "layer_types", None)
-    if kinds is None:
-        return additive(sliding=True)
-    unknown = set(kinds) - {"full_attention", "sliding_attention"}
-    if unknown:
-        raise ModelError(
-            "a model with this kind of layer cannot be run",
-            value=", ".join(sorted(unknown)),
-            fix="use a model with full or sliding-window attention only",
-        )
-    return {kind: additive(kind == "sliding_attention") for kind in sorted(set(kinds))}
-
-
-class PrefixKV(Cache):
-    """Keys and values of one prefix, filled by a first forward and then only read.
-
-    Once `frozen`, `update` returns prefix plus new tokens for any number of rows and stores
-    nothing, so one object serves every batch and only one layer's copy is alive at a time.
-    """
-
-    def __init__(self) -> None:
-        """An empty prefix that the first forward fills."""
-        super().__init__(layers=[])
-        self.kv: list[tuple[Tensor, Tensor]] = []
-        self.frozen = False
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        """Take or extend the prefix; tensors are (rows, heads, tokens, size)."""
-        if not self.frozen:
-            assert layer_idx == len(self.kv)
-            self.kv.append((key_states, value_states))
-        if not self.frozen or not self.kv:
-            return key_states, value_states
-        rows = key_states.shape[0]
-        keys, values = self.kv[layer_idx]
-        return (
-            torch.cat((keys.expand(rows, -1, -1, -1), key_states), dim=2),
-            torch.cat((values.expand(rows, -1, -1, -1), value_states), dim=2),
-        )
-
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Tokens of the prefix."""
-        return int(self.kv[layer_idx][0].shape[2]) if len(self.kv) > layer_idx else 0
-
-
-def prefix_kv(model: Any, ids: Sequence[int]) -> PrefixKV:
-    """Run a prefix once; no ids give an empty prefix that can be extended all the same."""
-    cache = PrefixKV()
-    if ids:
-        tokens = torch.tensor([ids], device=model.device)
-        positions = torch.arange(len(ids), device=model.device)[None]
-        model(
-            input_ids=tokens,
-            position_ids=positions,
-            attention_mask=attention_masks(model, positions, len(ids)),
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-    cache.frozen = True
-    return cache
-
-
-class _Slots(Cache):
-    """Keys and values of the rows at work: a token of position p lies in slot p of its row.
-
-    There is no padding between tokens, so sliding windows see true distances, a row can leave
-    by having the last row moved into its place, and another can join with any length.
-    """
-
-    def __init__(self, rows: int, slots: int, prefix: PrefixKV) -> None:
-        super().__init__(layers=[])
-        self.rows = rows
-        self.slots = slots
-        self.prefix = prefix
-        self.kv: list[tuple[Tensor, Tensor]] = []
-        self.first = 0
-        self.span = 0
-        self.positions: Tensor | None = None
-
-    def plan(self, first: int, span: int, positions: Tensor | None) -> None:
-        """Say where the next forward writes: rows from `first` on.
-
-        `positions` (rows,) are those of one token each; None means consecutive tokens that end
-        at `span`, right after the prefix.
-        """
-        self.first, self.span, self.positions = first, span, positions
-        if span > self.slots:
-            self.slots = max(span, self.slots + self.slots // 2)
-            self.kv = [(self._grown(k), self._grown(v)) for k, v in self.kv]
-
-    def _grown(self, old: Tensor) -> Tensor:
-        new = old.new_zeros(*old.shape[:2], self.slots, old.shape[3])
-        new[:, :, : old.shape[2]] = old
-        return new
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        """Write the new tokens; give the planned rows' first `span` slots, as views."""
-        if layer_idx == len(self.kv):
-            # Zeros, not empty: a masked slot weighs 0, and 0 times a stray NaN is NaN.
-            shape = (self.rows, key_states.shape[1], self.slots)
-            keys = key_states.new_zeros(*shape, key_states.shape[3])
-            self.kv.append((keys, value_states.new_zeros(*shape, value_states.shape[3])))
-        known = self.prefix.kv[layer_idx] if self.prefix.kv else (None, None)
-        keys = self._write(self.kv[layer_idx][0], key_states, known[0])
-        return keys, self._write(self.kv[layer_idx][1], value_states, known[1])
-
-    def _write(self, buffer: Tensor, new: Tensor, prefix: Tensor | None) -> Tensor:
-        rows = buffer[self.first : self.first + new.shape[0]]
-        if self.positions is not None:
-            rows[torch.arange(len(rows), device=new.device), :, self.positions] = new[:, :, 0]
-        else:
-            start = self.span - new.shape[2]
-            if prefix is not None:
-                rows[:, :, :start] = prefix
-            rows[:, :, start : self.span] = new
-        return rows[:, :, : self.span]
-
-    def move(self, source: int, target: int, length: int) -> None:
-        """Copy a row's first `length` slots over another row."""
-        for buffers in self.kv:
-            for buffer in buffers:
-                buffer[target, :, :length] = buffer[source, :, :length]
-
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Slots in use."""
-        return self.span
-
-
 @dataclass(frozen=True, slots=True)
 class _Stops:
     ids: frozenset[int]
@@ -323,7 +172,7 @@ class _Loop:
         self.fill = FULL_ROWS if cpu and rows > 4 else 0
         # Long and short prompts run together pad each other; a CPU gains nothing from more rows.
         self.budget = 512 if cpu else 4096
-        self.cache = _Slots(max(rows, self.fill), slots, prefix_kv(model, prompts[0][:shared]))
+        self.cache = Slots(max(rows, self.fill), slots, prefix_kv(model, prompts[0][:shared]))
 
     def run(self) -> list[Generated]:
         if self.stops.max_new < 1:

@@ -10,14 +10,8 @@ from typing import Any
 
 import torch
 
-from epigone.models.generate import (
-    MIN_PREFIX,
-    PrefixKV,
-    attention_masks,
-    common_prefix,
-    context_limit,
-    prefix_kv,
-)
+from epigone.models.generate import MIN_PREFIX, common_prefix, context_limit
+from epigone.models.kv import PrefixKV, attention_masks, prefix_kv
 from epigone.schema import Progress, silent
 
 Request = tuple[Sequence[int], Sequence[int]]
