@@ -2,6 +2,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
+# Packages are installed uncompiled, which saves a minute; Python then has to be allowed to keep what
+# it compiles on first use, or every process would compile torch anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test check clean
 
 demo: $(VENV)/.demo
