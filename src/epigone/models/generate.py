@@ -17,7 +17,7 @@ from epigone.schema import Progress, silent
 MIN_PREFIX = 16
 # On a CPU a product of 5 to 15 rows takes up to 2.5 times as long as one of 16
 # (bench/products.py), so that a few idle rows are cheaper than none.
-FULL_ROWS = 16
+FEW_ROWS, FULL_ROWS = 4, 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +169,7 @@ class _Loop:
         self.tokens = 0
         slots = len(prompts[self.pending[-1]]) + min(stops.max_new, 64)
         cpu = model.device.type == "cpu"
-        self.fill = FULL_ROWS if cpu and rows > 4 else 0
+        self.fill = FULL_ROWS if cpu and rows > FEW_ROWS else 0
         # Long and short prompts run together pad each other; a CPU gains nothing from more rows.
         self.budget = 512 if cpu else 4096
         self.cache = Slots(max(rows, self.fill), slots, prefix_kv(model, prompts[0][:shared]))
@@ -207,7 +207,7 @@ class _Loop:
     def _step(self) -> None:
         # Idle rows ask for token 0 at position 0 and write into a slot that nobody reads.
         rows = len(self.rows)
-        idle = [[0]] * (self.fill - rows if 4 < rows < self.fill else 0)
+        idle = [[0]] * (self.fill - rows if FEW_ROWS < rows < self.fill else 0)
         ids = torch.tensor([[r.out[-1]] for r in self.rows] + idle)
         positions = torch.tensor([[r.length] for r in self.rows] + idle)
         for row in self.rows:
