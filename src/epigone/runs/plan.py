@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from epigone.errors import CorpusError
-from epigone.files import cache_root, read_json, read_jsonl, write_json
+from epigone.files import cache_root, read_json, write_json
 from epigone.models import references
 from epigone.runs.store import Damaged, Store
 from epigone.schema import Record
@@ -90,18 +89,6 @@ def check_data(expansion: Expansion, store: Store) -> None:
                     value=amount_label(asked),
                     fix="ask for less, or add sources",
                 )
-        elif isinstance(step.spec, GenerateSpec) and step.spec.model.kind == "teacher":
-            _check_prompts(step.spec, store.folder(corpus) / "held_out.jsonl")
-
-
-def _check_prompts(spec: GenerateSpec, file: Path) -> None:
-    held = sum(1 for _ in read_jsonl(file))
-    if held < spec.n:
-        raise CorpusError(
-            f"the corpus holds out {held} prompts only",
-            value=spec.n,
-            fix="ask for fewer prompts, or hold out more",
-        )
 
 
 def work(step: Step) -> float:
