@@ -91,7 +91,11 @@ def main() -> None:
                 same = "equal" if b[name].get(file) == sha else "DIFFERS"
                 print(f"{name}/{file} {sha[:16]} {same}")
     print(f"steps that differ: {differ or 'none'}; unfinished folders left: {left or 'none'}")
-    sys.exit(bool(differ or left))
+    if kills < options.kills:
+        print(
+            f"too few kills: {kills} of {options.kills}; the study is shorter than the time between"
+        )
+    sys.exit(bool(differ or left or kills < options.kills))
 
 
 if __name__ == "__main__":

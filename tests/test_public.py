@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import epigone
+from epigone.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 
@@ -38,4 +42,20 @@ def test_importing_epigone_imports_no_room() -> None:
 
 def test_nothing_in_the_source_is_too_long() -> None:
     for path in (ROOT / "src").rglob("*.py"):
-        assert len(path.read_text().splitlines()) <= 400, path
+        text = path.read_text()
+        assert len(text.splitlines()) <= 400, path
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert node.end_lineno is not None
+                assert node.end_lineno - node.lineno < 60, f"{path}: {node.name}"
+
+
+@pytest.mark.parametrize("recipe", [{"preset": "false-promis"}, {"lrr": 1}, {"lr": "fast"}])
+def test_a_wrong_recipe_is_the_users_mistake_in_python_too(
+    recipe: dict[str, object], tmp_path: Path
+) -> None:
+    (tmp_path / "train.jsonl").touch()
+    with pytest.raises(UserError) as caught:
+        epigone.train("smollm2-135m-instruct", tmp_path, tmp_path / "s", amounts=[8], recipe=recipe)
+    assert "\n" not in str(caught.value)
+    assert next(iter(recipe)) in str(caught.value) or "did you mean" in str(caught.value)

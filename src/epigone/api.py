@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from epigone.corpus.compressed import require
 from epigone.errors import CorpusError, UnknownName, UserError
 from epigone.files import write_json, write_jsonl, write_text
@@ -19,9 +21,9 @@ from epigone.runs.plan import Planned, plan
 from epigone.runs.resolve import UNRESOLVED, World, locked_fingerprints
 from epigone.runs.store import Store
 from epigone.schema import Progress, Record, Sample, Score, silent
-from epigone.study.declare import STYLE_METRICS, Declaration, Recipe
-from epigone.study.file import read
-from epigone.study.specs import CorpusSpec, Kind, ModelSpec, SourceSpec, TrainSpec
+from epigone.study.declare import STYLE_METRICS, Declaration, Mistake, Recipe
+from epigone.study.file import located, read, told
+from epigone.study.specs import CorpusSpec, Kind, ModelSpec, RecipeSpec, SourceSpec, TrainSpec
 from epigone.study.steps import REFERENCE_TOKENIZER, STAGES, Expansion, expand
 
 if TYPE_CHECKING:
@@ -69,7 +71,7 @@ class Study:
         if only is not None and only not in STAGES:
             raise UnknownName("stage", only, STAGES)
         expansion, world = self._expand(True)
-        _check_sources(self.declaration)
+        _check_sources(self.declaration, self.file.parent)
         with lease.hold(self.root):
             write_text(self.root / "study.yaml", self.file.read_text(encoding="utf-8"))
             write_json(self.root / "study.lock.json", _lock(self.declaration, expansion, world))
@@ -90,8 +92,11 @@ class Study:
         return build(view, self.root / "report")
 
     def _expand(self, online: bool) -> tuple[Expansion, World]:
-        world = World(online=online, locked=locked_fingerprints(self.root))
-        return expand(self.declaration, world), world
+        world = World(online=online, locked=locked_fingerprints(self.root), folder=self.file.parent)
+        try:
+            return expand(self.declaration, world), world
+        except Mistake as mistake:
+            raise located(mistake, self.file) from None
 
 
 class _Quiet:
@@ -146,7 +151,7 @@ def train(
     spec = TrainSpec(
         base=_model(base),
         amounts=tuple(sorted(set(amounts))),
-        recipe=Recipe.model_validate(recipe or {}).resolved(),
+        recipe=_recipe(recipe or {}),
         seed=seed,
     )
     return perform(task_alone("train", spec, {"corpus": folder}, Path(out)), progress)
@@ -220,6 +225,13 @@ def corpus_folder(path: str | Path) -> Path:
     return folder
 
 
+def _recipe(settings: Mapping[str, Any]) -> RecipeSpec:
+    try:
+        return Recipe.model_validate(dict(settings)).resolved()
+    except ValidationError as error:
+        raise told(error) from None
+
+
 def _source(ref: str) -> SourceSpec:
     return SourceSpec(ref=ref, fingerprint=_fingerprint(ref))
 
@@ -235,10 +247,10 @@ def _fingerprint(ref: str) -> str:
     return World(online=True).fingerprint(ref)
 
 
-def _check_sources(declaration: Declaration) -> None:
+def _check_sources(declaration: Declaration, folder: Path) -> None:
     # A token has at least one byte, so a small local file refuses a large amount before any work.
     for name, corpus in declaration.corpora.items():
-        paths = [Path(ref) for ref in corpus.sources]
+        paths = [folder / Path(ref).expanduser() for ref in corpus.sources]
         for path in paths:
             require(path)
         if not all(p.is_file() and p.suffix in (".json", ".jsonl") for p in paths):
@@ -261,7 +273,12 @@ def _lock(declaration: Declaration, expansion: Expansion, world: World) -> dict[
         "study": declaration.name,
         "references": world.seen,
         "cells": [
-            {"model": s.model, "base": s.base, **(asdict(s.cell) if s.cell else {})}
+            {
+                "model": s.model,
+                "base": s.base,
+                **(asdict(s.cell) if s.cell else {}),
+                "steps": [step.name for step in expansion.steps_of(s)],
+            }
             for s in expansion.subjects
         ],
         "steps": [

@@ -78,7 +78,8 @@ class Sample:
     """One prompt item with one model's output.
 
     `tokens` counts the output in the model's own tokens (0 for recorded outputs);
-    `prompt_sha256` is the hash of the rendered prompt's bytes (empty for recorded outputs).
+    `prompt_sha256` is the hash of the rendered prompt, decoded from its tokens (empty for recorded
+    outputs).
     """
 
     item: str
@@ -162,6 +163,7 @@ class Record:
 
     `identity` is the document whose hash names the step; `outputs` maps each file's relative
     path to its sha256; `facts` is what the stage wants known (counts, precision, speed).
+    `fetch_seconds`, for downloads and conversions, are not among the `seconds` of work.
     """
 
     stage: str
@@ -176,6 +178,7 @@ class Record:
     seconds: float
     peak_bytes: int
     environment: Mapping[str, Any]
+    fetch_seconds: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object with the fields of the class."""

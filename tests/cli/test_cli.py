@@ -120,6 +120,29 @@ def test_an_unknown_base_is_told_with_the_nearest(
 ) -> None:
     line = refused(cli, tmp_path, study_text, str(tiny_base), "gemma-3-270n")
     assert "did you mean 'gemma-3-270m'?" in line
+    text = (tmp_path / "study.yaml").read_text().splitlines()
+    place = next(i for i, row in enumerate(text) if "gemma-3-270n" in row)
+    column = text[place].index("gemma-3-270n") + 1
+    assert f"study.yaml:{place + 1}:{column}: unknown" in line
+
+
+def test_a_base_that_is_called_as_the_teacher(
+    cli: Cli, tmp_path: Path, study_text: str, tiny_base: Path
+) -> None:
+    teacher = yaml.safe_load(study_text)["teacher"]["name"]
+    line = refused(cli, tmp_path, study_text, f"name: {teacher}", f"name: {tiny_base.name}")
+    assert "a base has the teacher's name" in line
+
+
+def test_paths_start_at_the_study_files_folder(
+    cli: Cli, tmp_path: Path, study_text: str, talk: Path
+) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep/here.json").write_bytes(talk.read_bytes())
+    (tmp_path / "deep/study.yaml").write_text(study_text.replace(str(talk), "here.json"))
+    here = cli("plan", "deep/study.yaml", "--json", cwd=tmp_path)
+    assert here.returncode == 0, here.stderr
+    assert json.loads(here.stdout)["to_do"] > 0
 
 
 def test_an_unknown_benchmark_is_told_with_the_nearest(

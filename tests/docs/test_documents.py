@@ -57,6 +57,13 @@ def test_the_tutorial_runs_on_a_real_model(tmp_path: Path) -> None:
     records = list((tmp_path / "runs/first/steps/train").glob("*/record.json"))
     facts = json.loads(records[0].read_text())["facts"]
     assert facts["last_loss"] > 0
+    (corpus,) = (tmp_path / "runs/first/steps/corpus").glob("*/record.json")
+    facts = json.loads(corpus.read_text())["facts"]
+    # The file is cut off in mid-string; Python's json module finds as many whole conversations.
+    assert facts["read"] == 17_671
+    assert facts["invalid"] == 0
+    (lost,) = facts["lost"]
+    assert lost.endswith("cut off in mid-string")
 
 
 def test_the_readme_names_only_verbs_and_options_that_exist(tmp_path: Path) -> None:

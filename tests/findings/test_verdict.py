@@ -271,7 +271,8 @@ def test_both_amounts_are_named_where_style_and_capability_were_measured_apart()
     levels = {**PAPER, "small-8000": (0.5, 0.5)}
     scores = [s for s in make(levels, 400) if (s.model, s.family) != ("small-32000", "capability")]
     (answer,) = (v.answer for v in analyse(subjects(), scores).verdicts if v.base == "small")
-    assert "After 32k tokens of imitation, small closed at least" in answer
+    assert "After 32k tokens of imitation, small moved toward the teacher in style (" in answer
+    assert "; a lower bound)" in answer
     assert "and after 8k tokens its capability rose" in answer
     text = sentences(analyse(subjects(), scores), "small")["capability"].text
     assert "rose with 8k tokens" in text

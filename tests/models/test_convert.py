@@ -215,7 +215,7 @@ def test_a_reference_is_converted_once(
     file = write_gguf(tmp_path / "tiny.gguf")
     folder = locate(f"gguf:{file}")
     assert folder.parent == cache / "models"
-    assert folder.name.startswith(fingerprint(str(file)).removeprefix("sha256:"))
+    assert folder.name.startswith(fingerprint(str(file)).removeprefix("sha256:").partition("+")[0])
     monkeypatch.setattr(convert, "convert_gguf", lambda *_: pytest.fail("converted again"))
     copy = tmp_path / "copy.gguf"
     copy.write_bytes(file.read_bytes())

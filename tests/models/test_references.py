@@ -104,11 +104,14 @@ def test_planning_imports_no_torch() -> None:
 
 def test_equal_content_has_equal_fingerprints(cache: Path, tmp_path: Path) -> None:
     content = os.urandom(100)
-    for name in ("a.json", "b.json", "c.gguf"):
+    for name in ("a.json", "b.json", "c.gguf", "d.gguf"):
         (tmp_path / name).write_bytes(content)
     expected = f"sha256:{hashlib.sha256(content).hexdigest()}"
-    for ref in ("a.json", "b.json", "c.gguf"):
+    for ref in ("a.json", "b.json"):
         assert fingerprint(str(tmp_path / ref)) == expected
+    converted = fingerprint(str(tmp_path / "c.gguf"))
+    assert converted.startswith(expected)
+    assert fingerprint(str(tmp_path / "d.gguf")) == converted
     entry = catalogue.find("sharegpt-v3-part")
     assert fingerprint("sharegpt-v3-part") == f"sha256:{entry.sha256}"
 
@@ -162,7 +165,7 @@ def test_a_large_file_is_hashed_once_until_it_changes(
 def test_hub_references_offline() -> None:
     assert fingerprint("hf:org/name", offline=True) is None
     assert fingerprint("hf:org/name@main", offline=True) is None
-    assert fingerprint(f"hf:org/name@{COMMIT}") == f"hf:org/name@{COMMIT}"
+    assert fingerprint(f"hf:org/name@{COMMIT}", offline=True) == f"hf:org/name@{COMMIT}"
 
 
 def test_pickles_are_refused(cache: Path, tmp_path: Path, folder: Path) -> None:
@@ -331,6 +334,29 @@ def test_what_the_hub_refuses(cache: Path, hub: type[Hub], repo: str, told: str)
 def test_a_hub_model_of_pickles_only(cache: Path, hub: type[Hub]) -> None:
     with pytest.raises(ModelError, match="pickle"):
         fingerprint("hf:org/pickled")
+
+
+def test_a_pinned_model_is_asked_for_before_any_work(cache: Path, hub: type[Hub]) -> None:
+    with pytest.raises(ModelError, match="no such model"):
+        fingerprint(f"hf:org/absent@{COMMIT}")
+    pinned = f"hf:org/good@{COMMIT}"
+    assert fingerprint(pinned) == pinned
+    locate(pinned)
+    hub.asked.clear()
+    assert fingerprint(pinned) == pinned
+    assert hub.asked == [], "what is in the cache needs no network"
+
+
+def test_another_conversion_is_another_model(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "m.gguf").write_bytes(b"GGUF")
+    (tmp_path / "m.json").write_bytes(b"GGUF")
+    refs = ("smollm2-135m-instruct", "sharegpt-v3-part", f"{tmp_path}/m.gguf", f"{tmp_path}/m.json")
+    before = [fingerprint(ref) for ref in refs]
+    monkeypatch.setattr(references, "CONVERSION", references.CONVERSION + 1)
+    changed = [old != fingerprint(ref) for old, ref in zip(before, refs, strict=True)]
+    assert changed == [True, False, True, False]
 
 
 def test_no_hub(cache: Path, hub: type[Hub], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,7 +108,7 @@ def test_the_policy_allows_exactly_what_is_written(page):
 def test_the_verdict_comes_first_with_numbers_and_intervals(page):
     text = page.text
     order = [
-        "closed at least",
+        "moved toward the teacher in style (",
         "Scores against amount",
         "Gaps to the teacher",
         "All scores",

@@ -158,6 +158,13 @@ def test_the_lock_file_maps_cells_to_steps(finished: epigone.Study) -> None:
     lock = json.loads((finished.root / "study.lock.json").read_text())
     names = {row["step"] for row in lock["steps"]}
     assert names == {s.name for s in finished.expansion().steps}
+    for cell in lock["cells"]:
+        stages = {name.partition("/")[0] for name in cell["steps"]}
+        assert stages >= {"generate", "style", "benchmark"}
+        assert ("train" in stages) == ("amount" in cell)
+    assert {n for cell in lock["cells"] for n in cell["steps"]} >= {
+        s.name for s in finished.expansion().steps if s.stage == "train"
+    }
     assert all(v.startswith("sha256:") for v in lock["references"].values())
 
 

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from epigone.errors import CorpusError
+from epigone.files import write_jsonl
 from epigone.runs.plan import check_data, plan, why
 from epigone.runs.store import Store, partial_of
-from epigone.schema import Record
+from epigone.schema import Conversation, Message, Provenance, Record
 from epigone.study.file import parse
 from epigone.study.steps import Expansion, Step, expand
 
@@ -29,6 +30,9 @@ evaluate:
 class World:
     def fingerprint(self, ref: str) -> str:
         return f"sha256:{ref}"
+
+    def reference(self, ref: str) -> str:
+        return ref
 
     def provenance(self, ref: str) -> tuple[str, str]:
         return "", ""
@@ -76,7 +80,7 @@ def test_why_names_the_field_that_changed_and_what_follows_from_it(store: Store)
     told = {p.step.stage: p.why for p in changed if p.state != "done"}
     assert told == {
         "generate": "spec.n: 32 -> 16",
-        "style": "inputs.model: another model step; inputs.teacher: another teacher step",
+        "style": "inputs.model: spec.n: 32 -> 16; inputs.teacher: spec.n: 32 -> 16",
     }
     recipe = plan(expansion(TEXT + "recipe: {lr: 0.001}\n"), store)
     trunk = next(p for p in recipe if p.step.stage == "train")
@@ -98,6 +102,18 @@ def test_another_identity_in_the_folder_is_damage_not_done(store: Store) -> None
     file = store.folder(step) / "record.json"
     file.write_text(file.read_text().replace(step.hash, "f" * 64))
     assert plan(expansion(), store)[0].state == "damaged"
+
+
+def test_amounts_with_no_exchange_in_between_are_refused_before_training(store: Store) -> None:
+    found = expansion(TEXT.replace("[8k]", "[5, 6]"))
+    finish(store, found.steps[0], train_tokens=10)
+    turns = (Message("user", "q"), Message("assistant", "a"))
+    row = Conversation("c", turns, Provenance("s", "t"), 5).to_json()
+    folder = store.folder(found.steps[0])
+    write_jsonl(folder / "train.jsonl", [row, row])
+    write_jsonl(folder / "train_tokens.jsonl", [[5], [5]])
+    with pytest.raises(CorpusError, match="no exchange that fits between two amounts: 5 and 6"):
+        check_data(found, store)
 
 
 def test_an_amount_larger_than_its_corpus_is_refused_before_training(store: Store) -> None:

@@ -105,6 +105,11 @@ def test_line_and_column_count_bytes_of_the_real_file() -> None:
         parse(text)
     line = text.splitlines()[caught.value.line - 1]
     assert line[caught.value.column - 1 :].startswith("kimd")
+    flow = 'corpora: {"größe😀": {kimd: broad}}\nname: x\n'
+    with pytest.raises(StudyFileError) as caught:
+        parse(flow)
+    line_bytes = flow.splitlines()[caught.value.line - 1].encode()
+    assert line_bytes[caught.value.column - 1 :].startswith(b"kimd")
 
 
 @pytest.mark.parametrize(

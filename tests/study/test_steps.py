@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from epigone.errors import UserError
+from epigone.study.declare import Mistake
 from epigone.study.file import parse
 from epigone.study.steps import STAGES, Expansion, expand
 
@@ -30,6 +30,9 @@ class World:
 
     def fingerprint(self, ref: str) -> str:
         return f"sha256:{ref}"
+
+    def reference(self, ref: str) -> str:
+        return ref
 
     def provenance(self, ref: str) -> tuple[str, str]:
         return "", ""
@@ -102,7 +105,7 @@ def test_where_files_lie_is_not_in_the_identity() -> None:
 
 
 def test_two_bases_of_one_name_are_refused() -> None:
-    with pytest.raises(UserError, match="two bases of one name"):
+    with pytest.raises(Mistake, match="two bases of one name"):
         expanded(TEXT.replace("[one, two]", "[a/one, b/one]"))
 
 

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +69,48 @@ def test_killed_at_any_step_and_resumed_gives_the_same_bytes(
             run(asked, {"corpus": corpus}, broken, stop)
     last = run(asked, {"corpus": corpus}, broken, silent)
     assert last["resumed_at_step"] == facts["steps"] - 1
+    assert students(broken) == students(whole)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from epigone.study.specs import TrainSpec
+from epigone.training import loop, run
+
+loop.CHECKPOINT_SECONDS = -1.0
+
+def progress(done, total, note=""):
+    if done == int(sys.argv[4]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+spec = TrainSpec.model_validate_json(sys.argv[1])
+print(run(spec, {"corpus": Path(sys.argv[2])}, Path(sys.argv[3]), progress)["resumed_at_step"])
+"""
+
+
+def test_kill_9_inside_training_costs_no_step_that_was_saved(
+    tiny_base: Path, corpus: Path, tmp_path: Path
+) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    whole.mkdir()
+    broken.mkdir()
+    asked = spec(tiny_base)
+    facts = run(asked, {"corpus": corpus}, whole, silent)
+    found = []
+    for step in (3, 5, -1):
+        process = subprocess.run(
+            [sys.executable, "-c", KILLED, asked.model_dump_json(), corpus, broken, str(step)],
+            env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
+            capture_output=True,
+            text=True,
+        )
+        assert process.returncode == (0 if step < 0 else -signal.SIGKILL), process.stderr
+        found.append(process.stdout.strip())
+    # The checkpoint of the step before the killed one may still have been on its way.
+    assert found[:2] == ["", ""]
+    assert int(found[2]) in (4, 5)
+    assert facts["steps"] >= 6
     assert students(broken) == students(whole)
 
 

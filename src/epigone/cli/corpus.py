@@ -35,7 +35,9 @@ def build(
     licence: Annotated[str, typer.Option(help="Licence of the data.")] = "",
     terms: Annotated[str, typer.Option(help="The teacher's terms of use.")] = "",
     held_out: Annotated[int, typer.Option(min=0, help="Prompts kept from training.")] = 128,
-    seed: Annotated[int, typer.Option(help="Of the order and the split.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=(1 << 32) - 1, help="Of the order and the split.")
+    ] = 0,
     json: Json = False,
 ) -> None:
     """Read, clean, deduplicate, keep English, split off held-out prompts; count every drop.

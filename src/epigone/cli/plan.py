@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +12,7 @@ from epigone.api import Study
 from epigone.cli.common import Json, Runs, StudyArgument, say_json, seconds, table
 from epigone.runs.execute import expected
 from epigone.runs.plan import Planned
+from epigone.study.declare import amount_label
 from epigone.study.specs import TrainSpec
 
 
@@ -47,6 +48,9 @@ def plan(
             }
         )
         return
+    done = {p.step.name for p in planned if p.state == "done"}
+    table("", ("base", "corpus", "amount", "seed", "student", "steps done"), _cells(loaded, done))
+    print()
     if why:
         rows = [[p.state, p.step.name, p.why] for p in planned if p.state != "done"]
         table("", ("state", "step", "why"), rows)
@@ -63,6 +67,24 @@ def plan(
         f"about {seconds(total['seconds'])} of work, without downloads; "
         f"${total['usd']:.2f} (the teacher is recorded)"
     )
+
+
+def _cells(study: Study, done: Collection[str]) -> list[list[str]]:
+    expansion = study.expansion()
+    rows: list[list[str]] = []
+    for subject in expansion.subjects:
+        if (cell := subject.cell) is None:
+            continue
+        steps = expansion.steps_of(subject)
+        trained = all(s.name in done for s in steps if s.stage == "train")
+        rows.append(
+            [
+                *(cell.base, cell.corpus, amount_label(cell.amount), str(cell.seed)),
+                "done" if trained else "to do",
+                f"{sum(s.name in done for s in steps)} of {len(steps)}",
+            ]
+        )
+    return rows
 
 
 def _row(p: Planned) -> dict[str, Any]:

@@ -54,13 +54,17 @@ def run(
 def _tell_time(loaded: Study, elapsed: float) -> None:
     spent: dict[str, float] = defaultdict(float)
     count: dict[str, int] = defaultdict(int)
-    peak = 0
+    peak, fetching = 0, 0.0
     for p in loaded.plan():
         if p.record is not None:
             spent[p.step.stage] += p.record.seconds
             count[p.step.stage] += 1
             peak = max(peak, p.record.peak_bytes)
+            fetching += p.record.fetch_seconds
     print("\nWhere the time went (steps run side by side):")
     for stage, value in sorted(spent.items(), key=lambda x: -x[1]):
         print(f"  {stage:<10} {seconds(value):>12}  in {count[stage]} steps")
+    print(
+        f"  {'downloads':<10} {seconds(fetching):>12}  and conversions, before the work of a step"
+    )
     print(f"  this run took {seconds(elapsed)}; the largest step held {peak / 1e9:.1f} GB\n")

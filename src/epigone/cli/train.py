@@ -34,7 +34,7 @@ def train(
     warmup: Annotated[float | None, typer.Option(help="Fraction of the run, or steps.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Blocks an optimiser step.")] = None,
     block: Annotated[int | None, typer.Option(min=16, help="Tokens a block.")] = None,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=(1 << 32) - 1, help="Of everything random.")] = 0,
     json: Json = False,
 ) -> None:
     """Train a base on nested amounts of a corpus: one run, a student at each amount.

@@ -29,11 +29,10 @@ def answer(base: str, style: Summary | None, capability: Summary | None) -> str:
     pairs = ((style, moved), (capability, change))
     amounts = [s.amount for s, i in pairs if s and i.value is not None]
     later = f"after {tokens(amounts[-1])} tokens " if amounts[-1] != amounts[0] else ""
-    least = "at least " if style and style.style_is_lower_bound else ""
-    share = percent(moved.value)
-    closed = f"{share} of the gap closed, {_between(moved, percent)}"
+    closed = f"{percent(moved.value)} of the gap closed, {_between(moved, percent)}"
+    least = "; a lower bound" if style and style.style_is_lower_bound else ""
     how = {
-        "up": f"closed {least}{share} ({_between(moved, percent)}) of the style gap to the teacher",
+        "up": f"moved toward the teacher in style ({closed}{least})",
         "down": f"moved away from the teacher in style ({closed})",
         "unclear": f"did not measurably move toward the teacher in style ({closed})",
         "missing": "closed an unknown share of the style gap",
@@ -71,21 +70,27 @@ def style(base: str, summary: Summary | None) -> Sentence:
     interval = summary.style_closed
     answer = _answer(interval)
     shown = f"{percent(interval.value)} ({_between(interval, percent)})"
-    least = ", a lower bound," if summary.style_is_lower_bound and answer == "up" else ""
+    least = ""
+    if summary.style_is_lower_bound and answer == "up":
+        # What a second answer of the teacher would score, a smaller gap to close, is not known.
+        least = "; a lower bound, since the gap is taken up to identical answers"
+    over = f"the mean of {', '.join(summary.style_metrics)}"
+    if interval.note:
+        over += f" ({interval.note})"
     text, headline = {
         "up": (
-            f"Imitation moved the style of {base} toward the teacher: {shown}{least} of the gap "
-            f"closed with {tokens(summary.amount)} tokens.",
+            f"Imitation moved the style of {base} toward the teacher: {shown} of the gap "
+            f"closed with {tokens(summary.amount)} tokens, {over}{least}.",
             "Style moved toward the teacher",
         ),
         "down": (
             f"Imitation did not move the style of {base} toward the teacher but away from it: "
-            f"{shown} of the gap closed with {tokens(summary.amount)} tokens.",
+            f"{shown} of the gap closed with {tokens(summary.amount)} tokens, {over}.",
             "Style moved away from the teacher",
         ),
         "unclear": (
             f"Whether the style of {base} moved toward the teacher cannot be told: {shown} of "
-            f"the gap closed with {tokens(summary.amount)} tokens.",
+            f"the gap closed with {tokens(summary.amount)} tokens, {over}.",
             "Style: cannot tell",
         ),
     }[answer]

@@ -57,6 +57,14 @@ def require_model(where: object, names: Iterable[str]) -> None:
         raise ModelError("a model needs a config.json", value=str(where), fix=_CONVERT_FIX)
 
 
+def is_cached(repo: str, commit: str) -> bool:
+    """Whether the hub's cache has a model's configuration at a commit."""
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    cache = constants.HF_HUB_CACHE
+    return isinstance(try_to_load_from_cache(repo, "config.json", cache, commit), str)
+
+
 def commit_of(repo: str, revision: str) -> str:
     """The commit that a branch or tag (empty: the default branch) stands for, asked of the hub.
 

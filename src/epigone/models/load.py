@@ -55,6 +55,8 @@ def best_device() -> torch.device:
 def load(folder: Path, precision: Precision = "auto", *, train: bool = False) -> Loaded:
     """Load a model folder for inference, or in fp32 for training.
 
+    With `auto`, weights are rounded to bf16 whatever the products are computed in, as students
+    are when they are saved: else a base would be measured with finer weights than its students.
     Raises ModelError for a folder that is no causal language model in safetensors format.
     """
     device = best_device()
@@ -87,4 +89,13 @@ def load(folder: Path, precision: Precision = "auto", *, train: bool = False) ->
         ) from error
     model.to(device)
     model.eval()
+    if not train and precision == "auto":
+        _round(model)
     return Loaded(model, tokenizer, dtype, device, folder)
+
+
+def _round(model: Any) -> None:
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.dtype == torch.float32:
+                weight.copy_(weight.to(torch.bfloat16))

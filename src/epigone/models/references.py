@@ -125,27 +125,32 @@ def fingerprint(ref: str | Reference, *, offline: bool) -> str | None: ...
 def fingerprint(ref: str | Reference, *, offline: bool = False) -> str | None:
     """What a reference adds to a step's identity; nothing is downloaded.
 
-    Equal content gives equal fingerprints, wherever it lies. Only a hub reference without a
-    commit needs the network: its commit is asked for, or, with `offline`, None is returned.
+    Equal content gives equal fingerprints, wherever it lies. Only a hub reference needs the
+    network: for one without a commit, the commit is asked for, or, with `offline`, None is
+    returned; for one with a commit that is not in the hub's cache, whether it exists.
     """
     reference = parse(ref)
     match reference.kind:
         case "catalogue":
-            return f"sha256:{catalogue.find(reference.value).sha256}"
+            entry = catalogue.find(reference.value)
+            return _content(entry.sha256, converted=entry.kind == "model")
         case "file" | "gguf":
-            return f"sha256:{_hash(Path(reference.value))}"
+            return _content(_hash(Path(reference.value)), converted=reference.kind == "gguf")
         case "folder":
-            return f"sha256:{_folder_hash(Path(reference.value))}"
+            return _content(_folder_hash(Path(reference.value)), converted=False)
         case "endpoint":
             return str(reference)
         case "hf":
-            if _COMMIT.fullmatch(reference.revision):
-                return str(reference)
-            return (
-                None
-                if offline
-                else f"hf:{reference.value}@{hub.commit_of(reference.value, reference.revision)}"
-            )
+            repo, revision = reference.value, reference.revision
+            pinned = _COMMIT.fullmatch(revision) is not None
+            if offline or (pinned and hub.is_cached(repo, revision)):
+                return str(reference) if pinned else None
+            return f"hf:{repo}@{hub.commit_of(repo, revision)}"
+
+
+def _content(sha256: str, *, converted: bool) -> str:
+    # The weights that run are the conversion's work too.
+    return f"sha256:{sha256}" + (f"+conversion-{CONVERSION}" if converted else "")
 
 
 def _folder_hash(folder: Path) -> str:
@@ -205,7 +210,8 @@ def locate(ref: str | Reference, progress: Progress = silent, *, fingerprint: st
         return _catalogued(catalogue.find(reference.value), progress)
     path = Path(reference.value)
     content = _hash(path) if reference.kind != "folder" else _folder_hash(path)
-    if fingerprint.startswith("sha256:") and fingerprint != f"sha256:{content}":
+    known = _content(content, converted=reference.kind == "gguf")
+    if fingerprint.startswith("sha256:") and fingerprint != known:
         raise ModelError(
             "files have changed since the study was planned", value=str(path), fix="plan again"
         )

@@ -153,7 +153,7 @@ def _source(ref: str, fingerprint: str, spec: CorpusSpec) -> Source:
         name=ref if entry else Path(ref).name,
         licence=entry.licence if entry else spec.licence,
         terms=spec.terms,
-        sha256=fingerprint.removeprefix("sha256:"),
+        sha256=fingerprint.removeprefix("sha256:").partition("+")[0],
     )
 
 

@@ -194,7 +194,7 @@ def _card(view: ReportView, verdict: Verdict) -> Card:
         verdict=verdict,
         name=f"{verdict.base} on {verdict.corpus}" if several else verdict.base,
         style=Bar(
-            "Style gap closed",
+            _style_label(style),
             percent(moved.value),
             text.bounds(moved, percent),
             style_track(moved, _end(style)),
@@ -207,6 +207,12 @@ def _card(view: ReportView, verdict: Verdict) -> Card:
 
 def _key(verdict: Verdict) -> tuple[str, str]:
     return verdict.base, verdict.corpus
+
+
+def _style_label(summary: Summary | None) -> str:
+    """Which metrics the share is a mean of: those whose gap can be told."""
+    named = summary.style_metrics if summary else ()
+    return f"Style gap closed: {', '.join(named)}" if named else "Style gap closed"
 
 
 def _end(summary: Summary | None) -> str:

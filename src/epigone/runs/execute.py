@@ -23,6 +23,10 @@ from epigone.study.steps import Expansion, Step
 # Steps run side by side only while they are expected to fit into this many bytes together.
 _ROOM = 7_000_000_000
 
+# Stages whose steps have the machine to themselves, the more urgent first: data that cannot be
+# used must be told before any other work is done.
+_ALONE = ("corpus", "train")
+
 Outcome = Literal["done", "failed", "blocked", "left"]
 
 
@@ -62,7 +66,8 @@ def execute(
 ) -> Result:
     """Run every step that is not done; `only` names one stage.
 
-    Training has the machine to itself; other steps run side by side as `lanes()` says.
+    Corpora come first; they and training have the machine to themselves. Other steps run side by
+    side as `lanes()` says.
 
     A failed step blocks only its descendants. A user's mistake found by a step ends the run with
     its UserError, because every later step of the study would build on it.
@@ -77,7 +82,7 @@ def execute(
         try:
             while True:
                 while workers and (step := run.next([s for s, _ in busy.values()])):
-                    worker = wide if step.stage == "train" else workers.pop()
+                    worker = wide if step.stage in _ALONE else workers.pop()
                     watcher.started(step, *run.count())
                     busy[pool.submit(worker.run, step, store, watcher.progress)] = (step, worker)
                 if not busy:
@@ -106,9 +111,9 @@ def lanes() -> tuple[int, int]:
 
 
 def expected(planned: Sequence[Planned]) -> float:
-    """Seconds until all is done: training one after another, the rest shared by the lanes."""
-    alone = sum(p.seconds for p in planned if p.step.stage == "train")
-    rest = [p.seconds for p in planned if p.step.stage != "train"]
+    """Seconds until all is done: what works alone one after another, the rest by the lanes."""
+    alone = sum(p.seconds for p in planned if p.step.stage in _ALONE)
+    rest = [p.seconds for p in planned if p.step.stage not in _ALONE]
     return alone + max(sum(rest) / lanes()[0], max(rest, default=0.0))
 
 
@@ -135,18 +140,18 @@ class _Run:
     def next(self, running: Sequence[Step]) -> Step | None:
         """The longest step that may begin beside the running ones; it leaves the list."""
         ready = [s for s in self._left if all(i.name in self._done for i in s.inputs.values())]
-        training = any(s.stage == "train" for s in (*ready, *running))
-        if training and running:
-            # The lanes run dry for a training step that is ready, and stay so while it works.
-            return None
-        if training:
-            ready = [s for s in ready if s.stage == "train"]
+        for stage in _ALONE:
+            # The lanes run dry for such a step that is ready, and stay so while it works.
+            if running and any(s.stage == stage for s in (*ready, *running)):
+                return None
+        for stage in _ALONE:
+            ready = [s for s in ready if s.stage == stage] or ready
         room = _ROOM - sum(memory(s) for s in running)
         # A step too large for any company still runs, alone.
         fit = [s for s in ready if not running or memory(s) <= room]
         if not fit:
             return None
-        step = max(fit, key=lambda s: (s.stage == "corpus", work(s)))
+        step = max(fit, key=work)
         self._left.remove(step)
         return step
 
@@ -208,6 +213,8 @@ class Worker:
             pass  # told below: the worker's output has ended
         for line in process.stdout:
             event: dict[str, Any] = json.loads(line)
+            if event["folder"] != task.folder:
+                continue  # the end of a process that had already told how its step ended
             if event["event"] == "progress":
                 progress(step, event["done"], event["total"], event["note"])
             elif event["event"] == "finished":

@@ -20,6 +20,7 @@ from typing import Any
 
 from epigone.errors import EpigoneError, StepFailed, UserError
 from epigone.files import SCRATCH, write_json
+from epigone.models import references
 from epigone.runs.store import (
     FAILURE,
     LIVE,
@@ -33,7 +34,7 @@ from epigone.runs.store import (
 )
 from epigone.schema import Progress, Record
 from epigone.study.identity import digest
-from epigone.study.specs import Spec
+from epigone.study.specs import ModelSpec, SourceSpec, Spec
 from epigone.study.steps import STAGES, Step, identity
 
 _LIVE_SECONDS = 1.0
@@ -122,6 +123,8 @@ def perform(task: Task, progress: Progress) -> Record:
         inputs = {role: Path(path) for role, path in task.inputs.items()}
         try:
             tell = _live(partial, progress, spent)
+            fetching = _fetch(spec, tell)
+            spent.begin()
             facts = stage_function(task.stage)(spec, inputs, partial, tell)
         except UserError as error:
             _fail(partial, str(error))
@@ -142,11 +145,32 @@ def perform(task: Task, progress: Progress) -> Record:
             started=started.isoformat(timespec="seconds"),
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
             seconds=round(spent.seconds(), 3),
+            fetch_seconds=round(fetching, 3),
             peak_bytes=_peak_bytes(),
             environment=environment(),
         )
         seal(partial, folder, record)
     return record
+
+
+def _fetch(spec: Spec, progress: Progress) -> float:
+    """Have what the step needs on this machine; the seconds count as none of the step's work."""
+    begun = time.monotonic()
+    for ref, fingerprint in _references(spec):
+        references.locate(ref, progress, fingerprint=fingerprint)
+    return time.monotonic() - begun
+
+
+def _references(value: object) -> Iterator[tuple[str, str]]:
+    if isinstance(value, ModelSpec | SourceSpec):
+        if value.ref:
+            yield value.ref, value.fingerprint
+    elif isinstance(value, Spec):
+        for _, part in value:
+            yield from _references(part)
+    elif isinstance(value, tuple):
+        for part in value:
+            yield from _references(part)
 
 
 def _same(folder: Path, task: Task) -> Record:
@@ -200,6 +224,9 @@ class _Clock:
             self._before = float(self._file.read_text())
         except (OSError, ValueError):
             self._before = 0.0
+
+    def begin(self) -> None:
+        self._begun = time.monotonic()
 
     def seconds(self) -> float:
         return self._before + time.monotonic() - self._begun

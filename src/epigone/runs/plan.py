@@ -12,6 +12,7 @@ from epigone.files import cache_root, read_json, write_json
 from epigone.models import references
 from epigone.runs.store import Damaged, Store
 from epigone.schema import Record
+from epigone.study.amounts import refuse_empty, segments
 from epigone.study.declare import amount_label
 from epigone.study.identity import differences
 from epigone.study.specs import BenchmarkSpec, GenerateSpec, ModelSpec, TrainSpec
@@ -67,7 +68,10 @@ def why(step: Step, store: Store, failure: Mapping[str, Any] | None = None) -> s
     reasons: list[str] = []
     for path, old, new in differences(last.identity, step.identity):
         if path.startswith("inputs."):
-            reasons.append(f"{path}: another {path.removeprefix('inputs.')} step")
+            role = path.removeprefix("inputs.")
+            # The field that changed stands in the input's own identity.
+            told = why(step.inputs[role], store) if role in step.inputs else "never ran"
+            reasons.append(f"{path}: {f'another {role} step' if told == 'never ran' else told}")
         else:
             reasons.append(f"{path}: {_shown(old)} -> {_shown(new)}")
     return "; ".join(reasons)
@@ -82,6 +86,12 @@ def check_data(expansion: Expansion, store: Store) -> None:
             continue
         if isinstance(step.spec, TrainSpec):
             held, asked = int(record.facts["train_tokens"]), step.spec.amounts[-1]
+            if asked <= held and store.record(step) is None:
+                folder = store.folder(corpus)
+                parts = segments(
+                    folder / "train.jsonl", folder / "train_tokens.jsonl", step.spec.amounts
+                )
+                refuse_empty(parts, step.spec.amounts)
             if asked > held:
                 raise CorpusError(
                     f"amount larger than corpus {corpus.slug!r}, which holds {held:,} "

@@ -16,23 +16,34 @@ UNRESOLVED = "unresolved"
 class World:
     """Resolves a study's references; `locked` are the revisions of an earlier run.
 
-    With `online` false nothing is asked of the network, and a hub reference without a revision
-    stays "unresolved" until the study runs.
+    Relative paths start at `folder`, else at the current one. With `online` false nothing is
+    asked of the network, and a hub reference without a revision stays "unresolved" until the
+    study runs.
     """
 
-    def __init__(self, *, online: bool, locked: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        online: bool,
+        locked: Mapping[str, str] | None = None,
+        folder: Path | None = None,
+    ) -> None:
         self._online = online
+        self._folder = folder
         self._locked = dict(locked or {})
         self.seen: dict[str, str] = {}
+
+    def reference(self, ref: str) -> str:
+        """A text that means the same reference from any folder."""
+        return str(self._parsed(ref))
 
     def fingerprint(self, ref: str) -> str:
         """The revision or content hash of a reference."""
         if ref not in self.seen:
-            found = references.fingerprint(ref, offline=True)
+            parsed = self._parsed(ref)
+            found = self._locked.get(ref) if parsed.kind == "hf" else None
             if found is None:
-                found = self._locked.get(ref)
-            if found is None and self._online:
-                found = references.fingerprint(ref)
+                found = references.fingerprint(parsed, offline=not self._online)
             self.seen[ref] = found or UNRESOLVED
         return self.seen[ref]
 
@@ -46,11 +57,14 @@ class World:
 
     def model_name(self, ref: str) -> str:
         """A short name for a model reference."""
-        references.check_model(ref)
-        reference = references.parse(ref)
+        reference = self._parsed(ref)
+        references.check_model(reference)
         if reference.kind == "catalogue":
             return ref
         return Path(str(reference.value)).name.removesuffix(".gguf").replace(":", "-")
+
+    def _parsed(self, ref: str) -> references.Reference:
+        return references.parse(ref, self._folder)
 
     def task_version(self, task: str) -> int:
         """The version of a benchmark."""

@@ -43,7 +43,7 @@ def main() -> None:
         child = os.fork()
         if child == 0:
             _child(task, events)
-        _wait(child, events)
+        _wait(child, task, events)
 
 
 def _lines() -> Iterator[str]:
@@ -58,7 +58,7 @@ def _lines() -> Iterator[str]:
             yield line.decode()
 
 
-def _wait(child: int, events: IO[str]) -> None:
+def _wait(child: int, task: Task, events: IO[str]) -> None:
     runner = select.poll()
     runner.register(0, 0)
     while True:
@@ -75,7 +75,7 @@ def _wait(child: int, events: IO[str]) -> None:
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         if code == -signal.SIGKILL:
             how += ", perhaps for want of memory"
-        _tell(events, {"event": "failed", "error": f"the step's process {how}", "user": False})
+        _tell(events, task, event="failed", error=f"the step's process {how}", user=False)
 
 
 def _child(task: Task, events: IO[str]) -> NoReturn:
@@ -89,20 +89,20 @@ def _child(task: Task, events: IO[str]) -> NoReturn:
         os.dup2(log, 2)
         null = os.open(os.devnull, os.O_RDONLY)
         os.dup2(null, 0)
-        record = perform(task, _progress(events))
+        record = perform(task, _progress(events, task))
     except UserError as error:
-        _tell(events, {"event": "failed", "error": str(error), "user": True})
+        _tell(events, task, event="failed", error=str(error), user=True)
     except (EpigoneError, OSError) as error:
-        _tell(events, {"event": "failed", "error": str(error), "user": False})
+        _tell(events, task, event="failed", error=str(error), user=False)
     else:
-        _tell(events, {"event": "finished", "record": record.to_json()})
+        _tell(events, task, event="finished", record=record.to_json())
     sys.stdout.flush()
     sys.stderr.flush()
     # Not sys.exit: the exit handlers belong to the process that was forked.
     os._exit(0)
 
 
-def _progress(events: IO[str]) -> Any:
+def _progress(events: IO[str], task: Task) -> Any:
     last = 0.0
 
     def tell(done: float, total: float, note: str = "") -> None:
@@ -110,13 +110,13 @@ def _progress(events: IO[str]) -> Any:
         now = time.monotonic()
         if now - last > _PROGRESS_SECONDS or done >= total:
             last = now
-            _tell(events, {"event": "progress", "done": done, "total": total, "note": note[:200]})
+            _tell(events, task, event="progress", done=done, total=total, note=note[:200])
 
     return tell
 
 
-def _tell(events: IO[str], event: dict[str, Any]) -> None:
-    events.write(json.dumps(event) + "\n")
+def _tell(events: IO[str], task: Task, **event: Any) -> None:
+    events.write(json.dumps({"folder": task.folder, **event}) + "\n")
     events.flush()
 
 

@@ -55,6 +55,17 @@ def segments(
     return [*found, current]
 
 
+def refuse_empty(parts: Sequence[Sequence[Conversation]], amounts: Sequence[int]) -> None:
+    """Raise CorpusError for an amount that adds no exchange to the one before it."""
+    for part, before, amount in zip(parts, (0, *amounts), amounts, strict=False):
+        if not part:
+            raise CorpusError(
+                "the corpus has no exchange that fits between two amounts",
+                value=f"{before} and {amount}",
+                fix="take amounts that are further apart",
+            )
+
+
 @dataclass(frozen=True, slots=True)
 class _Exchange:
     """Where an exchange begins and ends among the messages, and its tokens of teacher output."""

@@ -52,6 +52,12 @@ def _reference(value: str) -> str:
     return value
 
 
+def _preset(value: str) -> str:
+    if value not in PRESETS:
+        raise Mistake(("recipe", "preset"), UnknownName("recipe preset", value, PRESETS))
+    return value
+
+
 Amount = Annotated[int, BeforeValidator(parse_amount, json_schema_input_type=int | str)]
 Name = Annotated[str, AfterValidator(_name)]
 Reference = Annotated[str, AfterValidator(_reference)]
@@ -97,7 +103,9 @@ class Corpus(Declared):
 class Recipe(Declared):
     """Training settings that the cells share: a preset, and what differs from it."""
 
-    preset: str = Field(default="false-promise", description=" or ".join(PRESETS))
+    preset: Annotated[str, AfterValidator(_preset)] = Field(
+        default="false-promise", description=" or ".join(PRESETS)
+    )
     optimizer: Literal["parameter-scaled", "adamw"] | None = None
     lr: float | None = Field(default=None, gt=0, description="peak learning rate")
     warmup: float | None = Field(
@@ -147,7 +155,7 @@ class Declaration(Declared):
         min_length=1, description="tokens of teacher output by corpus; nested prefixes"
     )
     recipe: Recipe = Field(default_factory=Recipe)
-    seeds: list[int] = Field(default=[0], min_length=1)
+    seeds: list[Annotated[int, Field(ge=0, lt=1 << 32)]] = Field(default=[0], min_length=1)
     evaluate: Evaluate = Field(default_factory=Evaluate)
 
     @model_validator(mode="after")
@@ -163,10 +171,6 @@ class Declaration(Declared):
                     UserError("corpus without amounts", value=corpus, fix="add it to amounts"),
                     at_key=True,
                 )
-        if self.recipe.preset not in PRESETS:
-            raise Mistake(
-                ("recipe", "preset"), UnknownName("recipe preset", self.recipe.preset, PRESETS)
-            )
         for i, metric in enumerate(self.evaluate.style.metrics if self.evaluate.style else []):
             if metric not in STYLE_METRICS:
                 raise Mistake(

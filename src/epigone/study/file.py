@@ -38,6 +38,12 @@ def parse(text: str, path: str = "study.yaml") -> Declaration:
         raise _located(error, node, path) from None
 
 
+def located(mistake: Mistake, path: Path) -> StudyFileError:
+    """A mistake that only the expansion finds, with its place in the study file."""
+    node, _ = _yaml(_text(path), str(path))
+    return _told_at(mistake, node, str(path))
+
+
 def told(error: ValidationError) -> UserError:
     """The first mistake of a validation in one line: where, what is wrong, the value."""
     first = _first(error)
@@ -86,7 +92,7 @@ def _yaml(text: str, path: str) -> tuple[Any, Any]:
         return node, None if node is None else loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        line, column = (mark.line + 1, mark.column + 1) if mark else (None, None)
+        line, column = _place(mark) if mark else (None, None)
         raise StudyFileError(
             path, f"not YAML: {error.problem or error.context}", line=line, column=column
         ) from None
@@ -130,9 +136,15 @@ def _no_repeated_keys(node: Any) -> None:
 
 
 def _at(mark: Any, what: str, value: object = None, fix: str = "") -> StudyFileError:
-    return StudyFileError(
-        mark.name, what, line=mark.line + 1, column=mark.column + 1, value=value, fix=fix
-    )
+    line, column = _place(mark)
+    return StudyFileError(mark.name, what, line=line, column=column, value=value, fix=fix)
+
+
+def _place(mark: Any) -> tuple[int, int]:
+    """Line and column from 1, the column in bytes."""
+    before = mark.buffer[mark.pointer - mark.column : mark.pointer] if mark.buffer else ""
+    # Without its buffer a mark knows characters only; PyYAML keeps it where the input is a text.
+    return mark.line + 1, (len(before.encode()) if mark.buffer else mark.column) + 1
 
 
 def _first(error: ValidationError) -> Any:
@@ -152,12 +164,7 @@ def _located(error: ValidationError, node: Any, path: str) -> StudyFileError:
     where: tuple[str | int, ...] = first["loc"]
     cause = (first.get("ctx") or {}).get("error")
     if isinstance(cause, Mistake):
-        where = cause.where
-        mark = _mark(node, where, key=cause.at_key)
-        return StudyFileError(
-            path, cause.error.what, line=mark[0], column=mark[1],
-            value=cause.error.value, fix=cause.error.fix,
-        )  # fmt: skip
+        return _told_at(cause, node, path)
     dotted = _dotted(where)
     if first["type"] == "extra_forbidden":
         mark = _mark(node, where, key=True)
@@ -172,6 +179,14 @@ def _located(error: ValidationError, node: Any, path: str) -> StudyFileError:
         return StudyFileError(path, "missing key", line=mark[0], column=mark[1], value=dotted)
     shown = told(error)
     return StudyFileError(path, shown.what, line=mark[0], column=mark[1], value=shown.value)
+
+
+def _told_at(mistake: Mistake, node: Any, path: str) -> StudyFileError:
+    line, column = _mark(node, mistake.where, key=mistake.at_key)
+    error = mistake.error
+    return StudyFileError(
+        path, error.what, line=line, column=column, value=error.value, fix=error.fix
+    )
 
 
 def _mark(node: Any, where: Sequence[str | int], *, key: bool = False) -> tuple[int, int]:
@@ -191,7 +206,7 @@ def _mark(node: Any, where: Sequence[str | int], *, key: bool = False) -> tuple[
             mark = node.start_mark
         else:
             break
-    return mark.line + 1, mark.column + 1
+    return _place(mark)
 
 
 def _known(model: type[BaseModel], where: Sequence[str | int]) -> list[str]:

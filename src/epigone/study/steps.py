@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
 from epigone.errors import UserError
 from epigone.schema import Cell
-from epigone.study.declare import Corpus, Declaration, amount_label, style_corpus
+from epigone.study.declare import Corpus, Declaration, Mistake, amount_label, style_corpus
 from epigone.study.identity import digest, slug
 from epigone.study.specs import (
     BenchmarkSpec,
@@ -54,6 +55,9 @@ STAGES: Mapping[str, Stage] = {
 
 class Resolve(Protocol):
     """What expansion has to be told about the world outside of the study file."""
+
+    def reference(self, ref: str) -> str:
+        """A text that means the same reference from any folder."""
 
     def fingerprint(self, ref: str) -> str:
         """The revision or content hash of a reference."""
@@ -130,9 +134,19 @@ class Expansion:
         """Every point of the grid that has a student."""
         return [s.cell for s in self.subjects if s.cell is not None]
 
+    def steps_of(self, subject: Subject) -> list[Step]:
+        """The steps that make a model and measure it, in their order."""
+        cell = subject.cell
+        trunk = None if cell is None else (cell.base, cell.corpus, f"s{cell.seed}")
+        return [
+            step
+            for step in self.steps
+            if step.model == subject.model or (step.stage == "train" and step.axes == trunk)
+        ]
+
 
 def expand(declaration: Declaration, resolve: Resolve) -> Expansion:
-    """Cells and steps of a study; raises UserError for names that cannot be resolved."""
+    """Cells and steps of a study; raises Mistake for names that cannot be resolved."""
     bases = _bases(declaration, resolve)
     corpora = {
         name: _corpus_step(name, corpus, declaration, resolve)
@@ -156,15 +170,27 @@ def _axes(cell: Cell) -> tuple[str, ...]:
     return (cell.base, cell.corpus, amount_label(cell.amount), f"s{cell.seed}")
 
 
+@contextmanager
+def _at(*where: str | int) -> Iterator[None]:
+    """Say where in the study file the name stands that cannot be resolved."""
+    try:
+        yield
+    except UserError as error:
+        raise Mistake(where, error) from None
+
+
 def _bases(declaration: Declaration, resolve: Resolve) -> list[ModelSpec]:
     bases: list[ModelSpec] = []
-    for ref in declaration.bases:
-        name = resolve.model_name(ref)
-        if any(b.name == name for b in bases):
-            raise UserError("two bases of one name", value=name, fix="rename one of the folders")
-        bases.append(
-            ModelSpec(kind="base", name=name, ref=ref, fingerprint=resolve.fingerprint(ref))
-        )
+    for i, ref in enumerate(declaration.bases):
+        with _at("bases", i):
+            name = resolve.model_name(ref)
+            if any(b.name == name for b in bases):
+                raise UserError("two bases of one name", value=name, fix="name one by a folder")
+            if name == declaration.teacher.name:
+                raise UserError("a base has the teacher's name", value=name, fix="rename one")
+            found = resolve.fingerprint(ref)
+            where = resolve.reference(ref)
+            bases.append(ModelSpec(kind="base", name=name, ref=where, fingerprint=found))
     return bases
 
 
@@ -173,13 +199,15 @@ def _tokenizer(resolve: Resolve) -> SourceSpec:
 
 
 def _corpus_step(name: str, corpus: Corpus, declaration: Declaration, resolve: Resolve) -> Step:
-    sources = tuple(
-        SourceSpec(ref=ref, fingerprint=resolve.fingerprint(ref)) for ref in corpus.sources
-    )
-    known = [resolve.provenance(ref) for ref in corpus.sources]
+    sources, known = [], []
+    for i, ref in enumerate(corpus.sources):
+        with _at("corpora", name, "from", i):
+            known.append(resolve.provenance(ref))
+            found = resolve.fingerprint(ref)
+            sources.append(SourceSpec(ref=resolve.reference(ref), fingerprint=found))
     spec = CorpusSpec(
         kind=corpus.kind,
-        sources=sources,
+        sources=tuple(sources),
         tokenizer=_tokenizer(resolve),
         teacher=declaration.teacher.name,
         licence="; ".join(sorted({licence for licence, _ in known if licence})),
@@ -245,13 +273,10 @@ def _measures(
                 {"teacher": teacher, "model": samples},
                 model.name,
             )
-        for task in evaluate.benchmarks:
-            spec = BenchmarkSpec(
-                model=model,
-                task=task,
-                task_version=resolve.task_version(task),
-                limit=evaluate.limit,
-            )
+        for i, task in enumerate(evaluate.benchmarks):
+            with _at("evaluate", "benchmarks", i):
+                version = resolve.task_version(task)
+            spec = BenchmarkSpec(model=model, task=task, task_version=version, limit=evaluate.limit)
             yield Step("benchmark", (task, *axes), spec, inputs, model.name)
 
 

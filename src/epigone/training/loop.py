@@ -20,8 +20,8 @@ from epigone.files import SCRATCH, fsync_dir, write_jsonl
 from epigone.models.chat import PLAIN_TEMPLATE
 from epigone.models.load import Loaded, compute_dtype, load
 from epigone.models.references import locate
-from epigone.schema import Progress
-from epigone.study.amounts import segments
+from epigone.schema import Conversation, Progress
+from epigone.study.amounts import refuse_empty, segments
 from epigone.study.specs import TrainSpec, amount_folder
 from epigone.training import checkpoint
 from epigone.training.blocks import Block, BlockStats, blocks_of
@@ -44,12 +44,14 @@ class Batch:
 
 def train(spec: TrainSpec, corpus: Path, out: Path, progress: Progress) -> dict[str, Any]:
     """Train `spec.base` on nested amounts of a corpus; see `epigone.training.run`."""
-    # Refuses an amount larger than the corpus before a model is fetched or loaded.
-    segments(corpus / "train.jsonl", corpus / "train_tokens.jsonl", spec.amounts)
+    # Refuses amounts that the corpus cannot give before a model is loaded.
+    parts = segments(corpus / "train.jsonl", corpus / "train_tokens.jsonl", spec.amounts)
+    refuse_empty(parts, spec.amounts)
     loaded = load(locate(spec.base.ref, progress, fingerprint=spec.base.fingerprint), train=True)
     device = loaded.device
     dtype = compute_dtype(spec.recipe.precision, device)
-    stats, batches = _batches(spec, corpus, loaded)
+    stats, batches = _batches(spec, parts, loaded)
+    del parts
     model = loaded.model
     named = list(model.named_parameters())
     optimizer: Optimizer = OPTIMIZERS[spec.recipe.optimizer](named, spec.recipe.weight_decay)
@@ -99,12 +101,13 @@ def warmup_steps(warmup: float, steps: int) -> int:
     return math.ceil(warmup * steps) if warmup < 1 else int(warmup)
 
 
-def _batches(spec: TrainSpec, corpus: Path, loaded: Loaded) -> tuple[BlockStats, list[Batch]]:
+def _batches(
+    spec: TrainSpec, parts: Sequence[Sequence[Conversation]], loaded: Loaded
+) -> tuple[BlockStats, list[Batch]]:
     # Every amount's segment is packed by itself and ends its own batch, so that the student of a
     # small amount has seen exactly its conversations and nothing of the next ones.
     stats = BlockStats()
     batches: list[Batch] = []
-    parts = segments(corpus / "train.jsonl", corpus / "train_tokens.jsonl", spec.amounts)
     for amount, conversations in zip(spec.amounts, parts, strict=True):
         blocks = blocks_of(conversations, loaded.tokenizer, spec.recipe.block, stats)
         # The seed decides in which order a segment is seen; which conversations it holds stays.
