@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -129,3 +130,26 @@ def run_cli(
 def cli() -> object:
     """`run_cli` for tests."""
     return run_cli
+
+
+@pytest.fixture(scope="session")
+def adds_up() -> Callable[[Path], None]:
+    """The account of a corpus against what is there: every conversation and turn, exactly."""
+    from epigone.files import read_json, read_jsonl
+    from epigone.schema import Conversation
+    from epigone.study import train_file
+
+    def adds_up(folder: Path) -> None:
+        """Fail unless what was read, less what was dropped, plus what was split, is there."""
+        audit = read_json(folder / "audit.json")
+        left = [c for c, _ in train_file.read(folder / train_file.NAME)]
+        left += [Conversation.from_json(row) for row in read_jsonl(folder / "held_out.jsonl")]
+        effects = [rule for rule in audit["rules"].values() if rule["on"]]
+        read = sum(source["read"] for source in audit["sources"])
+        turns = sum(source["turns"] for source in audit["sources"])
+        gone = sum(e["conversations_dropped"] - e["conversations_added"] for e in effects)
+        assert read == len(left) + gone
+        silent = sum(e["turns_dropped"] - e["turns_added"] for e in effects)
+        assert turns == sum(len(c.messages) for c in left) + silent
+
+    return adds_up

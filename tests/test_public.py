@@ -47,14 +47,15 @@ def test_nothing_in_the_source_is_too_long() -> None:
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 assert node.end_lineno is not None
-                assert node.end_lineno - node.lineno < 60, f"{path}: {node.name}"
+                # From the first statement on: the options of a verb are a table.
+                assert node.end_lineno - node.body[0].lineno < 60, f"{path}: {node.name}"
 
 
 @pytest.mark.parametrize("recipe", [{"preset": "false-promis"}, {"lrr": 1}, {"lr": "fast"}])
 def test_a_wrong_recipe_is_the_users_mistake_in_python_too(
     recipe: dict[str, object], tmp_path: Path
 ) -> None:
-    (tmp_path / "train.jsonl").touch()
+    (tmp_path / "train.parquet").touch()
     with pytest.raises(UserError) as caught:
         epigone.train("smollm2-135m-instruct", tmp_path, tmp_path / "s", amounts=[8], recipe=recipe)
     assert "\n" not in str(caught.value)

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from epigone.corpus.compressed import require
 from epigone.errors import CorpusError, UnknownName, UserError
-from epigone.files import write_json, write_jsonl, write_text
+from epigone.files import cache_root, write_json, write_jsonl, write_text
 from epigone.models import references
 from epigone.runs import lease
 from epigone.runs.execute import Result, Watcher, execute
@@ -21,10 +21,12 @@ from epigone.runs.plan import Planned, plan
 from epigone.runs.resolve import UNRESOLVED, World, locked_fingerprints
 from epigone.runs.store import Store
 from epigone.schema import Progress, Record, Sample, Score, silent
-from epigone.study.declare import STYLE_METRICS, Declaration, Mistake, Recipe
+from epigone.study import train_file
+from epigone.study.declare import STYLE_METRICS, Corpus, Declaration, Mistake, Recipe
 from epigone.study.file import located, read, told
-from epigone.study.specs import CorpusSpec, Kind, ModelSpec, RecipeSpec, SourceSpec, TrainSpec
-from epigone.study.steps import REFERENCE_TOKENIZER, STAGES, Expansion, expand
+from epigone.study.specs import CorpusSpec, ItemsSpec, Kind, ModelSpec, RecipeSpec, TrainSpec
+from epigone.study.steps import STAGES, Expansion, corpus_spec, expand
+from epigone.study.terms import Terms, Use, refuse, terms_in
 
 if TYPE_CHECKING:
     from epigone.findings import Findings
@@ -63,14 +65,31 @@ class Study:
         """State, reason and expected time of every step; asks no network and changes nothing."""
         return plan(self.expansion(), self.store)
 
-    def run(self, watcher: Watcher | None = None, *, only: str | None = None) -> Result:
+    def terms(self) -> dict[str, list[Terms]]:
+        """The terms under which the sources of each corpus stand."""
+        return {
+            step.slug: terms_in(step.spec)
+            for step in self.expansion().steps
+            if isinstance(step.spec, CorpusSpec)
+        }
+
+    def run(
+        self,
+        watcher: Watcher | None = None,
+        *,
+        only: str | None = None,
+        use: Use = "research",
+    ) -> Result:
         """Run every step that is not done yet; the same call again continues.
 
-        Raises UserError, among them HeldElsewhere where another process runs the study.
+        Raises UserError, among them HeldElsewhere where another process runs the study, and
+        CorpusError where a corpus's terms forbid the use of its students.
         """
         if only is not None and only not in STAGES:
             raise UnknownName("stage", only, STAGES)
         expansion, world = self._expand(True)
+        for name, found in self.terms().items():
+            refuse(f"corpus {name!r}", found, use)
         _check_sources(self.declaration, self.file.parent)
         with lease.hold(self.root):
             write_text(self.root / "study.yaml", self.file.read_text(encoding="utf-8"))
@@ -108,7 +127,7 @@ class _Quiet:
 
 
 def build_corpus(
-    files: Sequence[str | Path],
+    files: Sequence[str | Path | Mapping[str, Any]],
     out: str | Path,
     *,
     kind: Kind = "broad",
@@ -117,20 +136,72 @@ def build_corpus(
     terms: str = "",
     held_out: int = 128,
     seed: int = 0,
+    use: Use = "research",
+    decontaminate: Sequence[str] = (),
     progress: Progress = silent,
+    **settings: Any,
 ) -> Record:
-    """Clean files of teacher text into a corpus folder; the stage behind `epigone corpus build`."""
-    spec = CorpusSpec(
-        kind=kind,
-        sources=tuple(_source(str(f)) for f in files),
-        tokenizer=_source(REFERENCE_TOKENIZER),
-        teacher=teacher,
-        licence=licence,
-        terms=terms,
-        held_out=held_out,
-        seed=seed,
-    )
-    return perform(task_alone("corpus", spec, {}, Path(out)), progress)
+    """Clean files of teacher text into a corpus folder; the stage behind `epigone corpus build`.
+
+    A file is a reference, or a mapping with the keys of a study file's source. `settings` are
+    those of a study file's corpus: languages, rules, mix, min_chars, max_chars, max_tokens.
+    `decontaminate` names benchmarks whose items must not be in the corpus. Raises UserError,
+    among them CorpusError where the terms forbid the use.
+    """
+    sources = [dict(f) if isinstance(f, Mapping) else str(f) for f in files]
+    try:
+        corpus = Corpus.model_validate(
+            {"kind": kind, "from": sources, "held_out": held_out, **settings}
+        )
+        spec = corpus_spec(
+            corpus, World(online=True), teacher=teacher, terms=terms, licence=licence, seed=seed
+        )
+    except ValidationError as error:
+        raise told(error) from None
+    except Mistake as mistake:
+        raise mistake.error from None
+    refuse("the corpus", terms_in(spec), use)
+    inputs = {f"items_{task}": _items(task, progress) for task in decontaminate}
+    return perform(task_alone("corpus", spec, inputs, Path(out)), progress)
+
+
+def _items(task: str, progress: Progress) -> Path:
+    version = World(online=False).task_version(task)
+    folder = cache_root() / "items" / f"{task}-{version}"
+    perform(task_alone("items", ItemsSpec(task=task, task_version=version), {}, folder), progress)
+    return folder
+
+
+def corpus_stats(
+    folder: str | Path,
+    *,
+    tokenizer: str = "",
+    diversity: int = 0,
+    exact: bool = False,
+    progress: Progress = silent,
+) -> tuple[dict[str, Any], Path]:
+    """Numbers of a corpus folder, and the page that shows them, `folder`/stats.html.
+
+    `tokenizer` is a model whose tokens are counted by role; `diversity` is how many first prompts
+    are compared with one another, all of them with all if `exact`.
+    """
+    from epigone.corpus import diversity as alike
+    from epigone.corpus import stats
+    from epigone.corpus.statistics import first_prompts, told
+    from epigone.report import corpus_page
+
+    path = corpus_folder(folder)
+    counter = references.locate(tokenizer, progress) / "tokenizer.json" if tokenizer else None
+    found = stats(path, counter, progress)
+    if diversity:
+        queries = alike.sample(first_prompts(path), diversity)
+        if len(queries) < 2:
+            raise CorpusError("too few prompts to compare", value=len(queries))
+        measured = alike.diversity(
+            queries, exact=exact, progress=lambda share: progress(share, 1.0, "comparing prompts")
+        )
+        found["diversity"] = told(measured, queries, exact)
+    return found, corpus_page.build(path.name, found, path.resolve() / "stats.html")
 
 
 def train(
@@ -218,7 +289,7 @@ def style(
 def corpus_folder(path: str | Path) -> Path:
     """A corpus folder by path; raises CorpusError for anything else."""
     folder = Path(path)
-    if not (folder / "train.jsonl").is_file():
+    if not (folder / train_file.NAME).is_file():
         raise CorpusError(
             "not a corpus folder", value=str(path), fix="'epigone corpus build' makes one"
         )
@@ -232,10 +303,6 @@ def _recipe(settings: Mapping[str, Any]) -> RecipeSpec:
         raise told(error) from None
 
 
-def _source(ref: str) -> SourceSpec:
-    return SourceSpec(ref=ref, fingerprint=_fingerprint(ref))
-
-
 def _model(ref: str) -> ModelSpec:
     world = World(online=True)
     return ModelSpec(
@@ -243,14 +310,10 @@ def _model(ref: str) -> ModelSpec:
     )
 
 
-def _fingerprint(ref: str) -> str:
-    return World(online=True).fingerprint(ref)
-
-
 def _check_sources(declaration: Declaration, folder: Path) -> None:
     # A token has at least one byte, so a small local file refuses a large amount before any work.
     for name, corpus in declaration.corpora.items():
-        paths = [folder / Path(ref).expanduser() for ref in corpus.sources]
+        paths = [folder / Path(source.ref).expanduser() for source in corpus.sources]
         for path in paths:
             require(path)
         if not all(p.is_file() and p.suffix in (".json", ".jsonl") for p in paths):

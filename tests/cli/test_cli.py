@@ -226,7 +226,7 @@ def test_an_amount_larger_than_the_corpus_stops_before_training(
     done = cli("run", study(tmp_path, study_text, "2k]", "9k]"), cwd=tmp_path)
     assert done.returncode == 2
     assert "amount larger than corpus 'talk'" in done.stderr.strip().splitlines()[-1]
-    assert {p.name for p in (tmp_path / "runs/tiny/steps").iterdir()} == {"corpus"}
+    assert {p.name for p in (tmp_path / "runs/tiny/steps").iterdir()} == {"corpus", "items"}
 
 
 @pytest.mark.slow
@@ -249,7 +249,7 @@ def test_every_verb_on_a_finished_study(cli: Cli, tmp_path: Path, study_text: st
 
     names = json.loads(cli("show", file, "--json", cwd=tmp_path).stdout)
     record = json.loads(cli("show", file, names["steps"][0], cwd=tmp_path).stdout)
-    assert record["stage"] == "corpus"
+    assert record["stage"] == "items"
     model = names["models"][-1]
     assert "--- scribe" in cli("show", file, model, "-n", "1", cwd=tmp_path).stdout
     assert len(json.loads(cli("show", file, model, "--json", cwd=tmp_path).stdout)) == 3

@@ -43,7 +43,7 @@ def test_an_output_that_cannot_be_written(cli: Cli, tmp_path: Path, talk: Path) 
 
 
 def test_a_rate_out_of_range(cli: Cli, tmp_path: Path) -> None:
-    (tmp_path / "train.jsonl").touch()
+    (tmp_path / "train.parquet").touch()
     (tmp_path / "config.json").write_text("{}")
     done = cli(
         "train", "smollm2-135m-instruct", ".", "-o", "s", "--amount", "8k", "--lr", "0",

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
-from epigone.study.specs import CorpusSpec, SourceSpec
+from epigone.study.specs import CorpusSpec, DataSpec, SourceSpec
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +23,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def spec() -> Callable[..., CorpusSpec]:
     def make(n: int = 1, **changes: Any) -> CorpusSpec:
-        sources = tuple(SourceSpec(ref=f"source-{i}", fingerprint="0") for i in range(n))
+        sources = tuple(DataSpec(ref=f"source-{i}", fingerprint="0") for i in range(n))
         fixed = {
             "kind": "broad",
             "sources": sources,
@@ -34,3 +34,9 @@ def spec() -> Callable[..., CorpusSpec]:
         return CorpusSpec(**{**fixed, **changes})
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clean in the test's own process, whose language detectors are loaded but once."""
+    monkeypatch.setenv("RAYON_NUM_THREADS", "1")

@@ -10,13 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epigone.corpus import values
-from epigone.corpus.readers import Invalid, Row, read
+from epigone.corpus.readers import File
+from epigone.corpus.rows import Invalid, Row
 from epigone.corpus.values import Lost
 from epigone.errors import CorpusError
 
 
 def turn(speaker: str, text: Any) -> dict[str, Any]:
     return {"from": speaker, "value": text}
+
+
+def read(path: Path, format: str = "") -> list[Row | Invalid | Lost]:
+    with File(path, format) as file:
+        return list(file)
 
 
 def rows(path: Path) -> list[Row]:
@@ -84,7 +90,9 @@ def test_role_names(tmp_path: Path, speaker: str, role: str) -> None:
         (b'{"conversations": ["hi"]}', "turn is not an object"),
         (b'{"conversations": [{"from": "human"}]}', "turn without a role or a text"),
         (b'{"conversations": [{"from": 3, "value": "x"}]}', "turn without a role or a text"),
-        (b'{"conversations": [{"from": "gpt", "value": ["x"]}]}', "turn without a role or a text"),
+        (b'{"conversations": [{"from": "gpt", "value": [3]}]}', "turn without a role or a text"),
+        (b'{"conversations": [], "conversations": []}', "duplicate key"),
+        (b'{"conversations": [{"from": "gpt", "value": "a", "value": "b"}]}', "duplicate key"),
         (b'{"conversations": [{"from": "ghost", "value": "x"}]}', "unknown role"),
         (b'{"conversations": [{"from": "gpt", "value": "a\\u0000b"}]}', "NUL character"),
         (b'{"conversations": [{"from": "gpt", "value": "a\x00b"}]}', "NUL character"),
@@ -146,7 +154,7 @@ def test_continuations_and_other_teachers_are_marked(tmp_path: Path) -> None:
         b"id,text\n1,hello\n",
         b"[]",
         b"[1, 2, 3]",
-        json.dumps([{"instruction": "i", "output": "o"}] * 300).encode(),
+        json.dumps([{"inspection": "i", "outcome": "o"}] * 300).encode(),
         "[{}]".encode("utf-16"),
         bytes(range(256)),
     ],
@@ -293,7 +301,8 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
         with open(path, "w") as f:
             f.write("[" + ",\n".join([line] * n) + "]")
         tracemalloc.start()
-        assert sum(1 for _ in read(path)) == n
+        with File(path) as file:
+            assert sum(1 for _ in file) == n
         most = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return most

@@ -11,6 +11,7 @@ from epigone.corpus import rules
 from epigone.corpus.html import is_site_html, to_markdown
 from epigone.corpus.rules import RULES, Turns
 from epigone.schema import Message, Role
+from epigone.study.specs import RULES as RULES_ON
 
 LETTERS: dict[str, Role] = {"s": "system", "u": "user", "a": "assistant", "t": "tool"}
 
@@ -21,8 +22,10 @@ def turns(*texts: str) -> Turns:
 
 
 def clean(given: Turns) -> Turns:
+    """What the rules leave that are on by default, but for those that bound lengths."""
     for rule in RULES:
-        given = rule(given)
+        if RULES_ON[rule.__name__] and rule.__name__ not in ("too_long", "too_short"):
+            given = rule(given)
     return given
 
 

@@ -30,13 +30,6 @@ def test_what_counts_as_one_query(one: str, other: str, same: bool) -> None:
     assert (selection.query_hash(one) == selection.query_hash(other)) is same
 
 
-def test_the_conversation_with_most_teacher_text_is_kept() -> None:
-    short, long, other = make("1", "q", "a"), make("2", "Q ", "a", "r", "b"), make("3", "x", "a")
-    kept, dropped = selection.distinct([short, long, other])
-    assert {e.id for e in kept} == {"2", "3"}
-    assert [e.id for e in dropped] == ["1"]
-
-
 entries = st.lists(
     st.tuples(st.sampled_from("pqrs"), st.sampled_from(["a", "bb", "cc"]), st.sampled_from("12")),
     max_size=12,
@@ -48,9 +41,8 @@ def test_nothing_depends_on_the_order_of_the_input(
     given_entries: list[Entry], rng: random.Random, seed: int
 ) -> None:
     def outcome(rows: list[Entry]) -> list[list[tuple[str, str]]]:
-        kept, dropped = selection.distinct(rows)
-        held = selection.hold_out(kept, 2, seed, lambda e: True)
-        lists = (selection.in_order(kept, seed), dropped, held)
+        held = selection.hold_out(rows, 2, seed, lambda e: True)
+        lists = (selection.in_order(rows, seed), held)
         return [[(e.id, e.content) for e in rows] for rows in lists]
 
     shuffled = list(given_entries)

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from epigone.corpus import build, run, stats
+from epigone.corpus.contamination import Item
 from epigone.errors import CorpusError
 from epigone.files import read_json, read_jsonl
 from epigone.schema import Conversation, silent
-from epigone.study.specs import CorpusSpec
+from epigone.study import train_file
+from epigone.study.specs import RULES, CorpusSpec
 
 Make = Callable[..., CorpusSpec]
 TEXT = "the weather in the mountains will be sunny and warm with some wind from the west"
@@ -36,6 +38,11 @@ def dialogue(rng: random.Random, exchanges: int) -> list[str]:
     return [" ".join(rng.choices(WORDS, k=rng.randint(5, 12))) for _ in range(2 * exchanges)]
 
 
+WEST = "some wind from the west will be warm and sunny in the mountains"
+LONG = "the wind in the west will be sunny and warm with the weather in the mountains from"
+ITEMS = [Item("facts/7", "what is written in the old book of winds?"), Item("choices/3", LONG)]
+
+
 def dirty(n: int = 120, seed: int = 0) -> list[Any]:
     """Rows in which every rule finds something."""
     rng = random.Random(seed)
@@ -46,6 +53,7 @@ def dirty(n: int = 120, seed: int = 0) -> list[Any]:
     rows += [{**rng.choice(rows[:n]), "id": f"copy{i}"} for i in range(9)]
     first = [r["conversations"][0]["value"] for r in rows[:n]]
     rows += [row(f"hello there my friend {i}", "hi", first[i], "again") for i in range(0, n, 7)]
+    rows += [row(text, " ".join(dialogue(rng, 2))) for text in first[1:6]]
     rows += [
         {"id": "none", "conversations": []},
         row("Wie wird das Wetter morgen in den Bergen?", "Es wird sonnig und warm werden."),
@@ -74,6 +82,16 @@ def dirty(n: int = 120, seed: int = 0) -> list[Any]:
             ]
         },
         row("a", "", "what is the weather like", "sunny", "u", id="mixed"),
+        row("tell me more about the storm", "west " * 200),
+        row("how is it there now", "-"),
+        row("how will it be tomorrow", "As an AI language model, I cannot know the weather."),
+        row("is this the right key?", "yes, sk-abcdefghijklmnopqrstuvwx is the right key"),
+        row("is this the right address?", "yes, jane.doe@weather-office.net is right"),
+        row("what is written in the old book of winds", "much about the west"),
+        row("please say it", f"well, {LONG} tomorrow"),
+        row(WEST + " so it will stay for the week I think", "fine then"),
+        row(WEST + " so it will stay for the week I hope", "fine"),
+        *forked(rng),
         {"nothing": 1},
         3,
         row("with a \x00 in it", "yes"),
@@ -82,7 +100,19 @@ def dirty(n: int = 120, seed: int = 0) -> list[Any]:
     return rows
 
 
+def forked(rng: random.Random) -> list[Any]:
+    """A dialogue, an earlier stage of it under another first prompt, and a part of it."""
+    whole = dialogue(rng, 6)
+    return [
+        row(*whole, id="forkabc_0"),
+        row("what was it again, please tell", "this", *whole[:10], id="forkdef_0"),
+        row(*whole[4:10], id="forkabc_1"),
+    ]
+
+
 def load(path: Path) -> list[Conversation]:
+    if path.suffix == ".parquet":
+        return [c for c, _ in train_file.read(path)]
     return [Conversation.from_json(r) for r in read_jsonl(path)]
 
 
@@ -93,33 +123,32 @@ def files_of(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("cut", [0, 700])
 def test_the_account_adds_up(
-    tmp_path: Path, tokenizer: Path, spec: Make, seed: int, cut: int
+    tmp_path: Path,
+    tokenizer: Path,
+    spec: Make,
+    adds_up: Callable[[Path], None],
+    seed: int,
+    cut: int,
 ) -> None:
     rows = dirty(seed=seed)
+    every = tuple(RULES) if seed % 2 else spec().rules
     path = write(tmp_path / "rows.json", rows)
     if cut:
         path.write_bytes(path.read_bytes()[:-cut])
         whole = sum(1 for _ in _prefix(path))
     else:
         whole = len(rows)
-    facts = build([path], spec(held_out=8), tokenizer, tmp_path / "out")
+    asked = spec(held_out=8, rules=every, max_tokens=60 if seed > 1 else 0)
+    facts = build([path], asked, tokenizer, tmp_path / "out", silent, ITEMS)
     audit = read_json(tmp_path / "out" / "audit.json")
     (source,) = audit["sources"]
     invalid = sum(r["rows"] for r in source["invalid"].values())
     assert source["read"] + invalid == whole
     assert (source["lost_bytes"] > 0) == (cut > 0)
 
-    train, held = load(tmp_path / "out/train.jsonl"), load(tmp_path / "out/held_out.jsonl")
-    effects = audit["rules"].values()
-    assert source["read"] == len(train) + len(held) + sum(
-        e["conversations_dropped"] for e in effects
-    )
-    left = sum(len(c.messages) for c in train + held)
-    assert source["turns"] == left + sum(e["turns_dropped"] for e in effects)
-    assert (
-        sum(audit["languages_dropped"].values())
-        == audit["rules"]["language"]["conversations_dropped"]
-    )
+    train, held = load(tmp_path / "out/train.parquet"), load(tmp_path / "out/held_out.jsonl")
+    assert source["values"] == whole
+    adds_up(tmp_path / "out")
     assert audit["final"]["train"] == {
         "conversations": len(train),
         "turns": sum(len(c.messages) for c in train),
@@ -145,18 +174,25 @@ def _prefix(path: Path) -> Any:
 
 
 def test_every_rule_shows_in_the_audit(tmp_path: Path, tokenizer: Path, spec: Make) -> None:
-    build([write(tmp_path / "f", dirty())], spec(held_out=30), tokenizer, tmp_path / "out")
+    files = [
+        write(tmp_path / "f", dirty()),
+        write(tmp_path / "g", [row(*dialogue(random.Random(i), 1)) for i in range(50, 58)]),
+    ]
+    asked = spec(2, held_out=30, max_tokens=60, max_chars=400, min_chars=2)
+    capped = asked.sources[1].model_copy(update={"cap": 1})
+    asked = asked.model_copy(update={"sources": (asked.sources[0], capped)})
+    build(files, asked, tokenizer, tmp_path / "out", silent, ITEMS)
     rules = read_json(tmp_path / "out" / "audit.json")["rules"]
-    assert list(rules) == [
-        "no_turns", "site_html", "site_artefacts", "site_notices", "error_replies",
-        "same_role_twice", "empty_turns", "leading_replies", "trailing_prompts", "language",
-        "same_first_query", "held_out_query", "held_out_rest",
-    ]  # fmt: skip
+    assert list(rules) == [*RULES, "held_out_query", "over_cap", "split", "held_out_rest"]
+    assert [name for name, effect in rules.items() if not effect["on"]] == ["refusals"]
     for name, effect in rules.items():
         touched = effect["conversations_dropped"] + effect["conversations_changed"]
         assert touched > 0, name
-        assert len(effect["examples"]) <= 5
+        assert len(effect["examples"]) <= 20
         assert all(len(e["text"]) <= 200 for e in effect["examples"])
+    account = (tmp_path / "out" / "audit.json").read_text()
+    assert "sk-abc" not in account
+    assert "jane.doe" not in account
 
 
 def test_the_order_of_rows_and_files_changes_nothing(
@@ -168,7 +204,7 @@ def test_the_order_of_rows_and_files_changes_nothing(
     random.Random(5).shuffle(rows)
     other = write(tmp_path / "other", rows)
     build([other], spec(held_out=8), tokenizer, tmp_path / "b")
-    for name in ("train.jsonl", "held_out.jsonl", "train_tokens.jsonl"):
+    for name in ("train.parquet", "held_out.jsonl"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
@@ -178,20 +214,30 @@ def test_the_same_build_gives_the_same_bytes_over_leftovers(
     path = write(tmp_path / "f", dirty())
     build([path], spec(held_out=8), tokenizer, tmp_path / "a")
     (tmp_path / "b").mkdir()
-    (tmp_path / "b" / "train.jsonl").write_text("left over")
+    (tmp_path / "b" / "train.parquet").write_text("left over")
     build([path], spec(held_out=8), tokenizer, tmp_path / "b")
     assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
     assert set(files_of(tmp_path / "a")) == {
+        "README.md",
         "audit.json",
         "held_out.jsonl",
-        "train.jsonl",
-        "train_tokens.jsonl",
+        "train.parquet",
     }
+
+
+def test_several_processes_make_the_same_bytes(
+    tmp_path: Path, tokenizer: Path, spec: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "f", dirty(300))
+    for workers in ("1", "2"):
+        monkeypatch.setenv("RAYON_NUM_THREADS", workers)
+        build([path], spec(held_out=8), tokenizer, tmp_path / workers, silent, ITEMS)
+    assert files_of(tmp_path / "1") == files_of(tmp_path / "2")
 
 
 def test_no_held_out_prompt_is_trained_on(tmp_path: Path, tokenizer: Path, spec: Make) -> None:
     build([write(tmp_path / "f", dirty())], spec(held_out=30), tokenizer, tmp_path / "out")
-    train, held = load(tmp_path / "out/train.jsonl"), load(tmp_path / "out/held_out.jsonl")
+    train, held = load(tmp_path / "out/train.parquet"), load(tmp_path / "out/held_out.jsonl")
 
     def plain(text: str) -> str:
         return " ".join(text.lower().split())
@@ -236,10 +282,9 @@ def test_tokens_are_those_of_each_assistant_turn(
     tmp_path: Path, tokenizer: Path, spec: Make
 ) -> None:
     build([write(tmp_path / "f", dirty())], spec(held_out=3), tokenizer, tmp_path / "out")
-    counts = list(read_jsonl(tmp_path / "out" / "train_tokens.jsonl"))
-    train = load(tmp_path / "out" / "train.jsonl")
-    assert len(counts) == len(train) > 50
-    for c, each in zip(train, counts, strict=True):
+    found = list(train_file.read(tmp_path / "out" / "train.parquet"))
+    assert len(found) > 50
+    for c, each in found:
         assert each == [len(m.content.split()) for m in c.messages if m.role == "assistant"]
         assert c.tokens == sum(each)
 
@@ -249,7 +294,7 @@ def test_provenance_is_on_every_row(tmp_path: Path, tokenizer: Path, spec: Make)
     files = [write(tmp_path / "a.json", rows[:1]), write(tmp_path / "b.json", rows[1:])]
     asked = spec(2, licence="CC0", terms="openai-2023")
     build(files, asked, tokenizer, tmp_path / "out")
-    found = {c.messages[0].content: c.provenance for c in load(tmp_path / "out/train.jsonl")}
+    found = {c.messages[0].content: c.provenance for c in load(tmp_path / "out/train.parquet")}
     first, second = found["what is the weather"], found["and the wind"]
     assert (first.source, first.teacher, first.licence) == ("source-0", "teacher-x", "CC0")
     assert (second.source, second.teacher, second.terms) == ("source-1", "gpt-4", "openai-2023")
@@ -261,7 +306,7 @@ def test_a_corpus_of_which_nothing_is_left_names_the_rule(
     rows = [{"conversations": []}] + [row(f"prompt {i}", "Load failed") for i in range(3)]
     with pytest.raises(CorpusError, match=r"nothing is left.*error_replies dropped most \(3\)"):
         build([write(tmp_path / "f", rows)], spec(), tokenizer, tmp_path / "out")
-    assert not (tmp_path / "out" / "train.jsonl").exists()
+    assert not (tmp_path / "out" / "train.parquet").exists()
 
 
 def test_too_few_prompts_are_an_error_with_both_numbers(
@@ -291,6 +336,12 @@ def test_stats_of_a_corpus(tmp_path: Path, tokenizer: Path, spec: Make) -> None:
     assert found["tokens_per_conversation"] == {
         "mean": 6.0, "p0": 1, "p10": 2, "p50": 6, "p90": 10, "p100": 11,
     }  # fmt: skip
+    assert found["lengths"]["teacher tokens"] == {"1": 1, "2": 2, "4": 4, "8": 4}
+    assert found["openings"] == {"what is": 11}
+    assert found["by_terms"] == {"unknown": 11}
+    counted = stats(tmp_path / "out", tokenizer)
+    assert counted["roles"]["assistant"]["tokens"] == 66
+    assert counted["roles"]["user"]["tokens"] == 11 * 7
     with pytest.raises(CorpusError, match="no corpus in this folder"):
         stats(tmp_path)
 
@@ -300,8 +351,8 @@ def test_the_stage_resolves_its_references(
 ) -> None:
     path = write(tmp_path / "f", dirty())
     places = {"source-0": path, "words": tokenizer.parent}
-    fake = types.ModuleType("epigone.models.references")
-    fake.locate = lambda ref, progress, *, fingerprint: places[ref]  # type: ignore[attr-defined]
+    fake: Any = types.ModuleType("epigone.models.references")
+    fake.locate = fake.locate_data = lambda ref, progress, *, fingerprint: places[ref]
     monkeypatch.setitem(sys.modules, "epigone.models.references", fake)
     (tmp_path / "a").mkdir()
     seen: list[tuple[float, float]] = []

@@ -232,19 +232,17 @@ class Hub(BaseHTTPRequestHandler):
         names = sorted(p.name for p in self.folder.iterdir())
         listed = [{"rfilename": name} for name in names]
         if path.startswith("/api/models/org/good/tree/"):
-            rows = [
-                {
-                    "type": "file",
-                    "path": name,
-                    "size": (self.folder / name).stat().st_size,
-                    "oid": hashlib.sha1(name.encode()).hexdigest(),
-                }
-                for name in names
-            ]
-            self._send(json.dumps(rows).encode(), body)
+            self._send(json.dumps(self._tree(names)).encode(), body)
         elif path.startswith("/api/models/org/good"):
             info = {"id": "org/good", "modelId": "org/good", "sha": COMMIT, "siblings": listed}
             self._send(json.dumps(info).encode(), body)
+        elif path.startswith("/api/datasets/org/data/tree/"):
+            self._send(json.dumps(self._tree(["rows.jsonl", "setup.py"])).encode(), body)
+        elif path.startswith("/api/datasets/org/data"):
+            info = {"id": "org/data", "sha": COMMIT, "siblings": [{"rfilename": "rows.jsonl"}]}
+            self._send(json.dumps(info).encode(), body)
+        elif path.startswith(f"/datasets/org/data/resolve/{COMMIT}/"):
+            self._send(b'{"prompt": "p", "response": "r"}', body, ETag='"0123"')
         elif path.startswith("/api/models/org/pickled"):
             files = [{"rfilename": "config.json"}, {"rfilename": "pytorch_model.bin"}]
             info = {"id": "org/pickled", "modelId": "org/pickled", "sha": COMMIT, "siblings": files}
@@ -259,6 +257,17 @@ class Hub(BaseHTTPRequestHandler):
             self._fail(500, "")
         else:
             self._fail(404, "RepoNotFound" if "headers" in path else "")
+
+    def _tree(self, names: list[str]) -> list[dict[str, object]]:
+        return [
+            {
+                "type": "file",
+                "path": name,
+                "size": 32,
+                "oid": hashlib.sha1(name.encode()).hexdigest(),
+            }
+            for name in names
+        ]
 
     def _send(self, content: bytes, body: bool, **headers: str) -> None:
         self.send_response(200)
@@ -345,6 +354,27 @@ def test_a_pinned_model_is_asked_for_before_any_work(cache: Path, hub: type[Hub]
     hub.asked.clear()
     assert fingerprint(pinned) == pinned
     assert hub.asked == [], "what is in the cache needs no network"
+
+
+def test_a_dataset_of_the_hub(cache: Path, hub: type[Hub]) -> None:
+    pinned = references.data_fingerprint("hf:org/data")
+    assert pinned == f"hf:org/data@{COMMIT}"
+    folder = references.locate_data("hf:org/data", fingerprint=pinned)
+    assert [p.name for p in folder.iterdir()] == ["rows.jsonl"], "never code"
+    with pytest.raises(ModelError, match="no such dataset"):
+        references.data_fingerprint("hf:org/absent")
+
+
+def test_a_folder_of_data_is_known_by_all_its_files(cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/x.jsonl").write_text("{}")
+    before = references.data_fingerprint(str(tmp_path / "a"))
+    assert before is not None
+    assert references.locate_data(str(tmp_path / "a"), fingerprint=before) == tmp_path / "a"
+    (tmp_path / "a/y.jsonl").write_text("{}")
+    assert references.data_fingerprint(str(tmp_path / "a")) != before
+    with pytest.raises(ModelError, match="have changed"):
+        references.locate_data(str(tmp_path / "a"), fingerprint=before)
 
 
 def test_another_conversion_is_another_model(

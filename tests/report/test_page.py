@@ -30,7 +30,8 @@ from epigone.findings import Subject
 from epigone.findings.verdict import points
 from epigone.report import Step, Teacher, build
 from epigone.report.charts import PALETTE
-from epigone.report.page import _card, _policy
+from epigone.report.page import _card
+from epigone.report.page import policy as policy_of
 from epigone.report.text import visible
 
 
@@ -102,7 +103,7 @@ def test_the_policy_allows_exactly_what_is_written(page):
     assert script.split() == [f"'sha256-{h}'" for h in want]
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
-    assert policy == _policy(run, page.styles[0][1])
+    assert policy == policy_of(run, page.styles[0][1])
 
 
 def test_the_verdict_comes_first_with_numbers_and_intervals(page):

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from epigone.errors import CorpusError
-from epigone.files import write_jsonl
 from epigone.runs.plan import check_data, plan, why
 from epigone.runs.store import Store, partial_of
 from epigone.schema import Conversation, Message, Provenance, Record
+from epigone.study import train_file
 from epigone.study.file import parse
 from epigone.study.steps import Expansion, Step, expand
 
@@ -34,6 +34,9 @@ class World:
     def reference(self, ref: str) -> str:
         return ref
 
+    def data_fingerprint(self, ref: str) -> str:
+        return self.fingerprint(ref)
+
     def provenance(self, ref: str) -> tuple[str, str]:
         return "", ""
 
@@ -46,6 +49,10 @@ class World:
 
 def expansion(text: str = TEXT) -> Expansion:
     return expand(parse(text), World())
+
+
+def corpus_of(found: Expansion) -> Step:
+    return next(s for s in found.steps if s.stage == "corpus")
 
 
 def finish(store: Store, step: Step, **facts: Any) -> None:
@@ -106,19 +113,18 @@ def test_another_identity_in_the_folder_is_damage_not_done(store: Store) -> None
 
 def test_amounts_with_no_exchange_in_between_are_refused_before_training(store: Store) -> None:
     found = expansion(TEXT.replace("[8k]", "[5, 6]"))
-    finish(store, found.steps[0], train_tokens=10)
+    finish(store, corpus_of(found), train_tokens=10)
     turns = (Message("user", "q"), Message("assistant", "a"))
-    row = Conversation("c", turns, Provenance("s", "t"), 5).to_json()
-    folder = store.folder(found.steps[0])
-    write_jsonl(folder / "train.jsonl", [row, row])
-    write_jsonl(folder / "train_tokens.jsonl", [[5], [5]])
+    row = Conversation("c", turns, Provenance("s", "t"), 5)
+    folder = store.folder(corpus_of(found))
+    train_file.write(folder / train_file.NAME, [(row, [5], "en"), (row, [5], "en")])
     with pytest.raises(CorpusError, match="no exchange that fits between two amounts: 5 and 6"):
         check_data(found, store)
 
 
 def test_an_amount_larger_than_its_corpus_is_refused_before_training(store: Store) -> None:
     found = expansion()
-    finish(store, found.steps[0], train_tokens=7_999)
+    finish(store, corpus_of(found), train_tokens=7_999)
     with pytest.raises(CorpusError) as caught:
         check_data(found, store)
     assert str(caught.value) == (

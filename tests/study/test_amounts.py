@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -8,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epigone.errors import CorpusError
-from epigone.files import write_jsonl
 from epigone.schema import Conversation, Message, Provenance
+from epigone.study import train_file
 from epigone.study.amounts import segments
 
 
-def corpus(folder: Path, sizes: list[list[int]], system: bool = False) -> tuple[Path, Path]:
+def corpus(folder: Path, sizes: list[list[int]], system: bool = False) -> tuple[Path]:
     """Write conversations whose exchanges have so many tokens."""
     rows = []
     for i, exchanges in enumerate(sizes):
@@ -21,9 +22,16 @@ def corpus(folder: Path, sizes: list[list[int]], system: bool = False) -> tuple[
         for j in range(len(exchanges)):
             messages += [Message("user", f"q{i}.{j}"), Message("assistant", f"a{i}.{j}")]
         rows.append(Conversation(f"c{i}", tuple(messages), Provenance("s", "t"), sum(exchanges)))
-    write_jsonl(folder / "train.jsonl", [row.to_json() for row in rows])
-    write_jsonl(folder / "train_tokens.jsonl", sizes)
-    return folder / "train.jsonl", folder / "train_tokens.jsonl"
+    return (written(folder, zip(rows, sizes, strict=True)),)
+
+
+def written(folder: Path, rows: Iterable[tuple[Conversation, list[int]]]) -> Path:
+    path = folder / train_file.NAME
+    train_file.write(path, ((row, counts, "en") for row, counts in rows))
+    return path
+
+
+ORIGIN = Provenance("s", "t")
 
 
 def shape(found: list[list[Conversation]]) -> list[list[tuple[str, int, int]]]:
@@ -72,10 +80,8 @@ def test_several_replies_and_tools_stay_in_one_exchange(tmp_path: Path) -> None:
         Message("assistant", "a2"),
     )
     row = Conversation("c", messages, Provenance("s", "t"), 9)
-    write_jsonl(tmp_path / "train.jsonl", [row.to_json()])
-    write_jsonl(tmp_path / "train_tokens.jsonl", [[2, 3, 4]])
-    files = tmp_path / "train.jsonl", tmp_path / "train_tokens.jsonl"
-    assert shape(segments(*files, [4, 5, 9])) == [[], [("c", 4, 5)], [("c#1", 2, 4)]]
+    file = written(tmp_path, [(row, [2, 3, 4])])
+    assert shape(segments(file, [4, 5, 9])) == [[], [("c", 4, 5)], [("c#1", 2, 4)]]
 
 
 def test_the_whole_corpus_is_an_amount_and_one_token_more_is_not(tmp_path: Path) -> None:
@@ -91,14 +97,10 @@ def test_amounts_must_rise(tmp_path: Path, amounts: list[int]) -> None:
         segments(*corpus(tmp_path, [[10]]), amounts)
 
 
-def test_files_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
-    rows, counts = corpus(tmp_path, [[10], [5]])
-    write_jsonl(counts, [[10], [5, 5]])
+def test_counts_that_do_not_fit_the_messages_are_refused(tmp_path: Path) -> None:
+    row = Conversation("c", (Message("user", "q"), Message("assistant", "a")), ORIGIN, 10)
     with pytest.raises(ValueError, match="1 replies but 2 counts"):
-        segments(rows, counts, [15])
-    write_jsonl(counts, [[10]])
-    with pytest.raises(ValueError, match="zip"):
-        segments(rows, counts, [15])
+        segments(written(tmp_path, [(row, [5, 5])]), [10])
 
 
 sizes = st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=4), min_size=1, max_size=6)

@@ -27,7 +27,7 @@ evaluate:
 def test_a_study_is_read() -> None:
     study = parse(GOOD)
     assert study.amounts == {"talk": [8_000, 32_000]}
-    assert study.corpora["talk"].sources == ["x.json"]
+    assert [source.ref for source in study.corpora["talk"].sources] == ["x.json"]
     assert study.seeds == [0]
 
 

@@ -34,6 +34,9 @@ class World:
     def reference(self, ref: str) -> str:
         return ref
 
+    def data_fingerprint(self, ref: str) -> str:
+        return self.fingerprint(ref)
+
     def provenance(self, ref: str) -> tuple[str, str]:
         return "", ""
 

@@ -17,7 +17,7 @@ from epigone.errors import CorpusError
 from epigone.runs.store import outputs
 from epigone.schema import silent
 from epigone.study.declare import Recipe
-from epigone.study.specs import CorpusSpec, ModelSpec, SourceSpec, TrainSpec
+from epigone.study.specs import CorpusSpec, DataSpec, ModelSpec, SourceSpec, TrainSpec
 from epigone.training import loop, run
 
 
@@ -26,7 +26,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory, talk: Path, tiny_base: Path
     out = tmp_path_factory.mktemp("corpus")
     spec = CorpusSpec(
         kind="broad",
-        sources=(SourceSpec(ref=str(talk), fingerprint="x"),),
+        sources=(DataSpec(ref=str(talk), fingerprint="x"),),
         tokenizer=SourceSpec(ref=str(tiny_base), fingerprint="y"),
         teacher="scribe",
         held_out=4,
@@ -127,6 +127,9 @@ def test_a_student_is_a_model_that_others_can_load(
         float((large[k].float() - small[k].float()).norm() / small[k].float().norm()) for k in base
     ]
     assert all(0 < m < 0.5 for m in moved)
+    card = (tmp_path / "amount-1000/README.md").read_text()
+    assert "1,000 tokens of scribe" in card
+    assert "Terms that are not known" in card
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "amount-1000")
     assert loaded.config.use_cache
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "amount-1000")

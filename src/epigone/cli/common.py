@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -22,6 +22,10 @@ StudyArgument = Annotated[
     Path, typer.Argument(metavar="STUDY", help="The study's YAML file, or its folder.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Use = Annotated[
+    Literal["research", "commercial"],
+    typer.Option("--use", help="What students are for; refuses what the teachers' terms forbid."),
+]
 Runs = Annotated[Path, typer.Option("--runs", help="Folder that holds the studies' steps.")]
 
 _PLAIN_SECONDS = 15.0

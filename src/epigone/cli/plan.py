@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from epigone.api import Study
-from epigone.cli.common import Json, Runs, StudyArgument, say_json, seconds, table
+from epigone.cli.common import Json, Runs, StudyArgument, Use, say_json, seconds, table
 from epigone.runs.execute import expected
 from epigone.runs.plan import Planned
 from epigone.study.declare import amount_label
 from epigone.study.specs import TrainSpec
+from epigone.study.terms import refuse
 
 
 def register(app: typer.Typer) -> None:
@@ -24,6 +26,7 @@ def register(app: typer.Typer) -> None:
 def plan(
     study: StudyArgument,
     why: Annotated[bool, typer.Option("--why", help="Say why each step has to run.")] = False,
+    use: Use = "research",
     runs: Runs = Path("runs"),
     json: Json = False,
 ) -> None:
@@ -34,6 +37,9 @@ def plan(
     loaded = Study.load(study, runs=runs)
     planned = loaded.plan()
     cells = loaded.expansion().cells()
+    terms = loaded.terms()
+    for name, found in terms.items():
+        refuse(f"corpus {name!r}", found, use)
     if json:
         say_json(
             {
@@ -43,6 +49,7 @@ def plan(
                     {"base": c.base, "corpus": c.corpus, "amount": c.amount, "seed": c.seed}
                     for c in cells
                 ],
+                "terms": {name: [asdict(t) for t in found] for name, found in terms.items()},
                 "steps": [_row(p) for p in planned],
                 **_totals(planned),
             }
@@ -59,6 +66,10 @@ def plan(
             [p.state, p.step.name, "" if p.state == "done" else seconds(p.seconds)] for p in planned
         ]
         table("", ("state", "step", "expected"), rows)
+    for name, found in terms.items():
+        for t in found:
+            if t.commercial != "yes":
+                print(f"\nterms of {name}: {t.title}: {t.says}")
     total = _totals(planned)
     print(
         f"\n{len(cells)} cells; "

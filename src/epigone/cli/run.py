@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from epigone.api import Study
-from epigone.cli.common import Json, Runs, StudyArgument, Teller, say_json, seconds
+from epigone.cli.common import Json, Runs, StudyArgument, Teller, Use, say_json, seconds
 from epigone.cli.report import tell_verdict
 from epigone.errors import StepFailed
 
@@ -25,6 +25,7 @@ def run(
     only: Annotated[
         str | None, typer.Option("--only", metavar="STAGE", help="Run the steps of one stage only.")
     ] = None,
+    use: Use = "research",
     runs: Runs = Path("runs"),
     json: Json = False,
 ) -> None:
@@ -37,7 +38,7 @@ def run(
     loaded = Study.load(study, runs=runs)
     started = time.monotonic()
     with Teller() as teller:
-        result = loaded.run(teller, only=only)
+        result = loaded.run(teller, only=only, use=use)
     elapsed = time.monotonic() - started
     if result.failed and "done" not in result.outcomes.values():
         raise StepFailed(f"{len(result.failed)} steps failed or were blocked, none is done")

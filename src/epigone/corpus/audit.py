@@ -2,50 +2,67 @@
 
 from __future__ import annotations
 
-import operator
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from epigone.corpus.readers import Invalid
-from epigone.corpus.rules import Rule, Turns
+from epigone.corpus.clean import Change, shown
+from epigone.corpus.rows import Invalid
 from epigone.corpus.values import Lost
 
-_EXAMPLES = 5
-_SHOWN = 200
+_EXAMPLES = 20
 
 
 @dataclass(slots=True)
 class Effect:
-    """What one rule did.
+    """What one rule did, or where it is not `on` what it would have done.
 
-    The turns of a dropped conversation count as dropped by the rule that dropped it.
+    The turns of a dropped conversation count as dropped by the rule that dropped it. A rule that
+    splits conversations adds some.
     """
 
+    on: bool = True
     conversations_dropped: int = 0
     conversations_changed: int = 0
+    conversations_added: int = 0
     turns_dropped: int = 0
     turns_changed: int = 0
+    turns_added: int = 0
     examples: list[dict[str, str]] = field(default_factory=list)
 
-    def note(self, row_id: str, text: str) -> None:
+    def note(self, row_id: str, text: str, **more: str) -> None:
         """Remember an example, as long as there are few."""
         if len(self.examples) < _EXAMPLES:
-            self.examples.append({"id": row_id, "text": text[:_SHOWN]})
+            self.examples.append({"id": row_id, "text": shown(text), **more})
 
-    def drop(self, row_id: str, turns: int, text: str) -> None:
+    def drop(self, row_id: str, turns: int, text: str, **more: str) -> None:
         """Count a dropped conversation of so many turns."""
         self.conversations_dropped += 1
         self.turns_dropped += turns
-        self.note(row_id, text)
+        self.note(row_id, text, **more)
+
+    def count(self, row_id: str, change: Change) -> None:
+        """Count what a rule did to a conversation."""
+        self.conversations_dropped += change.dropped
+        self.conversations_changed += not change.dropped
+        self.turns_dropped += change.turns_dropped
+        self.turns_changed += change.turns_changed
+        self.note(row_id, change.text, **({"item": change.item} if change.item else {}))
 
 
 @dataclass(slots=True)
 class Source:
-    """What was read from one file; `rows` and `turns` count whole conversations."""
+    """What was read from one file; `rows` and `turns` count whole conversations.
+
+    `values` counts the file's own rows: one may hold several conversations, and several may make
+    one.
+    """
 
     name: str
     bytes: int
+    format: str = ""
+    container: str = ""
+    values: int = 0
     rows: int = 0
     turns: int = 0
     last_whole_end: int = 0
@@ -55,14 +72,18 @@ class Source:
     def refuse(self, row: Invalid, number: int) -> None:
         """Count a value that is no conversation."""
         effect = self.invalid.setdefault(row.reason, Effect())
-        effect.conversations_dropped += 1
+        effect.conversations_dropped += row.taken
         effect.note(f"value {number}", row.text)
+        self.values += row.taken
 
     def to_json(self) -> dict[str, Any]:
         """The account of the file, with the sums of what did not come in."""
         return {
             "source": self.name,
+            "format": self.format,
+            "container": self.container,
             "bytes": self.bytes,
+            "values": self.values,
             "read": self.rows,
             "turns": self.turns,
             "last_whole_end": self.last_whole_end,
@@ -71,40 +92,28 @@ class Source:
                 for reason, e in sorted(self.invalid.items())
             },
             "lost_bytes": sum(item.bytes for item in self.lost),
+            "lost_rows": sum(item.rows for item in self.lost),
             "lost": [asdict(item) for item in self.lost],
         }
 
 
 @dataclass(slots=True)
 class Audit:
-    """The sources, the rules in the order of their work, and the languages that were dropped."""
+    """The sources, the rules in the order of their work, and the languages that were heard."""
 
     sources: list[Source] = field(default_factory=list)
     rules: dict[str, Effect] = field(default_factory=dict)
     languages: Counter[str] = field(default_factory=Counter)
+    contaminated: list[dict[str, str]] = field(default_factory=list)
 
     def rule(self, name: str) -> Effect:
         """The account of a rule; asking for it the first time gives it its place."""
         return self.rules.setdefault(name, Effect())
 
-    def apply(self, rule: Rule, row_id: str, turns: Turns) -> Turns:
-        """Apply a rule to a conversation and count what it did; nothing left means dropped."""
-        effect = self.rule(rule.__name__)
-        left = rule(turns)
-        if not left:
-            effect.drop(row_id, len(turns), turns[0].content if turns else "")
-            return left
-        if len(left) != len(turns) or not all(map(operator.is_, left, turns)):
-            before, after = {id(turn) for turn in turns}, {id(turn) for turn in left}
-            effect.conversations_changed += 1
-            effect.turns_changed += len(after - before)
-            effect.turns_dropped += len(turns) - len(left)
-            effect.note(row_id, next(t.content for t in turns if id(t) not in after)[-_SHOWN:])
-        return left
-
     def worst(self) -> str:
         """Name of the rule that dropped most conversations, with the number."""
-        name, effect = max(self.rules.items(), key=lambda item: item[1].conversations_dropped)
+        on = [item for item in self.rules.items() if item[1].on]
+        name, effect = max(on, key=lambda item: item[1].conversations_dropped)
         return f"{name} dropped most ({effect.conversations_dropped})"
 
     def to_json(self) -> dict[str, Any]:
@@ -112,5 +121,6 @@ class Audit:
         return {
             "sources": [source.to_json() for source in self.sources],
             "rules": {name: asdict(effect) for name, effect in self.rules.items()},
-            "languages_dropped": dict(sorted(self.languages.items())),
+            "languages": dict(sorted(self.languages.items())),
+            "contaminated": self.contaminated,
         }

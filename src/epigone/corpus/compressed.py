@@ -9,7 +9,11 @@ import zlib
 from pathlib import Path
 from typing import IO, cast
 
-from epigone.errors import MissingExtra
+from epigone.errors import CorpusError, MissingExtra
+
+SUFFIXES = (".gz", ".xz", ".zst")
+RATIO = 200
+FREE = 64 << 20
 
 
 def require(path: Path) -> None:
@@ -30,20 +34,33 @@ class Reader:
     """Bytes of a file, unpacked by its suffix (.gz, .xz, .zst).
 
     A compressed file that is cut off or damaged ends where it can no longer be unpacked; offsets
-    are those of the unpacked bytes.
+    are those of the unpacked bytes. Text packs to a tenth or so: a file that unpacks to more than
+    `RATIO` times its size (and `FREE` bytes) raises CorpusError.
     """
 
     def __init__(self, path: Path) -> None:
         require(path)
+        self._path = path
         self._file = _open(path)
         self._broken = _errors(path)
+        packed = path.suffix in SUFFIXES
+        self._left = FREE + RATIO * path.stat().st_size if packed else None
 
     def read(self, size: int) -> bytes:
         """At most `size` bytes; none at the end."""
         try:
-            return self._file.read(size)
+            data = self._file.read(size)
         except self._broken:
             return b""
+        if self._left is not None:
+            self._left -= len(data)
+            if self._left < 0:
+                raise CorpusError(
+                    f"unpacks to more than {RATIO} times its size and {FREE >> 20} MiB",
+                    value=self._path.name,
+                    fix="unpack it yourself if it is what it should be",
+                )
+        return data
 
     def close(self) -> None:
         """Close the file."""

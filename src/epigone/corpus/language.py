@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Collection
 from typing import Any
 
 from epigone.schema import Message
@@ -38,16 +39,17 @@ def prose(turns: tuple[Message, ...]) -> str:
     return " ".join(pieces)
 
 
-def language(text: str, expected: str) -> str:
+def language(text: str, expected: Collection[str] = ("en",)) -> str:
     """ISO 639 code of a text's language, or "" if the text does not tell.
 
-    Another language than `expected` is the answer only if two detectors do not hear `expected`.
+    A language that is not among the `expected` ones is the answer only if two detectors do not
+    hear one of those.
     """
     if not _TWENTY_LETTERS.search(text):
         return ""
     found = _fasttext().detect(text, model="lite")[0]
-    if found["lang"] == expected and found["score"] >= _SURE:
-        return expected
+    if found["score"] >= _SURE and (not expected or found["lang"] in expected):
+        return str(found["lang"])
     code, probability = _langid().classify(text)
     return "" if code in _NONE or probability < _LIKELY else str(code)
 

@@ -1,137 +1,189 @@
-"""Files of recorded dialogues to conversations: ShareGPT and OpenAI chat, array or JSON lines."""
+"""Files of teacher text to conversations, whatever their format."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from epigone.corpus.selection import content_hash
-from epigone.corpus.values import Lost, Values
-from epigone.errors import CorpusError
-from epigone.schema import Message, Role
+from epigone.corpus import formats
+from epigone.corpus.compressed import SUFFIXES
+from epigone.corpus.discord import discord, is_discord
+from epigone.corpus.rows import Invalid, Row, invalid
+from epigone.corpus.tables import Delimited, arrow, parquet
+from epigone.corpus.values import Lost, Values, Whole
+from epigone.errors import CorpusError, UnknownName
 
-ROLES: dict[str, Role] = {
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "bing": "assistant",
-    "bard": "assistant",
-    "assistant": "assistant",
-    "function_call": "assistant",
-    "system": "system",
-    "developer": "system",
-    "observation": "tool",
-    "tool": "tool",
-    "function": "tool",
-}
-_OTHER_TEACHERS = ("bing", "bard")
-_LISTS = ("conversations", "items", "messages")
 # How many values may come before the first conversation until the format counts as unknown.
 _PATIENCE = 100
-_HARMFUL = re.compile("[\x00\ud800-\udfff]")
-# ShareGPT's ids have seven characters; a split file counts the parts of one dialogue behind them.
-_PART = re.compile(r"[A-Za-z0-9]{7}_[1-9][0-9]*")
+_COLUMNS = frozenset((*formats.LISTS, *formats.PROMPTS, *formats.REPLIES, *formats.OTHER_COLUMNS))
+_FILES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow")
+Items = Iterator[Whole | Lost]
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One conversation as the file has it.
+class Format:
+    """A format: what it is called, whether a value is in it, and how its values are read."""
 
-    `id` is the file's own id with a hash of the content behind it; `part` is true if the row
-    says that it is the continuation of another one; `teacher` is empty where the row names none.
-    """
-
-    id: str
-    turns: tuple[Message, ...]
-    part: bool
-    teacher: str
-    end: int
+    name: str
+    title: str
+    known: Callable[[Any], bool]
+    rows: Callable[[Iterable[Whole | Lost]], Iterator[Row | Invalid | Lost]]
 
 
-@dataclass(frozen=True, slots=True)
-class Invalid:
-    """A JSON value that is no conversation, and why."""
-
-    reason: str
-    text: str
-    end: int
-
-
-def read(path: Path) -> Iterator[Row | Invalid | Lost]:
-    """The conversations of a file, in its order, with everything that is none.
-
-    Each row has a list of turns in `conversations`, `items` or `messages`; a turn has
-    `from`/`value` or `role`/`content`. `end` is the byte offset behind a row.
-    Raises CorpusError for a file in which no such row is found.
-    """
-    found = False
-    with Values(path, _has_turns) as values:
-        for seen, item in enumerate(values):
+def _each(
+    one: Callable[[Any, int], Iterator[Row | Invalid]],
+) -> Callable[[Iterable[Whole | Lost]], Iterator[Row | Invalid | Lost]]:
+    def rows(items: Iterable[Whole | Lost]) -> Iterator[Row | Invalid | Lost]:
+        for item in items:
             if isinstance(item, Lost):
                 yield item
-                continue
-            found = found or _has_turns(item.value)
-            if not found and seen >= _PATIENCE:
+            elif item.fault:
+                yield invalid(item.fault, item.value, item.end)
+            else:
+                yield from one(item.value, item.end)
+
+    return rows
+
+
+# In the order in which they are tried.
+FORMATS = (
+    Format("discord", "DiscordChatExporter", is_discord, discord),
+    Format("sharegpt", "ShareGPT", formats.is_sharegpt, _each(formats.dialogue)),
+    Format("openai", "OpenAI chat", formats.is_openai, _each(formats.dialogue)),
+    Format("hc3", "HC3", formats.is_hc3, _each(formats.hc3)),
+    Format("alpaca", "Alpaca", formats.is_alpaca, _each(formats.alpaca)),
+    Format("pairs", "prompts and replies", formats.is_pair, _each(formats.pair)),
+)
+
+
+class File:
+    """The conversations of a file, in its order, with everything that is none.
+
+    `format` and `container` say what the content was found to be. Raises CorpusError for a file
+    that is of no known format, and UnknownName for the name of one that there is not.
+    """
+
+    def __init__(self, path: Path, format: str = "") -> None:
+        """Open the file and find out its format, unless `format` names it."""
+        self._path = path
+        self._stack = ExitStack()
+        self._head = ""
+        self.container, items = self._open()
+        seen: list[Whole | Lost] = []
+        self.format = _named(format) if format else self._detect(items, seen)
+        self._items = chain(seen, items)
+
+    def __enter__(self) -> File:
+        """The file; it is closed at the end."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the file."""
+        self._stack.close()
+
+    def __iter__(self) -> Iterator[Row | Invalid | Lost]:
+        """Conversations, values that are none, and lost stretches; once."""
+        return self.format.rows(self._items)
+
+    def _detect(self, items: Items, seen: list[Whole | Lost]) -> Format:
+        for item in items:
+            seen.append(item)
+            if isinstance(item, Whole):
+                for known in FORMATS:
+                    if known.known(item.value):
+                        return known
+            if len(seen) > _PATIENCE:
                 break
-            row = "invalid UTF-8" if not item.utf8 else _row(item.value, item.end)
-            yield row if isinstance(row, Row) else Invalid(row, _shown(item.value), item.end)
-        if not found:
+        self._stack.close()
+        raise CorpusError(
+            f"{self._path.name} is of no known format, it begins with",
+            value=self._head or _shown(seen),
+            fix="known: " + ", ".join(f.title for f in FORMATS) + "; see --format",
+        )
+
+    def _open(self) -> tuple[str, Items]:
+        with open(self._path, "rb") as file:
+            magic = file.read(6)
+        if magic[:4] == b"PAR1":
+            return "Parquet", self._binary(parquet)
+        if magic in (b"ARROW1", b"\xff\xff\xff\xff" + magic[4:]) and len(magic) == 6:
+            return "Arrow", self._binary(arrow)
+        values = self._stack.enter_context(Values(self._path, _has_conversation))
+        self._head = values.head
+        if values.shape:
+            return "JSON array" if values.shape == "array" else "JSON lines", iter(values)
+        table = self._stack.enter_context(Delimited(self._path))
+        return ("TSV" if table.delimiter == "\t" else "CSV"), iter(table)
+
+    def _binary(self, rows: Callable[[Path, frozenset[str]], Items]) -> Items:
+        items = rows(self._path, _COLUMNS)
+        try:
+            first = next(items, None)
+        except (OSError, ValueError) as error:
             raise CorpusError(
-                f"{path.name} is of no known format, it begins with",
-                value=values.head,
-                fix="known: ShareGPT and OpenAI chat, as a JSON array or as JSON lines",
+                "cannot be read as a table; a Parquet file that is cut off has lost its index",
+                value=self._path.name,
+                fix=f"download it again ({' '.join(str(error).split())[:100]})",
+            ) from None
+        return items if first is None else chain([first], items)
+
+
+def _named(name: str) -> Format:
+    found = next((f for f in FORMATS if f.name == name), None)
+    if found is None:
+        raise UnknownName("format", name, [f.name for f in FORMATS])
+    return found
+
+
+def _has_conversation(value: Any) -> bool:
+    return any(known.known(value) for known in FORMATS)
+
+
+def _shown(seen: list[Whole | Lost]) -> str:
+    first = next((item.value for item in seen if isinstance(item, Whole)), "")
+    return ascii(first)[:200]
+
+
+def files_in(path: Path) -> list[Path]:
+    """The data files of a folder in the order of their names, or the file itself.
+
+    A folder that `Dataset.save_to_disk` wrote gives its Arrow files, of several splits `train`.
+    Raises CorpusError for a folder without data files.
+    """
+    if not path.is_dir():
+        return [path]
+    if (path / "dataset_dict.json").is_file():
+        if not (path / "train").is_dir():
+            splits = ", ".join(sorted(p.name for p in path.iterdir() if p.is_dir()))
+            raise CorpusError(
+                "a dataset without a split 'train'", value=path.name, fix=f"name one of: {splits}"
             )
+        path = path / "train"
+    saved = (path / "state.json").is_file() and (path / "dataset_info.json").is_file()
+    found = [
+        file
+        for file in sorted(path.rglob("*"))
+        if file.is_file()
+        and _is_data(file)
+        and not any(p.startswith(".") for p in _below(file, path))
+    ]
+    if saved:
+        found = [file for file in found if file.suffix == ".arrow"]
+    if not found:
+        raise CorpusError(
+            "no data files in this folder", value=str(path), fix=f"known: {', '.join(_FILES)}"
+        )
+    return found
 
 
-def _has_turns(value: Any) -> bool:
-    return isinstance(value, dict) and any(isinstance(value.get(key), list) for key in _LISTS)
+def _below(file: Path, folder: Path) -> tuple[str, ...]:
+    return file.relative_to(folder).parts
 
 
-def _shown(value: Any) -> str:
-    return ascii(value)[:200]
-
-
-def _row(value: Any, end: int) -> Row | str:
-    """A row, or the reason why it is none."""
-    if not isinstance(value, dict):
-        return "not an object"
-    turns = next((value[key] for key in _LISTS if isinstance(value.get(key), list)), None)
-    if turns is None:
-        return "no list of turns"
-    messages: list[Message] = []
-    teacher = _label(value.get("model"))
-    for turn in turns:
-        if not isinstance(turn, dict):
-            return "turn is not an object"
-        speaker = turn.get("from", turn.get("role"))
-        text = turn.get("value", turn.get("content"))
-        if not isinstance(speaker, str) or not isinstance(text, str):
-            return "turn without a role or a text"
-        role = ROLES.get(speaker.strip().lower())
-        if role is None:
-            return "unknown role"
-        if harm := _HARMFUL.search(text):
-            return "NUL character" if harm[0] == "\x00" else "lone surrogate"
-        if speaker in _OTHER_TEACHERS:
-            teacher = teacher or speaker
-        messages.append(Message(role, text))
-    own = _label(value.get("id"))
-    key = content_hash(messages)
-    # The same id may stand on several rows; with the content's hash it cannot mislead.
-    row_id = f"{own}-{key[:8]}" if own else key[:16]
-    return Row(row_id, tuple(messages), _PART.fullmatch(own) is not None, teacher, end)
-
-
-def _label(value: Any) -> str:
-    """A short printable name, or nothing."""
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        return ""
-    try:
-        text = str(value)[:100]
-    except ValueError:  # an integer of thousands of digits
-        return ""
-    return text if text.isprintable() else ""
+def _is_data(file: Path) -> bool:
+    inner = file.with_suffix("") if file.suffix in SUFFIXES else file
+    return inner.suffix.lower() in _FILES

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 
 from epigone.corpus.html import is_site_html, to_markdown
+from epigone.corpus.privacy import without_emails, without_secrets
 from epigone.schema import Message
 
 Turns = tuple[Message, ...]
@@ -47,10 +48,31 @@ _ERROR = re.compile(
 )
 _LONGEST_ERROR = 500
 
+_REFUSAL = re.compile(
+    r"\W*(?:(?:i(?:'m| am) (?:really |very |truly |deeply )?sorry|i apologi[sz]e|unfortunately"
+    r"|sorry|apologies)\b[^.!?\n]{0,120}?)?\W*(?:but )?"
+    r"(?:i|as an ai[^.!?\n]{0,60}?,? i)(?:'m| am)?(?: afraid i)?"
+    r"(?: do not| don't| cannot| can't| can not| won't| will not| am not| not| unable)"
+    r"[^.!?\n]{0,40}?\b(?:able|allowed|programmed|designed|capable|have|assist|help|provide|fulfil"
+    r"|fulfill|comply|generate|create|write|answer|engage|support|continue|access|browse|unable"
+    r"|offer|give|discuss|predict|participate|complete|perform|to)\b",
+    re.IGNORECASE,
+)
+_AI = re.compile(
+    r"\bas an (?:ai|artificial intelligence)(?: language)?(?: model| assistant)?\b", re.I
+)
+# Both are said at the beginning of a reply.
+_OPENING = 300
+
 
 def no_turns(turns: Turns) -> Turns:
     """Drop conversations that have no turn at all."""
     return turns
+
+
+def too_long(turns: Turns, most: int) -> Turns:
+    """Drop exchanges with a turn of more than `max_chars` characters."""
+    return _without_exchanges(turns, lambda m: len(m.content) > most)
 
 
 def site_html(turns: Turns) -> Turns:
@@ -105,8 +127,31 @@ def trailing_prompts(turns: Turns) -> Turns:
     return turns[: last + 1]
 
 
-RULES: tuple[Rule, ...] = (
+def too_short(turns: Turns, least: int) -> Turns:
+    """Drop exchanges with a reply of fewer than `min_chars` characters."""
+    return _without_exchanges(
+        turns, lambda m: m.role == "assistant" and len(m.content.strip()) < least
+    )
+
+
+def refusals(turns: Turns) -> Turns:
+    """Drop exchanges whose reply refuses, or says that it comes from an AI language model."""
+    return _without_exchanges(turns, lambda m: m.role == "assistant" and _is_refusal(m.content))
+
+
+def secrets(turns: Turns) -> Turns:
+    """Put [secret] in the place of keys, tokens and passwords of well-known shapes."""
+    return _each(turns, lambda m: without_secrets(m.content))
+
+
+def emails(turns: Turns) -> Turns:
+    """Put [email] in the place of e-mail addresses, but for those that are made for examples."""
+    return _each(turns, lambda m: without_emails(m.content))
+
+
+RULES: tuple[Callable[..., Turns], ...] = (
     no_turns,
+    too_long,
     site_html,
     site_artefacts,
     site_notices,
@@ -115,6 +160,10 @@ RULES: tuple[Rule, ...] = (
     empty_turns,
     leading_replies,
     trailing_prompts,
+    too_short,
+    refusals,
+    secrets,
+    emails,
 )
 
 
@@ -146,6 +195,11 @@ def _each(turns: Turns, change: Callable[[Message], str]) -> Turns:
 
 def _is_empty(text: str) -> bool:
     return not text.strip().strip(_INVISIBLE).strip()
+
+
+def _is_refusal(text: str) -> bool:
+    opening = text[:_OPENING].replace("\u2019", "'")
+    return _REFUSAL.match(opening) is not None or _AI.search(opening) is not None
 
 
 def _is_error(text: str) -> bool:

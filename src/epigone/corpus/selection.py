@@ -1,7 +1,7 @@
-"""Which conversations stay, which are held out, and in what order they come.
+"""Which conversations are held out, and in what order they come.
 
 All of it follows from hashes of the content and the seed: neither the order of the rows nor
-another row's content plays a part, but for the row that is kept of several with one query.
+another row's content plays a part.
 """
 
 from __future__ import annotations
@@ -18,15 +18,19 @@ from epigone.schema import Message
 class Entry:
     """What selection needs to know of a conversation that lies elsewhere.
 
-    `queries` holds the hashes of all its prompts; `part` is true if it begins in the middle of a
-    dialogue; `rank` is smallest for the one to keep of several with one first query; `place` is
-    where the conversation lies; `content` is the hash of its messages.
+    `queries` holds the hashes of all its prompts, `exchanges` those of its prompts with their
+    replies, and `sizes` the characters of these; `part` is true if it begins in the middle of a
+    dialogue; `rank` is smallest for the one to keep of several copies; `source` is the number of
+    its source, `place` where the conversation lies; `content` is the hash of its messages.
     """
 
     id: str
     queries: tuple[bytes, ...]
+    exchanges: tuple[bytes, ...]
+    sizes: tuple[int, ...]
     part: bool
     rank: tuple[int, str, str, int]
+    source: int
     place: int
     turns: int
     content: str
@@ -54,32 +58,31 @@ def entry(
 ) -> Entry:
     """The entry of a conversation; `source` is the number of its file, `place` where it lies."""
     content = content_hash(messages)
+    exchanges = _exchanges(messages)
     said = sum(len(m.content) for m in messages if m.role == "assistant")
     return Entry(
         id=row_id,
         queries=tuple(query_hash(m.content) for m in messages if m.role == "user"),
+        exchanges=tuple(map(query_hash, exchanges)),
+        sizes=tuple(map(len, exchanges)),
         part=part,
         rank=(-said, content, row_id, source),
+        source=source,
         place=place,
         turns=len(messages),
         content=content,
     )
 
 
-def distinct(entries: Iterable[Entry]) -> tuple[list[Entry], list[Entry]]:
-    """One conversation for each first query, the one with most teacher text; and the others."""
-    best: dict[bytes, Entry] = {}
-    others: list[Entry] = []
-    for new in entries:
-        old = best.get(new.queries[0])
-        if old is None:
-            best[new.queries[0]] = new
-        elif new.rank < old.rank:
-            best[new.queries[0]] = new
-            others.append(old)
-        else:
-            others.append(new)
-    return list(best.values()), sorted(others, key=lambda e: e.rank)
+def _exchanges(messages: Sequence[Message]) -> list[str]:
+    """Every prompt together with what follows it, up to the next prompt."""
+    found: list[str] = []
+    for m in messages:
+        if m.role == "user":
+            found.append(m.content)
+        elif found:
+            found[-1] += f"\n{m.content}"
+    return found
 
 
 def hold_out(
@@ -93,7 +96,7 @@ def hold_out(
     if n == 0:
         return held
     whole = (e for e in entries if not e.part)
-    for candidate in sorted(whole, key=lambda e: _place(seed, e.queries[0])):
+    for candidate in sorted(whole, key=lambda e: (_place(seed, e.queries[0]), e.rank)):
         if fits(candidate):
             held.append(candidate)
             if len(held) == n:
@@ -103,7 +106,7 @@ def hold_out(
 
 def in_order(entries: Iterable[Entry], seed: int) -> list[Entry]:
     """The conversations in an order that the seed and the content make."""
-    return sorted(entries, key=lambda e: _place(seed, e.content.encode()))
+    return sorted(entries, key=lambda e: (_place(seed, e.content.encode()), e.rank))
 
 
 def _place(seed: int, content: bytes) -> bytes:

@@ -2,46 +2,61 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
+from fractions import Fraction
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import Any
 
-from epigone.corpus import selection
+from epigone.corpus import duplicates, output, selection
 from epigone.corpus.audit import Audit, Source
-from epigone.corpus.language import language, prose
-from epigone.corpus.readers import Invalid, Row, read
-from epigone.corpus.rules import RULES, Turns
+from epigone.corpus.clean import Cleaned, clean
+from epigone.corpus.contamination import Index, Item
+from epigone.corpus.mix import mix
+from epigone.corpus.pieces import pieces
+from epigone.corpus.readers import File, files_in
+from epigone.corpus.rows import Invalid, Row
 from epigone.corpus.selection import Entry
+from epigone.corpus.store import Store
 from epigone.corpus.values import Lost
 from epigone.errors import CorpusError
-from epigone.files import read_json, read_jsonl, write_json, write_jsonl
+from epigone.files import read_jsonl, write_json, write_jsonl
 from epigone.schema import Conversation, Message, Progress, Provenance, silent
-from epigone.study.specs import CorpusSpec
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+from epigone.study import train_file
+from epigone.study.specs import RULES, CorpusSpec
 
 _MIN_PROMPT_TOKENS = 4
-# Conversations that are counted at once; enough to keep the tokenizer's threads busy.
-_BATCH = 256
-_READING, _COUNTING = 0.4, 0.6
+# Shares of the time at which parts of the work end.
+_READ, _COMPARED, _COUNTED = 0.6, 0.75, 0.95
 
 
 def run(
     spec: CorpusSpec, inputs: Mapping[str, Path], out: Path, progress: Progress
 ) -> dict[str, Any]:
-    """The stage: resolve the sources and the tokenizer, then `build`. `inputs` is empty."""
-    from epigone.models.references import locate
+    """The stage: resolve the sources and the tokenizer, then `build`.
 
-    *files, tokenizer = (
-        locate(source.ref, progress, fingerprint=source.fingerprint)
-        for source in (*spec.sources, spec.tokenizer)
-    )
-    return build(files, spec, tokenizer / "tokenizer.json", out, progress)
+    `inputs` are folders of benchmark items (`items.jsonl`) and other corpora, whose held-out
+    prompts must not be trained on.
+    """
+    from epigone.models.references import locate, locate_data
+
+    files = [
+        locate_data(source.ref, progress, fingerprint=source.fingerprint) for source in spec.sources
+    ]
+    tokenizer = locate(spec.tokenizer.ref, progress, fingerprint=spec.tokenizer.fingerprint)
+    items = [item for _, folder in sorted(inputs.items()) for item in _items(folder)]
+    return build(files, spec, tokenizer / "tokenizer.json", out, progress, items)
+
+
+def _items(folder: Path) -> Iterator[Item]:
+    if (folder / "items.jsonl").is_file():
+        for row in read_jsonl(folder / "items.jsonl"):
+            yield Item(row["name"], row["question"], row["text"])
+    if (folder / "held_out.jsonl").is_file():
+        for row in read_jsonl(folder / "held_out.jsonl"):
+            held = Conversation.from_json(row)
+            yield Item(f"held-out/{held.id}", held.messages[-2].content)
 
 
 def build(
@@ -50,165 +65,135 @@ def build(
     tokenizer_json: Path,
     out: Path,
     progress: Progress = silent,
+    items: Sequence[Item] = (),
 ) -> dict[str, Any]:
-    """Build a corpus from local files, one for each of `spec.sources`, in the folder `out`.
+    """Build a corpus from local files or folders, one for each of `spec.sources`, in `out`.
 
-    Written are `train.jsonl` and `held_out.jsonl` (conversations, in an order that the seed
-    makes), `train_tokens.jsonl` (for each train conversation the tokens of each assistant turn)
-    and `audit.json`. A held-out row is the system turns, the first prompt and the first reply.
-    Tokens are those of the reference tokenizer, without special tokens. Returned are the
-    headline counts. Raises CorpusError for a file of no known format, for a corpus of which
-    nothing is left, and for one with fewer suitable prompts than are to be held out.
+    Written are `train.parquet` (see `epigone.study.train_file`), `held_out.jsonl` (conversations,
+    each of system turns, a first prompt and the first reply), `audit.json` and a dataset card.
+    Conversations that hold one of the `items` are left out. Tokens are those of the reference
+    tokenizer, without special tokens. Returned are the headline counts. Raises CorpusError for a
+    file of no known format, for a corpus of which nothing is left, and for one with fewer
+    suitable prompts than are to be held out.
     """
     out.mkdir(parents=True, exist_ok=True)
     audit = Audit()
+    for name in RULES:
+        audit.rule(name).on = name in spec.rules
     # The cleaned text waits on the disk, so that only hashes of it are in memory.
     with tempfile.TemporaryFile(dir=out) as spool:
-        store = _Spool(spool, _counter(tokenizer_json))
-        entries = _clean(files, spec, audit, store, progress)
-        train, held = _split(entries, spec, audit, store)
-        held_out = _write_held_out(held, audit, store, out)
-        final = {"train": _write_train(train, store, out, progress), "held_out": held_out}
+        store = Store(spool, tokenizer_json)
+        entries = list(_cleaned(files, spec, audit, store, progress, items))
+        progress(_READ, 1.0, "comparing")
+        kept = _without_copies(entries, spec, audit, store)
+        progress(_COMPARED, 1.0, "holding out")
+        train, held = _split(kept, spec, audit, store)
+        final = {
+            "train": _write_train(train, spec, audit, store, out, progress),
+            "held_out": _write_held_out(held, audit, store, out),
+        }
     write_json(out / "audit.json", {**audit.to_json(), "final": final})
-    return _facts(audit, final)
+    output.write_card(out, spec, audit, final)
+    progress(1.0, 1.0, "corpus built")
+    return output.facts(audit, final)
 
 
-def stats(folder: Path) -> dict[str, Any]:
-    """Headline numbers of a built corpus: counts, tokens and how they spread, what was dropped.
-
-    Raises CorpusError for a folder in which no corpus was built.
-    """
-    if not (folder / "audit.json").is_file():
-        raise CorpusError(
-            "no corpus in this folder", value=str(folder), fix="epigone corpus build FILE -o DIR"
-        )
-    audit = read_json(folder / "audit.json")
-    sizes = sorted(sum(row) for row in read_jsonl(folder / "train_tokens.jsonl"))
-    return {
-        "sources": [
-            {key: source[key] for key in ("source", "read", "turns", "lost_bytes")}
-            for source in audit["sources"]
-        ],
-        "dropped": {
-            name: rule["conversations_dropped"]
-            for name, rule in audit["rules"].items()
-            if rule["conversations_dropped"]
-        },
-        "languages_dropped": audit["languages_dropped"],
-        **audit["final"],
-        "tokens_per_conversation": {
-            "mean": sum(sizes) / len(sizes),
-            **{f"p{p}": sizes[(len(sizes) - 1) * p // 100] for p in (0, 10, 50, 90, 100)},
-        },
-    }
+def _cleaned(
+    files: Sequence[Path],
+    spec: CorpusSpec,
+    audit: Audit,
+    store: Store,
+    progress: Progress,
+    items: Sequence[Item],
+) -> Iterator[Entry]:
+    """Read and clean; what passes is in the store."""
+    for number, row, cleaned in clean(_rows(files, spec, audit, progress), spec, items):
+        for change in cleaned.changes:
+            audit.rule(change.rule).count(row.id, change)
+            if change.item and change.rule in spec.rules:
+                audit.contaminated.append({"id": row.id, "item": change.item})
+        if cleaned.language:
+            audit.languages[cleaned.language] += 1
+        if cleaned.turns:
+            yield _keep(row, cleaned, spec, store, number)
 
 
-class _Spool:
-    """Cleaned conversations on the disk, found again by their place, and their token counts."""
-
-    def __init__(self, file: IO[bytes], tokenizer: Tokenizer) -> None:
-        self._file = file
-        self._tokenizer = tokenizer
-
-    def add(self, conversation: Conversation) -> int:
-        """Write a conversation; its place is returned."""
-        place = self._file.tell()
-        self._file.write(json.dumps(conversation.to_json()).encode() + b"\n")
-        return place
-
-    def row(self, entry: Entry) -> dict[str, Any]:
-        """Read a conversation as a JSON object; nothing may be added any more."""
-        self._file.seek(entry.place)
-        row: dict[str, Any] = json.loads(self._file.readline())
-        return row
-
-    def get(self, entry: Entry) -> Conversation:
-        """Read a conversation."""
-        return Conversation.from_json(self.row(entry))
-
-    def tokens(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text."""
-        found = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [len(encoding) for encoding in found]
-
-
-def _counter(tokenizer_json: Path) -> Tokenizer:
-    from tokenizers import Tokenizer
-
-    try:
-        tokenizer: Tokenizer = Tokenizer.from_file(str(tokenizer_json))
-    except Exception as error:  # the library raises bare Exception
-        raise CorpusError(
-            "no tokenizer can be read", value=str(tokenizer_json), fix=str(error)[:200]
-        ) from None
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
+def _rows(
+    files: Sequence[Path], spec: CorpusSpec, audit: Audit, progress: Progress
+) -> Iterator[tuple[int, Row]]:
+    """The conversations of all files, with the number of their source."""
+    found = [(number, file) for number, path in enumerate(files) for file in files_in(path)]
+    whole = max(sum(file.stat().st_size for _, file in found), 1)
+    before = 0
+    for number, path in found:
+        named = spec.sources[number]
+        size = path.stat().st_size
+        with File(path, named.format) as file:
+            source = Source(_name(named.ref, path), size, file.format.name, file.container)
+            audit.sources.append(source)
+            for count, item in enumerate(file):
+                if isinstance(item, Lost):
+                    source.lost.append(item)
+                    continue
+                source.last_whole_end = max(source.last_whole_end, item.end)
+                if isinstance(item, Invalid):
+                    source.refuse(item, count)
+                    continue
+                source.values += item.taken
+                source.rows += 1
+                source.turns += len(item.turns)
+                if count % 500 == 0:
+                    done = before + min(item.end, size)
+                    progress(done / whole * _READ, 1.0, f"reading {source.name}")
+                yield number, item
+        before += size
 
 
-def _clean(
-    files: Sequence[Path], spec: CorpusSpec, audit: Audit, store: _Spool, progress: Progress
+def _name(ref: str, file: Path) -> str:
+    # A path is nobody's business and no part of the result; a catalogue's name is.
+    return file.name if Path(ref).expanduser().exists() else ref
+
+
+def _keep(row: Row, cleaned: Cleaned, spec: CorpusSpec, store: Store, number: int) -> Entry:
+    source = spec.sources[number]
+    origin = Provenance(
+        source=source.ref.rsplit("/", 1)[-1],
+        teacher=row.teacher or source.teacher or spec.teacher,
+        date=row.date,
+        licence=source.licence or spec.licence,
+        terms=source.terms or spec.terms,
+    )
+    place = store.add(Conversation(row.id, cleaned.turns, origin), cleaned.language)
+    # Rows without an id, too, show by a leading reply that they go on from another one.
+    part = row.part or next(m.role for m in row.turns if m.role != "system") != "user"
+    return selection.entry(row.id, cleaned.turns, part=part, source=number, place=place)
+
+
+def _without_copies(
+    entries: list[Entry], spec: CorpusSpec, audit: Audit, store: Store
 ) -> list[Entry]:
-    """Read, clean and tell the language; what passes is in the store."""
-    for name in (*(rule.__name__ for rule in RULES), "language", "same_first_query"):
-        audit.rule(name)
-    sizes = [file.stat().st_size for file in files]
-    entries: list[Entry] = []
-    for number, (file, ref) in enumerate(zip(files, spec.sources, strict=True)):
-        # A path is nobody's business and no part of the result; a catalogue's name is.
-        name = file.name if Path(ref.ref).expanduser().exists() else ref.ref
-        source = Source(name, sizes[number])
-        audit.sources.append(source)
-        for count, item in enumerate(read(file)):
-            if isinstance(item, Lost):
-                source.lost.append(item)
-                continue
-            source.last_whole_end = item.end
-            if isinstance(item, Invalid):
-                source.refuse(item, count)
-                continue
-            source.rows += 1
-            source.turns += len(item.turns)
-            if turns := _cleaned(item, spec, audit):
-                entries.append(_keep(item, turns, spec, store, name, number))
-            if count % 500 == 0:
-                done = (sum(sizes[:number]) + item.end) / max(sum(sizes), 1)
-                progress(done * _READING, 1.0, f"reading {name}")
+    """What stays of forks, of conversations with one first query, and with nearly one."""
+    steps: dict[str, Callable[[list[Entry]], duplicates.Sorted]] = {
+        "forks": duplicates.forks,
+        "same_query": duplicates.same_query,
+        "near_query": lambda left: duplicates.near_query(left, store.query),
+    }
+    for name, step in steps.items():
+        if name not in spec.rules:
+            continue
+        found = step(entries)
+        for copy, original in found.copies:
+            audit.rule(name).drop(copy.id, copy.turns, store.query(copy), of=original.id)
+        entries = found.kept
+    if not entries:
+        raise CorpusError(f"nothing is left of the corpus; {audit.worst()}", fix="other sources")
     return entries
 
 
-def _cleaned(row: Row, spec: CorpusSpec, audit: Audit) -> Turns:
-    turns = row.turns
-    for rule in RULES:
-        turns = audit.apply(rule, row.id, turns)
-        if not turns:
-            return ()
-    text = prose(turns)
-    heard = language(text, spec.language)
-    if heard not in ("", spec.language):
-        audit.languages[heard] += 1
-        audit.rule("language").drop(row.id, len(turns), text)
-        return ()
-    return turns
-
-
-def _keep(row: Row, turns: Turns, spec: CorpusSpec, store: _Spool, name: str, number: int) -> Entry:
-    origin = Provenance(name, row.teacher or spec.teacher, licence=spec.licence, terms=spec.terms)
-    place = store.add(Conversation(row.id, turns, origin))
-    # Rows without an id, too, show by a leading reply that they go on from another one.
-    part = row.part or next(m.role for m in row.turns if m.role != "system") != "user"
-    return selection.entry(row.id, turns, part=part, source=number, place=place)
-
-
 def _split(
-    entries: list[Entry], spec: CorpusSpec, audit: Audit, store: _Spool
+    kept: list[Entry], spec: CorpusSpec, audit: Audit, store: Store
 ) -> tuple[list[Entry], list[Entry]]:
-    """The train conversations and the held-out ones, both in their order."""
-    kept, copies = selection.distinct(entries)
-    for copy in copies:
-        audit.rule("same_first_query").drop(copy.id, copy.turns, _query(store.get(copy)))
-    if not kept:
-        raise CorpusError(f"nothing is left of the corpus; {audit.worst()}", fix="other sources")
+    """The train conversations, in no order yet, and the held-out ones in theirs."""
 
     def fits(entry: Entry) -> bool:
         head = _head(store.get(entry).messages)
@@ -223,17 +208,19 @@ def _split(
             value=f"held_out={spec.held_out}",
             fix="lower held_out, or give more data",
         )
-    taken = {entry.id for entry in held}
-    secret = {entry.queries[0] for entry in held}
+    taken = {entry.place for entry in held}
+    secret = Index([Item(entry.id, store.query(entry)) for entry in held])
     effect = audit.rule("held_out_query")
-    train = []
-    for entry in selection.in_order(kept, spec.seed):
-        if entry.id in taken:
+    train: list[Entry] = []
+    for entry in kept:
+        if entry.place in taken:
             continue
-        if secret.isdisjoint(entry.queries):
-            train.append(entry)
+        prompts = [m.content for m in store.get(entry).messages if m.role == "user"]
+        if item := secret.find(prompts) if held else "":
+            effect.drop(entry.id, entry.turns, prompts[0], item=item)
+            audit.contaminated.append({"id": entry.id, "item": f"held-out/{item}"})
         else:
-            effect.drop(entry.id, entry.turns, _query(store.get(entry)))
+            train.append(entry)
     if not train:
         raise CorpusError(
             f"all {len(kept)} conversations are held out, none is left to train on",
@@ -241,10 +228,6 @@ def _split(
             fix="lower held_out, or give more data",
         )
     return train, held
-
-
-def _query(conversation: Conversation) -> str:
-    return next(m.content for m in conversation.messages if m.role == "user")
 
 
 def _head(messages: tuple[Message, ...]) -> tuple[Message, ...] | None:
@@ -255,7 +238,7 @@ def _head(messages: tuple[Message, ...]) -> tuple[Message, ...] | None:
     return head if roles == ["system"] * first + ["user", "assistant"] else None
 
 
-def _write_held_out(held: list[Entry], audit: Audit, store: _Spool, out: Path) -> dict[str, int]:
+def _write_held_out(held: list[Entry], audit: Audit, store: Store, out: Path) -> dict[str, int]:
     effect = audit.rule("held_out_rest")
     rows = []
     for entry in held:
@@ -277,52 +260,49 @@ def _write_held_out(held: list[Entry], audit: Audit, store: _Spool, out: Path) -
 
 
 def _write_train(
-    train: list[Entry], store: _Spool, out: Path, progress: Progress
+    train: list[Entry],
+    spec: CorpusSpec,
+    audit: Audit,
+    store: Store,
+    out: Path,
+    progress: Progress,
 ) -> dict[str, int]:
-    """Write the train files; the number of conversations, turns and tokens is returned."""
-    counts: list[list[int]] = []
+    """Count, mix, split and write; the number of conversations, turns and tokens is returned."""
+    counts: dict[int, list[int]] = {}
+    for number, (entry, own) in enumerate(store.counted(train)):
+        counts[entry.place] = own
+        if number % 500 == 0:
+            share = _COMPARED + (_COUNTED - _COMPARED) * number / len(train)
+            progress(share, 1.0, "counting tokens")
+    mixed = mix(
+        train,
+        {place: sum(own) for place, own in counts.items()},
+        spec.seed,
+        caps=[source.cap for source in spec.sources],
+        weights=[Fraction(str(source.weight)) for source in spec.sources],
+    )
+    for name, left_out in (("over_cap", mixed.over_cap), ("over_weight", mixed.over_weight)):
+        for entry in left_out:
+            audit.rule(name).drop(entry.id, entry.turns, store.query(entry))
+    if not mixed.order:
+        raise CorpusError("nothing is left of the corpus after mixing", fix="other weights")
+    final = {"conversations": 0, "turns": 0, "tokens": 0}
 
-    def rows() -> Iterator[dict[str, Any]]:
-        for start in range(0, len(train), _BATCH):
-            batch = [store.row(entry) for entry in train[start : start + _BATCH]]
-            replies = [
-                [m["content"] for m in row["messages"] if m["role"] == "assistant"] for row in batch
-            ]
-            found = iter(store.tokens([text for texts in replies for text in texts]))
-            for row, texts in zip(batch, replies, strict=True):
-                each = list(islice(found, len(texts)))
-                counts.append(each)
-                yield {**row, "tokens": sum(each)}
-            progress(_READING + _COUNTING * start / len(train), 1.0, "counting tokens")
+    def rows() -> Iterator[tuple[Conversation, Sequence[int], str]]:
+        for entry in mixed.order:
+            conversation, language = store.row(entry)
+            parts = pieces(conversation, counts[entry.place], spec.max_tokens, store.tokens)
+            if len(parts) > 1:
+                effect = audit.rule("split")
+                effect.conversations_changed += 1
+                effect.conversations_added += len(parts) - 1
+                effect.turns_added += sum(len(p.messages) for p, _ in parts) - entry.turns
+                effect.note(entry.id, f"{len(parts)} pieces")
+            for part, own in parts:
+                final["conversations"] += 1
+                final["turns"] += len(part.messages)
+                final["tokens"] += sum(own)
+                yield part, own, language
 
-    write_jsonl(out / "train.jsonl", rows())
-    write_jsonl(out / "train_tokens.jsonl", counts)
-    progress(1.0, 1.0, "corpus built")
-    return {
-        "conversations": len(train),
-        "turns": sum(entry.turns for entry in train),
-        "tokens": sum(map(sum, counts)),
-    }
-
-
-def _facts(audit: Audit, final: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
-    lost = [
-        f"{source.name}: {item.bytes} bytes from byte {item.offset}: {item.reason}"
-        for source in audit.sources
-        for item in source.lost
-    ]
-    return {
-        "read": sum(source.rows for source in audit.sources),
-        "invalid": sum(e.conversations_dropped for s in audit.sources for e in s.invalid.values()),
-        "kept": final["train"]["conversations"] + final["held_out"]["conversations"],
-        "held_out": final["held_out"]["conversations"],
-        "train": final["train"]["conversations"],
-        "train_tokens": final["train"]["tokens"],
-        "dropped": {
-            name: effect.conversations_dropped
-            for name, effect in audit.rules.items()
-            if effect.conversations_dropped
-        },
-        "lost_bytes": sum(item.bytes for source in audit.sources for item in source.lost),
-        "lost": lost[:20],
-    }
+    train_file.write(out / train_file.NAME, rows())
+    return final

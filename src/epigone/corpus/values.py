@@ -1,4 +1,4 @@
-"""The JSON values of a file, whole or broken, as a stream of bounded memory."""
+"""The values of a file, whole or broken, as a stream of bounded memory: JSON."""
 
 from __future__ import annotations
 
@@ -16,34 +16,43 @@ _CHUNK = 1 << 20
 # A value that needs more characters than this is taken for a broken one.
 _LONGEST = 1 << 26
 _BETWEEN = re.compile(r"[\s,\ufeff]*")
+_EXPORT = re.compile(r'[\s\ufeff]*\{\s*"guild"\s*:')
+_MEMBER = re.compile(r'[\s,]*"([^"\\]{1,100})"\s*:\s*')
+# What a Discord export says behind its messages: how many they are.
+_CLOSING = re.compile(r'\s*(?:"\w{1,40}"\s*:\s*\w{0,40}\s*,?\s*){0,5}\}\s*')
 _AGAIN = {"array": re.compile(r",\s*(?=\{)"), "lines": re.compile(r"\n\s*(?=\{)")}
 
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """A JSON value and the byte offset behind it; `utf8` is false if its bytes are not UTF-8."""
+    """A value and the place behind it; `fault` says why it is not to be trusted.
+
+    The place is a byte offset, in Parquet and Arrow files a row's number.
+    """
 
     value: Any
     end: int
-    utf8: bool
+    fault: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """A stretch of bytes that is no JSON value; `text` is how it begins."""
+    """A stretch of bytes (or rows) that holds no value; `text` is how it begins."""
 
     offset: int
     bytes: int
     reason: str
     text: str
+    rows: int = 0
 
 
 class Values:
     """The values of a JSON array, or of JSON values that follow one another (JSON lines).
 
     `shape` is "array", "lines", or "" where the file begins with neither `[` nor `{`; then
-    nothing is yielded. Behind a broken value, reading goes on at the next object for which
-    `known` holds. The byte offset of what comes next is `at`.
+    nothing is yielded. The `messages` of a Discord export's one object are an array too.
+    Behind a broken value, reading goes on at the next object for which `known` holds. The byte
+    offset of what comes next is `at`.
     """
 
     def __init__(self, path: Path, known: Callable[[Any], bool]) -> None:
@@ -51,7 +60,9 @@ class Values:
         self._file = Reader(path)
         # Invalid bytes become lone surrogates, so that byte offsets stay exact.
         self._utf8 = codecs.getincrementaldecoder("utf-8")("surrogateescape")
-        self._json = json.JSONDecoder(strict=False)
+        self._json = json.JSONDecoder(strict=False, object_pairs_hook=self._object)
+        self._doubled = False
+        self._inside = False
         self._known = known
         self._text = ""
         self._pos = 0
@@ -62,6 +73,8 @@ class Values:
         self._move(self._skip())
         first = self._text[self._pos : self._pos + 1]
         self.shape = {"[": "array", "{": "lines"}.get(first, "")
+        if _EXPORT.match(self._text):
+            self._enter()
 
     def __enter__(self) -> Values:
         """The values themselves; the file is closed at the end."""
@@ -93,8 +106,28 @@ class Values:
                 if self._pos == len(self._text):
                     return
             else:
-                utf8 = self._move(end)
-                yield Whole(value, self.at, utf8)
+                fault = "duplicate key" if self._doubled else ""
+                if not self._move(end):
+                    fault = "invalid UTF-8"
+                yield Whole(value, self.at, fault)
+
+    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(pairs)
+        self._doubled = self._doubled or len(made) != len(pairs)
+        return made
+
+    def _enter(self) -> None:
+        """Move to the `[` of the root object's `messages`, if that is near its beginning."""
+        place = self._text.index("{", self._pos) + 1
+        while member := _MEMBER.match(self._text, place):
+            if member[1] == "messages" and self._text[member.end() : member.end() + 1] == "[":
+                self._move(member.end())
+                self.shape, self._inside = "array", True
+                return
+            try:
+                _, place = self._json.raw_decode(self._text, member.end())
+            except (ValueError, RecursionError):
+                return
 
     def _fill(self) -> None:
         # Reading as much again as is waiting keeps a long value from being parsed over and over.
@@ -125,6 +158,7 @@ class Values:
         ahead = start - self._pos
         while True:
             start = self._pos + ahead
+            self._doubled = False
             try:
                 value, end = self._json.raw_decode(self._text, start)
             except json.JSONDecodeError as error:
@@ -177,8 +211,9 @@ class Values:
         self._move(self._pos + 1)
         self._move(self._skip())
         begin, text = self.at, self._text[self._pos : self._pos + 200]
+        closing = self._inside and _CLOSING.fullmatch(text) is not None
         while self._pos < len(self._text) or not self._eof:
             self._move(len(self._text))
             self._fill()
-        if self.at > begin:
+        if self.at > begin and not closing:
             yield Lost(begin, self.at - begin, "text behind the array's end", text)

@@ -7,11 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from epigone.schema import Progress
-from epigone.study.specs import BenchmarkSpec, GenerateSpec, StyleSpec
+from epigone.study.specs import BenchmarkSpec, GenerateSpec, ItemsSpec, StyleSpec
 
-__all__ = ["run_benchmark", "run_generate", "run_style"]
+__all__ = ["run_benchmark", "run_generate", "run_items", "run_style"]
 
 # The stages import what they need only when they run: a plan must not pay for torch.
+
+
+def run_items(
+    spec: ItemsSpec, inputs: Mapping[str, Path], out: Path, progress: Progress
+) -> dict[str, Any]:
+    """Write the items of one benchmark, for what must not be in a corpus."""
+    from epigone.evaluation.items import run
+
+    return run(spec, inputs, out, progress)
 
 
 def run_generate(

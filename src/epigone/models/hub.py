@@ -28,6 +28,11 @@ MODEL_FILES = (
     "merges.txt",
     "*.model",
 )
+DATA_FILES = tuple(
+    f"*.{kind}{packed}"
+    for kind in ("json", "jsonl", "ndjson", "csv", "tsv", "parquet", "arrow")
+    for packed in ("", ".gz", ".xz", ".zst")
+)
 # consolidated*: a second copy of the same weights that some repositories hold.
 _HUB_IGNORED = ("*.bin", "*.pt", "*.pth", "consolidated*", "*/*.safetensors", "*/*.json")
 
@@ -65,28 +70,33 @@ def is_cached(repo: str, commit: str) -> bool:
     return isinstance(try_to_load_from_cache(repo, "config.json", cache, commit), str)
 
 
-def commit_of(repo: str, revision: str) -> str:
+def commit_of(repo: str, revision: str, *, data: bool = False) -> str:
     """The commit that a branch or tag (empty: the default branch) stands for, asked of the hub.
 
-    Where the hub's own offline mode is on, its cache answers.
+    `data` asks for a dataset. Where the hub's own offline mode is on, its cache answers.
     """
     from huggingface_hub import HfApi, constants, snapshot_download
 
+    kind = "dataset" if data else "model"
     try:
         if constants.HF_HUB_OFFLINE:
             # The cache names a snapshot's folder by its commit.
             cached = snapshot_download(
                 repo,
+                repo_type=kind,
                 revision=revision or None,
-                allow_patterns=["config.json"],
+                allow_patterns=list(DATA_FILES) if data else ["config.json"],
                 local_files_only=True,
             )
             return Path(cached).name
-        info = HfApi().model_info(repo, revision=revision or None, timeout=HUB_TIMEOUT)
+        info = HfApi().repo_info(
+            repo, repo_type=kind, revision=revision or None, timeout=HUB_TIMEOUT
+        )
     except Exception as error:
-        raise _hub_error(_written(repo, revision), error) from error
-    if info.siblings:
-        require_model(_written(repo, revision), [file.rfilename for file in info.siblings])
+        raise _hub_error(_written(repo, revision), error, kind) from error
+    siblings = getattr(info, "siblings", None)
+    if siblings and not data:
+        require_model(_written(repo, revision), [file.rfilename for file in siblings])
     return str(info.sha)
 
 
@@ -94,10 +104,10 @@ def _written(repo: str, revision: str) -> str:
     return f"hf:{repo}" + (f"@{revision}" if revision else "")
 
 
-def snapshot(repo: str, revision: str, progress: Progress) -> Path:
-    """The folder of a model in the hub's cache, downloaded where it is not there yet.
+def snapshot(repo: str, revision: str, progress: Progress, *, data: bool = False) -> Path:
+    """The folder of a model or dataset in the hub's cache, downloaded where it is not there yet.
 
-    Only configuration, tokenizer and safetensors; never a pickle, never code.
+    Only configuration, tokenizer and safetensors, or files of data; never a pickle, never code.
     """
     from huggingface_hub import snapshot_download
     from tqdm.auto import tqdm  # type: ignore[import-untyped]
@@ -121,27 +131,30 @@ def snapshot(repo: str, revision: str, progress: Progress) -> Path:
     try:
         folder = snapshot_download(
             repo,
+            repo_type="dataset" if data else "model",
             revision=revision or None,
-            allow_patterns=list(MODEL_FILES),
-            ignore_patterns=list(_HUB_IGNORED),
+            allow_patterns=list(DATA_FILES if data else MODEL_FILES),
+            ignore_patterns=None if data else list(_HUB_IGNORED),
             tqdm_class=Bar,
         )
     except Exception as error:
-        raise _hub_error(where, error) from error
+        raise _hub_error(where, error, "dataset" if data else "model") from error
+    if data:
+        return Path(folder)
     require_model(where, [path.name for path in Path(folder).iterdir()])
     return Path(folder)
 
 
-def _hub_error(where: str, error: Exception) -> UserError:
+def _hub_error(where: str, error: Exception, kind: str = "model") -> UserError:
     from huggingface_hub import errors as hub
 
-    local = "download the model yourself and name its folder"
+    local = f"download the {kind} yourself and name its folder"
     cause: BaseException | None = error
     # A download hides the hub's answer behind "not in the cache".
     while cause is not None and not isinstance(cause, hub.HfHubHTTPError):
         cause = cause.__cause__
     if cause is not None:
-        return _answered(where, cause, local)
+        return _answered(where, cause, local, kind)
     network = type(error).__module__.startswith(("http", "requests"))
     # The library's own "not in the cache" and "offline" are OSErrors without a number.
     if isinstance(error, OSError) and error.errno and not isinstance(error, ConnectionError):
@@ -153,27 +166,27 @@ def _hub_error(where: str, error: Exception) -> UserError:
             fix=f"check the network; give hf:org/name@<commit> if it is in the cache; or {local}",
         )
     return ModelError(
-        "the model could not be had from the hub",
+        f"the {kind} could not be had from the hub",
         value=f"{where}: {type(error).__name__}: {error}",
         fix=local,
     )
 
 
-def _answered(where: str, error: Any, local: str) -> ModelError:
+def _answered(where: str, error: Any, local: str, kind: str) -> ModelError:
     from huggingface_hub import errors as hub
 
     if isinstance(error, hub.GatedRepoError):
         return ModelError(
-            "the model is gated",
+            f"the {kind} is gated",
             value=where,
             fix=f"accept its terms and `hf auth login`, or {local}",
         )
     if isinstance(error, hub.RevisionNotFoundError):
-        return ModelError("the model has no such revision", value=where, fix="check the revision")
+        return ModelError(f"the {kind} has no such revision", value=where, fix="check the revision")
     status = error.response.status_code
     if isinstance(error, hub.RepositoryNotFoundError) or status in (401, 404):
         return ModelError(
-            "no such model on the hub, or it is private",
+            f"no such {kind} on the hub, or it is private",
             value=where,
             fix="check the name, or `hf auth login`",
         )

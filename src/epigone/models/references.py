@@ -148,6 +148,48 @@ def fingerprint(ref: str | Reference, *, offline: bool = False) -> str | None:
             return f"hf:{repo}@{hub.commit_of(repo, revision)}"
 
 
+def data_fingerprint(ref: str | Reference, *, offline: bool = False) -> str | None:
+    """What a reference to data adds to a step's identity; nothing is downloaded.
+
+    As `fingerprint`, but a folder is data, and a hub reference names a dataset.
+    """
+    reference = parse(ref)
+    if reference.kind == "folder":
+        return f"sha256:{_data_folder_hash(Path(reference.value))}"
+    if reference.kind != "hf":
+        return fingerprint(reference, offline=offline)
+    pinned = _COMMIT.fullmatch(reference.revision) is not None
+    if offline:
+        return str(reference) if pinned else None
+    commit = hub.commit_of(reference.value, reference.revision, data=True)
+    return f"hf:{reference.value}@{commit}"
+
+
+def locate_data(
+    ref: str | Reference, progress: Progress = silent, *, fingerprint: str = ""
+) -> Path:
+    """A local file or folder of data, downloaded on the first call; see `locate`."""
+    reference = parse(ref)
+    if reference.kind == "hf":
+        pinned = fingerprint.removeprefix(f"hf:{reference.value}@")
+        revision = pinned if _COMMIT.fullmatch(pinned) else reference.revision
+        return hub.snapshot(reference.value, revision, progress, data=True)
+    if reference.kind != "folder":
+        return locate(reference, progress, fingerprint=fingerprint)
+    path = Path(reference.value)
+    if fingerprint and fingerprint != f"sha256:{_data_folder_hash(path)}":
+        raise ModelError(
+            "files have changed since the study was planned", value=str(path), fix="plan again"
+        )
+    return path
+
+
+def _data_folder_hash(folder: Path) -> str:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    listed = {path.relative_to(folder).as_posix(): _hash(path) for path in files}
+    return hashlib.sha256(canonical(listed).encode()).hexdigest()
+
+
 def _content(sha256: str, *, converted: bool) -> str:
     # The weights that run are the conversion's work too.
     return f"sha256:{sha256}" + (f"+conversion-{CONVERSION}" if converted else "")

@@ -27,7 +27,7 @@ from epigone.runs.plan import Planned, plan
 from epigone.runs.store import Store
 from epigone.schema import Record, Sample, Score
 from epigone.study.declare import Declaration
-from epigone.study.specs import CorpusSpec, GenerateSpec, TrainSpec
+from epigone.study.specs import CorpusSpec, DataSpec, GenerateSpec, TrainSpec
 from epigone.study.steps import Expansion
 
 
@@ -130,7 +130,8 @@ def _corpus(p: Planned, store: Store) -> Corpus:
     lost: Counter[str] = Counter()
     for source in audit["sources"]:
         for loss in source["lost"]:
-            lost[f"{loss['reason']} (bytes)"] += loss["bytes"]
+            unit = "rows" if loss["rows"] else "bytes"
+            lost[f"{loss['reason']} ({unit})"] += loss[unit]
         for reason, row in source["invalid"].items():
             lost[f"{reason} (rows)"] += row["rows"]
     return Corpus(
@@ -138,8 +139,10 @@ def _corpus(p: Planned, store: Store) -> Corpus:
         kind=spec.kind,
         read=sum(s["read"] for s in audit["sources"]),
         kept=p.record.facts["kept"],
-        sources=tuple(_source(s.ref, s.fingerprint, spec) for s in spec.sources),
-        dropped={rule: row["conversations_dropped"] for rule, row in audit["rules"].items()},
+        sources=tuple(_source(s) for s in spec.sources),
+        dropped={
+            rule: row["conversations_dropped"] for rule, row in audit["rules"].items() if row["on"]
+        },
         lost=dict(lost),
         facts={
             k: _number(v) for k, v in p.record.facts.items() if isinstance(v, int | float | str)
@@ -147,13 +150,12 @@ def _corpus(p: Planned, store: Store) -> Corpus:
     )
 
 
-def _source(ref: str, fingerprint: str, spec: CorpusSpec) -> Source:
-    entry = catalogue.load().get(ref)
+def _source(source: DataSpec) -> Source:
     return Source(
-        name=ref if entry else Path(ref).name,
-        licence=entry.licence if entry else spec.licence,
-        terms=spec.terms,
-        sha256=fingerprint.removeprefix("sha256:").partition("+")[0],
+        name=source.ref if source.ref in catalogue.load() else Path(source.ref).name,
+        licence=source.licence,
+        terms=source.terms,
+        sha256=source.fingerprint.removeprefix("sha256:"),
     )
 
 

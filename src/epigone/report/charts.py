@@ -113,7 +113,7 @@ def chart(
     spec = alt.layer(*layers).properties(width="container", height=190).to_dict(validate=False)
     # The page names the mode itself; an address in the file would only look like a request.
     spec.pop("$schema")
-    spec["config"] = _config()
+    spec["config"] = config()
     known = teacher is not None and teacher.value is not None
     return Chart(ident, title, meaning, _better(better), known, "; ".join(words), spec)
 
@@ -205,7 +205,8 @@ def _better(better: Direction) -> str:
     return "higher is better" if better == "higher" else "lower is better"
 
 
-def _config() -> dict[str, Any]:
+def config() -> dict[str, Any]:
+    """How every chart looks."""
     axis = {
         "labelColor": "currentColor",
         "labelFontSize": 11,

@@ -25,7 +25,7 @@ from epigone.report.view import MetricText, ReportView
 from epigone.schema import Family, Interval
 
 _ROOM = files("epigone.report")
-_VENDOR = ("vega.min.js", "vega-lite.min.js", "vega-embed.min.js")
+VENDOR = ("vega.min.js", "vega-lite.min.js", "vega-embed.min.js")
 _FAMILIES: tuple[tuple[Family, str], ...] = (
     ("style", "Style"),
     ("capability", "Capability"),
@@ -58,7 +58,15 @@ class Card:
 
 def render(view: ReportView, out: Path, tables: Sequence[str]) -> Path:
     """Write `out/index.html`; `tables` are the files beside it to link to."""
-    environment = jinja2.Environment(
+    html = environment().get_template("index.html.j2").render(_context(view, tables))
+    path = out / "index.html"
+    write_text(path, html)
+    return path
+
+
+def environment() -> jinja2.Environment:
+    """Templates that escape all they are given and refuse what they are not given."""
+    made = jinja2.Environment(
         loader=jinja2.PackageLoader("epigone.report"),
         autoescape=True,
         trim_blocks=True,
@@ -66,7 +74,7 @@ def render(view: ReportView, out: Path, tables: Sequence[str]) -> Path:
         undefined=jinja2.StrictUndefined,
         finalize=lambda v: text.visible(v) if type(v) is str else v,
     )
-    environment.filters |= {
+    made.filters |= {
         "bounds": text.bounds,
         "number": text.number,
         "percent": percent,
@@ -75,20 +83,17 @@ def render(view: ReportView, out: Path, tables: Sequence[str]) -> Path:
         "signed": text.signed,
         "tokens": tokens,
     }
-    environment.globals |= {"percent": percent, "signed": text.signed}
-    html = environment.get_template("index.html.j2").render(_context(view, tables))
-    path = out / "index.html"
-    write_text(path, html)
-    return path
+    made.globals |= {"percent": percent, "signed": text.signed}
+    return made
 
 
 def _context(view: ReportView, tables: Sequence[str]) -> dict[str, Any]:
     series = all_series(view.findings.values)
     charts = [(title, _charts(view, family, series)) for family, title in _FAMILIES]
     specs = {c.id: c.spec for _, row in charts for c in row}
-    scripts = [text.script_code(_read("vendor", name)) for name in _VENDOR]
-    scripts.append(text.script_code(_read("static", "app.js")))
-    style = _read("static", "style.css")
+    scripts = [text.script_code(read("vendor", name)) for name in VENDOR]
+    scripts.append(text.script_code(read("static", "app.js")))
+    style = read("static", "style.css")
     return {
         "view": view,
         "findings": view.findings,
@@ -103,7 +108,7 @@ def _context(view: ReportView, tables: Sequence[str]) -> dict[str, Any]:
         "total_seconds": sum(s.seconds or 0.0 for s in view.steps),
         "explained": _explained(view),
         "tables": tables,
-        "policy": _policy(scripts, style),
+        "policy": policy(scripts, style),
         "scripts": [Markup(s) for s in scripts],
         "style": Markup(style),
         "chart_data": Markup(text.script_json(specs)),
@@ -111,11 +116,12 @@ def _context(view: ReportView, tables: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _read(folder: str, name: str) -> str:
+def read(folder: str, name: str) -> str:
+    """A file of the room that goes into a page."""
     return (_ROOM / folder / name).read_text(encoding="utf-8")
 
 
-def _policy(scripts: Sequence[str], style: str) -> str:
+def policy(scripts: Sequence[str], style: str) -> str:
     """The page may run and load nothing but what was written into it."""
 
     def source(content: str) -> str:

@@ -25,7 +25,7 @@ _ROOM = 7_000_000_000
 
 # Stages whose steps have the machine to themselves, the more urgent first: data that cannot be
 # used must be told before any other work is done.
-_ALONE = ("corpus", "train")
+_ALONE = ("items", "corpus", "train")
 
 Outcome = Literal["done", "failed", "blocked", "left"]
 
@@ -125,8 +125,13 @@ class _Run:
     ) -> None:
         self._expansion, self._store, self._watcher = expansion, store, watcher
         self._done = {s.name for s in expansion.steps if _is_done(store, s)}
+        asked = [s for s in expansion.steps if only in (None, s.stage)]
+        # What must not be in a corpus is no stage that anybody asks for by itself.
+        needed = {i.name for s in asked for i in s.inputs.values() if i.stage == "items"}
         self._left = [
-            s for s in expansion.steps if s.name not in self._done and only in (None, s.stage)
+            s
+            for s in expansion.steps
+            if s.name not in self._done and (s in asked or s.name in needed)
         ]
         self._of, self._number = len(self._left), 0
         self._broken: dict[str, Step] = {}

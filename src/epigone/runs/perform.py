@@ -34,7 +34,7 @@ from epigone.runs.store import (
 )
 from epigone.schema import Progress, Record
 from epigone.study.identity import digest
-from epigone.study.specs import ModelSpec, SourceSpec, Spec
+from epigone.study.specs import DataSpec, ModelSpec, SourceSpec, Spec
 from epigone.study.steps import STAGES, Step, identity
 
 _LIVE_SECONDS = 1.0
@@ -156,15 +156,16 @@ def perform(task: Task, progress: Progress) -> Record:
 def _fetch(spec: Spec, progress: Progress) -> float:
     """Have what the step needs on this machine; the seconds count as none of the step's work."""
     begun = time.monotonic()
-    for ref, fingerprint in _references(spec):
-        references.locate(ref, progress, fingerprint=fingerprint)
+    for part in _references(spec):
+        locate = references.locate_data if isinstance(part, DataSpec) else references.locate
+        locate(part.ref, progress, fingerprint=part.fingerprint)
     return time.monotonic() - begun
 
 
-def _references(value: object) -> Iterator[tuple[str, str]]:
+def _references(value: object) -> Iterator[ModelSpec | SourceSpec]:
     if isinstance(value, ModelSpec | SourceSpec):
         if value.ref:
-            yield value.ref, value.fingerprint
+            yield value
     elif isinstance(value, Spec):
         for _, part in value:
             yield from _references(part)

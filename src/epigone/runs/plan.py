@@ -12,6 +12,7 @@ from epigone.files import cache_root, read_json, write_json
 from epigone.models import references
 from epigone.runs.store import Damaged, Store
 from epigone.schema import Record
+from epigone.study import train_file
 from epigone.study.amounts import refuse_empty, segments
 from epigone.study.declare import amount_label
 from epigone.study.identity import differences
@@ -88,9 +89,7 @@ def check_data(expansion: Expansion, store: Store) -> None:
             held, asked = int(record.facts["train_tokens"]), step.spec.amounts[-1]
             if asked <= held and store.record(step) is None:
                 folder = store.folder(corpus)
-                parts = segments(
-                    folder / "train.jsonl", folder / "train_tokens.jsonl", step.spec.amounts
-                )
+                parts = segments(folder / train_file.NAME, step.spec.amounts)
                 refuse_empty(parts, step.spec.amounts)
             if asked > held:
                 raise CorpusError(

@@ -47,6 +47,16 @@ class World:
             self.seen[ref] = found or UNRESOLVED
         return self.seen[ref]
 
+    def data_fingerprint(self, ref: str) -> str:
+        """The revision or content hash of a reference to data."""
+        if ref not in self.seen:
+            parsed = self._parsed(ref)
+            found = self._locked.get(ref) if parsed.kind == "hf" else None
+            if found is None:
+                found = references.data_fingerprint(parsed, offline=not self._online)
+            self.seen[ref] = found or UNRESOLVED
+        return self.seen[ref]
+
     def provenance(self, ref: str) -> tuple[str, str]:
         """Licence and terms of a corpus reference; empty where unknown."""
         entry = catalogue.load().get(ref)

@@ -8,7 +8,6 @@ JSON on stdin and stdout.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib
 import json
 import os
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from epigone.errors import EpigoneError, UserError
+from epigone.processes import die_with_parent
 from epigone.runs.perform import Task, perform
 from epigone.runs.store import LOG, partial_of
 from epigone.study.steps import STAGES
@@ -79,7 +79,7 @@ def _wait(child: int, task: Task, events: IO[str]) -> None:
 
 
 def _child(task: Task, events: IO[str]) -> NoReturn:
-    _die_with_parent()
+    die_with_parent()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         partial = partial_of(Path(task.folder))
@@ -118,13 +118,6 @@ def _progress(events: IO[str], task: Task) -> Any:
 def _tell(events: IO[str], task: Task, **event: Any) -> None:
     events.write(json.dumps({"folder": task.folder, **event}) + "\n")
     events.flush()
-
-
-def _die_with_parent() -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    if os.getppid() == 1:
-        os._exit(1)
 
 
 if __name__ == "__main__":

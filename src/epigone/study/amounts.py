@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
 from epigone.errors import CorpusError
-from epigone.files import read_jsonl
 from epigone.schema import Conversation
+from epigone.study import train_file
 
 
-def segments(
-    train_jsonl: Path, train_tokens_jsonl: Path, amounts: Sequence[int]
-) -> list[list[Conversation]]:
+def segments(train: Path, amounts: Sequence[int]) -> list[list[Conversation]]:
     """The conversations between each amount and the one before it.
 
     The prefix of an amount holds whole conversations, in the file's order, while they fit. The
@@ -24,17 +22,17 @@ def segments(
     concatenation of the segments 0 to k. A conversation that an amount cuts goes on in the next
     segment with its remaining exchanges alone, under the id `<id>#<number of the first, from 0>`.
 
-    `amounts` are tokens of teacher output, strictly rising. `train_tokens_jsonl` has, for each
-    conversation of `train_jsonl`, the tokens of each assistant turn; `tokens` of the result are
-    exact. Raises CorpusError for an amount larger than the corpus, and ValueError for amounts
-    that do not rise and for two files that do not belong together.
+    `train` is a corpus's train file; `amounts` are tokens of teacher output, strictly rising;
+    `tokens` of the result are exact. Raises CorpusError for an amount larger than the corpus,
+    and ValueError for amounts that do not rise and for counts that do not fit the messages.
     """
     if not amounts or any(a >= b for a, b in pairwise((0, *amounts))):
         raise ValueError(f"amounts must be positive and rise: {list(amounts)}")
     found: list[list[Conversation]] = []
     current: list[Conversation] = []
     used = 0
-    for conversation, exchanges in _rows(train_jsonl, train_tokens_jsonl):
+    for conversation, counts in train_file.read(train):
+        exchanges = _exchanges(conversation, counts)
         begin = 0
         for i, exchange in enumerate(exchanges):
             while used + exchange.tokens > amounts[len(found)]:
@@ -73,14 +71,6 @@ class _Exchange:
     start: int
     stop: int
     tokens: int
-
-
-def _rows(
-    train_jsonl: Path, train_tokens_jsonl: Path
-) -> Iterator[tuple[Conversation, list[_Exchange]]]:
-    for row, counts in zip(read_jsonl(train_jsonl), read_jsonl(train_tokens_jsonl), strict=True):
-        conversation = Conversation.from_json(row)
-        yield conversation, _exchanges(conversation, counts)
 
 
 def _exchanges(conversation: Conversation, counts: Sequence[int]) -> list[_Exchange]:

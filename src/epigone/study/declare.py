@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from epigone.errors import UnknownName, UserError
 from epigone.study.recipes import PRESETS
-from epigone.study.specs import Kind, RecipeSpec
+from epigone.study.specs import FORMATS, MIXES, RULES, Kind, RecipeSpec
 
 STYLE_METRICS = ("list", "summary", "unigram", "length")
 _SUFFIX = {"": 1, "k": 1_000, "m": 1_000_000, "b": 1_000_000_000}
@@ -54,8 +54,18 @@ def _reference(value: str) -> str:
 
 def _preset(value: str) -> str:
     if value not in PRESETS:
-        raise Mistake(("recipe", "preset"), UnknownName("recipe preset", value, PRESETS))
+        raise Mistake((), UnknownName("recipe preset", value, PRESETS))
     return value
+
+
+def _format(value: str) -> str:
+    if value and value not in FORMATS:
+        raise Mistake((), UnknownName("format", value, FORMATS))
+    return value
+
+
+def _data(value: object) -> object:
+    return {"ref": value} if isinstance(value, str) else value
 
 
 Amount = Annotated[int, BeforeValidator(parse_amount, json_schema_input_type=int | str)]
@@ -89,15 +99,69 @@ class Teacher(Declared):
     )
 
 
+class Data(Declared):
+    """A source of a corpus, where more is to be said than its reference."""
+
+    ref: Reference = Field(description="catalogue name, file, folder, or hf:org/dataset@revision")
+    format: Annotated[str, AfterValidator(_format)] = Field(
+        default="", description="found out from the content unless named: " + ", ".join(FORMATS)
+    )
+    teacher: str = Field(default="", description="who wrote the answers")
+    licence: str = Field(default="", description="licence of the data")
+    terms: str = Field(default="", description="what the answers may be used for")
+    cap: int = Field(default=0, ge=0, description="most conversations of this source; 0 for all")
+    weight: float = Field(
+        default=0.0, ge=0, description="share of the tokens, relative to the other sources'"
+    )
+
+
 class Corpus(Declared):
     """Imitation data of one kind: broad, or local to one task."""
 
     kind: Kind = Field(description="broad, or local (task-specific)")
-    sources: list[Reference] = Field(
-        alias="from", min_length=1, description="catalogue names or files of teacher text"
+    sources: list[Annotated[Data, BeforeValidator(_data, json_schema_input_type=str | Data)]] = (
+        Field(alias="from", min_length=1, description="files of teacher text and the like")
     )
-    language: Literal["en"] = Field(default="en", description="language that is kept")
-    held_out: int = Field(default=128, ge=1, le=100_000, description="prompts kept from training")
+    mix: str = Field(default="", description=" or ".join(MIXES))
+    languages: list[Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]] = Field(
+        default=["en"], description="ISO 639 codes of the languages that are kept; [] for any"
+    )
+    rules: dict[str, bool] = Field(
+        default_factory=dict, description="cleaning rules to switch on or off"
+    )
+    min_chars: int = Field(default=1, ge=0, description="shortest reply, in characters")
+    max_chars: int = Field(default=100_000, ge=1, description="longest turn, in characters")
+    max_tokens: int = Field(
+        default=0, ge=0, description="longer conversations are split at prompts; 0 for never"
+    )
+    held_out: int = Field(default=128, ge=0, le=100_000, description="prompts kept from training")
+
+    @model_validator(mode="after")
+    def _known(self) -> Corpus:
+        for name in self.rules:
+            if name not in RULES:
+                raise Mistake(("rules", name), UnknownName("rule", name, RULES), at_key=True)
+        if self.mix and self.mix not in MIXES:
+            raise Mistake(("mix",), UnknownName("mix", self.mix, MIXES))
+        if self.mix and (missing := set(MIXES[self.mix]) - {s.format for s in self.sources}):
+            raise Mistake(
+                ("from",),
+                UserError(
+                    f"the mix {self.mix!r} needs a source of each of its formats, none is",
+                    value=min(missing),
+                    fix="write {ref: FILE, format: " + min(missing) + "}",
+                ),
+            )
+        weights = [s.weight for s in self.sources]
+        if any(weights) and not all(weights):
+            raise Mistake(
+                ("from",), UserError("some sources have a weight and others none", fix="weigh all")
+            )
+        return self
+
+    def rules_on(self) -> tuple[str, ...]:
+        """Names of the rules that are on, in their order."""
+        return tuple(name for name, on in RULES.items() if self.rules.get(name, on))
 
 
 class Recipe(Declared):

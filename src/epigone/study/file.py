@@ -164,7 +164,9 @@ def _located(error: ValidationError, node: Any, path: str) -> StudyFileError:
     where: tuple[str | int, ...] = first["loc"]
     cause = (first.get("ctx") or {}).get("error")
     if isinstance(cause, Mistake):
-        return _told_at(cause, node, path)
+        # A mistake's own place is told from the part of the study that was being checked.
+        where = (*first["loc"], *cause.where)
+        return _told_at(Mistake(where, cause.error, at_key=cause.at_key), node, path)
     dotted = _dotted(where)
     if first["type"] == "extra_forbidden":
         mark = _mark(node, where, key=True)

@@ -25,6 +25,61 @@ class SourceSpec(Spec):
     fingerprint: str
 
 
+# What is done to a conversation and to a corpus, by name and in this order, and whether it is done
+# unless a study says otherwise.
+RULES: dict[str, bool] = {
+    "no_turns": True,
+    "too_long": True,
+    "site_html": True,
+    "site_artefacts": True,
+    "site_notices": True,
+    "error_replies": True,
+    "same_role_twice": True,
+    "empty_turns": True,
+    "leading_replies": True,
+    "trailing_prompts": True,
+    "too_short": True,
+    "refusals": False,
+    "secrets": True,
+    "emails": True,
+    "language": True,
+    "forks": True,
+    "same_query": True,
+    "near_query": True,
+    "contaminated": True,
+}
+RULES_ON = tuple(name for name, on in RULES.items() if on)
+
+
+# Formats of data, as readers name them.
+FORMATS = ("sharegpt", "openai", "alpaca", "hc3", "discord", "pairs")
+# Mixes that are known by name: their formats, with the most conversations of each (0: all).
+# sharegpt-mix is that of Gudibande et al. (2023), section 3.
+MIXES: dict[str, dict[str, int]] = {"sharegpt-mix": {"sharegpt": 0, "hc3": 0, "discord": 10_000}}
+
+
+class DataSpec(SourceSpec):
+    """A source of a corpus, and what is known of it; empty fields are the corpus's own.
+
+    `format` is a reader's name or empty, to find out; `cap` the most conversations of it (0: all);
+    `weight` its share of the teacher's tokens, relative to the other sources' (0 for all: no mix).
+    """
+
+    format: str = ""
+    teacher: str = ""
+    licence: str = ""
+    terms: str = ""
+    cap: int = Field(default=0, ge=0)
+    weight: float = Field(default=0.0, ge=0)
+
+
+class ItemsSpec(Spec):
+    """The items of a benchmark, for what must not be in a corpus."""
+
+    task: str
+    task_version: int
+
+
 class ModelSpec(Spec):
     """A model to run: a base by reference, a student by amount, or the recorded teacher.
 
@@ -39,15 +94,24 @@ class ModelSpec(Spec):
 
 
 class CorpusSpec(Spec):
-    """Sources to a clean corpus, split into train and held-out prompts."""
+    """Sources to a clean corpus, split into train and held-out prompts.
+
+    `languages` are ISO 639 codes, none for any language; `rules` the names of those that are on;
+    `min_chars` and `max_chars` bound the characters of a reply and of any turn; a conversation of
+    more than `max_tokens` tokens is split at prompts (0: never).
+    """
 
     kind: Kind
-    sources: tuple[SourceSpec, ...]
+    sources: tuple[DataSpec, ...]
     tokenizer: SourceSpec
     teacher: str
     licence: str = ""
     terms: str = ""
-    language: str = "en"
+    languages: tuple[str, ...] = ("en",)
+    rules: tuple[str, ...] = RULES_ON
+    min_chars: int = Field(default=1, ge=0)
+    max_chars: int = Field(default=100_000, ge=1)
+    max_tokens: int = Field(default=0, ge=0)
     held_out: int = Field(default=128, ge=0)
     max_prompt_tokens: int = Field(default=256, ge=1)
     seed: int = 0

@@ -13,9 +13,12 @@ from epigone.schema import Cell
 from epigone.study.declare import Corpus, Declaration, Mistake, amount_label, style_corpus
 from epigone.study.identity import digest, slug
 from epigone.study.specs import (
+    MIXES,
     BenchmarkSpec,
     CorpusSpec,
+    DataSpec,
     GenerateSpec,
+    ItemsSpec,
     ModelSpec,
     SourceSpec,
     Spec,
@@ -41,7 +44,8 @@ class Stage:
 
 
 STAGES: Mapping[str, Stage] = {
-    "corpus": Stage("epigone.corpus:run", 1, CorpusSpec),
+    "items": Stage("epigone.evaluation:run_items", 1, ItemsSpec),
+    "corpus": Stage("epigone.corpus:run", 2, CorpusSpec),
     "train": Stage("epigone.training:run", 1, TrainSpec, ("epigone.training.loop",)),
     "generate": Stage(
         "epigone.evaluation:run_generate", 1, GenerateSpec, ("epigone.evaluation.answers",)
@@ -61,6 +65,9 @@ class Resolve(Protocol):
 
     def fingerprint(self, ref: str) -> str:
         """The revision or content hash of a reference."""
+
+    def data_fingerprint(self, ref: str) -> str:
+        """The revision or content hash of a reference to data."""
 
     def provenance(self, ref: str) -> tuple[str, str]:
         """Licence and terms of a corpus reference; empty where unknown."""
@@ -148,11 +155,10 @@ class Expansion:
 def expand(declaration: Declaration, resolve: Resolve) -> Expansion:
     """Cells and steps of a study; raises Mistake for names that cannot be resolved."""
     bases = _bases(declaration, resolve)
-    corpora = {
-        name: _corpus_step(name, corpus, declaration, resolve)
-        for name, corpus in declaration.corpora.items()
-    }
-    steps: list[Step] = list(corpora.values())
+    corpora = _corpora(declaration, resolve)
+    steps: list[Step] = []
+    for corpus in sorted(corpora.values(), key=lambda step: "held_out" in step.inputs):
+        steps += [s for s in (*corpus.inputs.values(), corpus) if s not in steps]
     subjects = [Subject(base.name, base.name, None) for base in bases]
     models: list[tuple[ModelSpec, Mapping[str, Step]]] = [(base, {}) for base in bases]
     for trunk, cells in _trunks(declaration, bases, corpora):
@@ -175,6 +181,8 @@ def _at(*where: str | int) -> Iterator[None]:
     """Say where in the study file the name stands that cannot be resolved."""
     try:
         yield
+    except Mistake as mistake:
+        raise Mistake((*where, *mistake.where), mistake.error) from None
     except UserError as error:
         raise Mistake(where, error) from None
 
@@ -198,24 +206,82 @@ def _tokenizer(resolve: Resolve) -> SourceSpec:
     return SourceSpec(ref=REFERENCE_TOKENIZER, fingerprint=resolve.fingerprint(REFERENCE_TOKENIZER))
 
 
-def _corpus_step(name: str, corpus: Corpus, declaration: Declaration, resolve: Resolve) -> Step:
-    sources, known = [], []
-    for i, ref in enumerate(corpus.sources):
-        with _at("corpora", name, "from", i):
-            known.append(resolve.provenance(ref))
-            found = resolve.fingerprint(ref)
-            sources.append(SourceSpec(ref=resolve.reference(ref), fingerprint=found))
-    spec = CorpusSpec(
+def _corpora(declaration: Declaration, resolve: Resolve) -> dict[str, Step]:
+    """A step for each corpus, and before them one for the items of each benchmark.
+
+    What models are asked must not be in what they learn from: benchmarks' items are in no corpus,
+    and the held-out prompts that all models answer are in none of the other corpora.
+    """
+    asked: dict[str, Step] = {}
+    for i, task in enumerate(declaration.evaluate.benchmarks):
+        with _at("evaluate", "benchmarks", i):
+            items = ItemsSpec(task=task, task_version=resolve.task_version(task))
+        asked[f"items_{task}"] = Step("items", (task,), items)
+    first = style_corpus(declaration)
+    found = {first: _corpus_step(first, declaration, resolve, asked)}
+    if declaration.evaluate.style is not None:
+        asked = {**asked, "held_out": found[first]}
+    for name in declaration.corpora:
+        if name != first:
+            found[name] = _corpus_step(name, declaration, resolve, asked)
+    return {name: found[name] for name in declaration.corpora}
+
+
+def _corpus_step(
+    name: str, declaration: Declaration, resolve: Resolve, asked: Mapping[str, Step]
+) -> Step:
+    with _at("corpora", name):
+        spec = corpus_spec(
+            declaration.corpora[name],
+            resolve,
+            teacher=declaration.teacher.name,
+            terms=declaration.teacher.terms,
+        )
+    # Without the rule, nothing is compared with the items.
+    return Step("corpus", (name,), spec, asked if "contaminated" in spec.rules else {})
+
+
+def corpus_spec(
+    corpus: Corpus,
+    resolve: Resolve,
+    *,
+    teacher: str,
+    terms: str = "",
+    licence: str = "",
+    seed: int = 0,
+) -> CorpusSpec:
+    """What the stage `corpus` is asked to do; `terms` and `licence` hold where a source has none.
+
+    Raises Mistake, with the place in the corpus, for a source that cannot be resolved.
+    """
+    sources = []
+    for i, source in enumerate(corpus.sources):
+        with _at("from", i):
+            known = resolve.provenance(source.ref)
+            told = source.model_dump(exclude={"ref", "licence", "terms", "cap"})
+            sources.append(
+                DataSpec(
+                    ref=resolve.reference(source.ref),
+                    fingerprint=resolve.data_fingerprint(source.ref),
+                    licence=source.licence or licence or known[0],
+                    terms=source.terms or terms or known[1],
+                    cap=source.cap or MIXES.get(corpus.mix, {}).get(source.format, 0),
+                    **told,
+                )
+            )
+    return CorpusSpec(
         kind=corpus.kind,
         sources=tuple(sources),
         tokenizer=_tokenizer(resolve),
-        teacher=declaration.teacher.name,
-        licence="; ".join(sorted({licence for licence, _ in known if licence})),
-        terms=declaration.teacher.terms or "; ".join(sorted({t for _, t in known if t})),
-        language=corpus.language,
+        teacher=teacher,
+        languages=tuple(sorted(set(corpus.languages))),
+        rules=corpus.rules_on(),
+        min_chars=corpus.min_chars,
+        max_chars=corpus.max_chars,
+        max_tokens=corpus.max_tokens,
         held_out=corpus.held_out,
+        seed=seed,
     )
-    return Step("corpus", (name,), spec)
 
 
 def _trunks(

@@ -21,10 +21,12 @@ from epigone.models.chat import PLAIN_TEMPLATE
 from epigone.models.load import Loaded, compute_dtype, load
 from epigone.models.references import locate
 from epigone.schema import Conversation, Progress
+from epigone.study import train_file
 from epigone.study.amounts import refuse_empty, segments
 from epigone.study.specs import TrainSpec, amount_folder
 from epigone.training import checkpoint
 from epigone.training.blocks import Block, BlockStats, blocks_of
+from epigone.training.card import card
 from epigone.training.loss import supervised_loss
 from epigone.training.optimizer import OPTIMIZERS, Optimizer, clip_, learning_rate
 
@@ -45,12 +47,16 @@ class Batch:
 def train(spec: TrainSpec, corpus: Path, out: Path, progress: Progress) -> dict[str, Any]:
     """Train `spec.base` on nested amounts of a corpus; see `epigone.training.run`."""
     # Refuses amounts that the corpus cannot give before a model is loaded.
-    parts = segments(corpus / "train.jsonl", corpus / "train_tokens.jsonl", spec.amounts)
+    parts = segments(corpus / train_file.NAME, spec.amounts)
     refuse_empty(parts, spec.amounts)
     loaded = load(locate(spec.base.ref, progress, fingerprint=spec.base.fingerprint), train=True)
     device = loaded.device
     dtype = compute_dtype(spec.recipe.precision, device)
     stats, batches = _batches(spec, parts, loaded)
+    cards = {
+        amount: card(spec.base, amount, [c for part in parts[: k + 1] for c in part])
+        for k, amount in enumerate(spec.amounts)
+    }
     del parts
     model = loaded.model
     named = list(model.named_parameters())
@@ -73,7 +79,8 @@ def train(spec: TrainSpec, corpus: Path, out: Path, progress: Progress) -> dict[
             saver.wait()
             log.append(row | _update(spec, optimizer, index, rate(index)))
             if batch.amount is not None:
-                _save_student(loaded, out / amount_folder(batch.amount))
+                text = cards[batch.amount]
+                _save_student(loaded, out / amount_folder(batch.amount), text)
             now = time.monotonic()
             due = now - saved + (now - begun) > CHECKPOINT_SECONDS
             if due and index + 1 < len(batches):
@@ -196,7 +203,7 @@ def _autocast(dtype: torch.dtype, device: torch.device) -> AbstractContextManage
     return torch.autocast(device.type, dtype=dtype)
 
 
-def _save_student(loaded: Loaded, folder: Path) -> None:
+def _save_student(loaded: Loaded, folder: Path, model_card: str) -> None:
     # The students are run in bf16 or in fp32 made from it; half the disk, and fp32 stays the master
     # of the training itself.
     if folder.exists():
@@ -217,6 +224,7 @@ def _save_student(loaded: Loaded, folder: Path) -> None:
     if tokenizer.chat_template is None:
         tokenizer.chat_template = PLAIN_TEMPLATE
     tokenizer.save_pretrained(aside)
+    (aside / "README.md").write_text(model_card, encoding="utf-8")
     for file in aside.rglob("*"):
         if file.is_file():
             fd = os.open(file, os.O_RDONLY)

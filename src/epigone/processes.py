@@ -1,0 +1,19 @@
+"""What processes that work for another one have in common."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+
+
+def die_with_parent() -> None:
+    """End this process when its parent ends, however that ends.
+
+    One that outlives its parent keeps the parent's locks, and a new attempt waits for ever.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() == 1:
+        os._exit(1)
