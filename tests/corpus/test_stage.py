@@ -131,7 +131,7 @@ def test_the_account_adds_up(
     cut: int,
 ) -> None:
     rows = dirty(seed=seed)
-    every = tuple(RULES) if seed % 2 else spec().rules
+    every = (spec().rules, tuple(RULES), (), tuple(RULES)[::2])[seed]
     path = write(tmp_path / "rows.json", rows)
     if cut:
         path.write_bytes(path.read_bytes()[:-cut])

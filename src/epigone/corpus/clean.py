@@ -69,10 +69,11 @@ class Cleaner:
                 changes.append(change)
             if name in self._on:
                 turns = left
-            if not turns:
+            if not turns and name in self._on:
                 return Cleaned((), "", tuple(changes))
         if not any(map(_is_exchange, rules.exchanges(turns))):
-            changes.append(Change("no_exchange", True, len(turns), 0, shown(turns[0].content)))
+            text = shown(turns[0].content) if turns else ""
+            changes.append(Change("no_exchange", True, len(turns), 0, text))
             return Cleaned((), "", tuple(changes))
         said = prose(turns)
         heard = language(said, self._languages)
