@@ -6,14 +6,17 @@ BIN := $(VENV)/bin
 # it compiles on first use, or every process would compile torch anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check clean
+.PHONY: demo test tests check clean
 
 demo: $(VENV)/.demo
 	$(BIN)/epigone run studies/pocket.yaml
 
-# The folders with the longest files come first, so that no process is left with one at the end;
-# three on two cores, since the long ones wait for processes of their own.
-test: $(VENV)/.dev check
+# The type checker works beside the tests, most of which wait for processes of their own at times.
+test: $(VENV)/.dev
+	@$(MAKE) --no-print-directory -j2 check tests
+
+# The folders with the longest files come first, so that no process is left with one at the end.
+tests: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile tests/runs tests/cli tests/docs tests
 
 check: $(VENV)/.dev
