@@ -292,7 +292,9 @@ def test_tokens_are_those_of_each_assistant_turn(
 def test_provenance_is_on_every_row(tmp_path: Path, tokenizer: Path, spec: Make) -> None:
     rows = [row("what is the weather", "sunny"), {**row("and the wind", "west"), "model": "gpt-4"}]
     files = [write(tmp_path / "a.json", rows[:1]), write(tmp_path / "b.json", rows[1:])]
-    asked = spec(2, licence="CC0", terms="openai-2023")
+    known = {"licence": "CC0", "terms": "openai-2023"}
+    sources = tuple(source.model_copy(update=known) for source in spec(2).sources)
+    asked = spec(2, sources=sources)
     build(files, asked, tokenizer, tmp_path / "out")
     found = {c.messages[0].content: c.provenance for c in load(tmp_path / "out/train.parquet")}
     first, second = found["what is the weather"], found["and the wind"]

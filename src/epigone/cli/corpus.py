@@ -45,18 +45,20 @@ def build(
         str, typer.Option(help="ISO 639 codes to keep, with commas; 'any' for all.")
     ] = "en",
     on: Annotated[
-        list[str], typer.Option("--with", metavar="RULE", help="Switch a rule on; repeatable.")
-    ] = [],  # noqa: B006 - typer copies it
+        list[str] | None,
+        typer.Option("--with", metavar="RULE", help="Switch a rule on; repeatable."),
+    ] = None,
     off: Annotated[
-        list[str], typer.Option("--without", metavar="RULE", help="Switch a rule off; repeatable.")
-    ] = [],  # noqa: B006
+        list[str] | None,
+        typer.Option("--without", metavar="RULE", help="Switch a rule off; repeatable."),
+    ] = None,
     mix: Annotated[str, typer.Option(help=f"A known mix: {', '.join(MIXES)}.")] = "",
     cap: Annotated[
-        list[int], typer.Option(help="Most conversations of a file, for each in its order.")
-    ] = [],  # noqa: B006
+        list[int] | None, typer.Option(help="Most conversations of a file, for each in its order.")
+    ] = None,
     weight: Annotated[
-        list[float], typer.Option(help="Share of a file's tokens, for each in its order.")
-    ] = [],  # noqa: B006
+        list[float] | None, typer.Option(help="Share of a file's tokens, for each in its order.")
+    ] = None,
     decontaminate: Annotated[
         str, typer.Option(metavar="TASKS", help="Benchmarks whose items must not be in it.")
     ] = "facts,choices",
@@ -79,7 +81,7 @@ def build(
         raise UserError("unknown kind of corpus", value=kind, fix="broad or local")
     with Teller() as teller:
         record = api.build_corpus(
-            _sources(files, format, cap, weight),
+            _sources(files, format, cap or [], weight or []),
             out,
             kind="broad" if kind == "broad" else "local",
             teacher=teacher,
@@ -87,7 +89,7 @@ def build(
             terms=terms,
             use=use,
             languages=[] if languages == "any" else languages.split(","),
-            rules={**dict.fromkeys(on, True), **dict.fromkeys(off, False)},
+            rules={**dict.fromkeys(on or (), True), **dict.fromkeys(off or (), False)},
             mix=mix,
             decontaminate=[task for task in decontaminate.split(",") if task],
             min_chars=min_chars,

@@ -49,9 +49,6 @@ class Index:
                 lengths.add(RUN)
         self._lengths = sorted(lengths, reverse=True)
 
-    def __len__(self) -> int:
-        return len(self._whole)
-
     def _add(self, run: Sequence[str], name: str) -> None:
         ids = tuple(self._vocabulary.setdefault(w, len(self._vocabulary)) for w in run)
         self._runs.setdefault(ids, name)

@@ -75,14 +75,13 @@ def forks(entries: Iterable[Entry]) -> Sorted:
 def near_query(
     entries: Iterable[Entry],
     query: Callable[[Entry], str],
-    progress: Callable[[float], None] = lambda share: None,
 ) -> Sorted:
     """One conversation of several whose first queries are nearly the same, by rank.
 
     Candidates come from MinHash with 128 permutations in 32 bands; two queries are near if the
     Jaccard similarity of their sets of 5-word shingles, computed exactly, is `SIMILAR` or more.
     """
-    ranked = list(_by_rank(entries))
+    ranked = _by_rank(entries)
     buckets: dict[tuple[int, bytes], list[int]] = {}
     found = Sorted([])
 
@@ -91,7 +90,6 @@ def near_query(
         return shingles(query(found.kept[number]))
 
     for start in range(0, len(ranked), _BATCH):
-        progress(start / len(ranked))
         batch = ranked[start : start + _BATCH]
         sets = [shingles(query(entry)) if not entry.part else frozenset() for entry in batch]
         for entry, own, bands in zip(batch, sets, _bands(sets), strict=True):

@@ -56,7 +56,7 @@ def facts(audit: Audit, final: Final) -> dict[str, Any]:
 
 def write_card(out: Path, spec: CorpusSpec, audit: Audit, final: Final) -> None:
     """Write README.md, a dataset card that tells `datasets` which file holds the rows."""
-    licences = sorted({s.licence or spec.licence for s in spec.sources} - {""})
+    licences = sorted({s.licence for s in spec.sources} - {""})
     size = final["train"]["conversations"]
     bounds = [(1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M")]
     lines = [

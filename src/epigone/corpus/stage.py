@@ -160,8 +160,8 @@ def _keep(row: Row, cleaned: Cleaned, spec: CorpusSpec, store: Store, number: in
         source=source.ref.rsplit("/", 1)[-1],
         teacher=row.teacher or source.teacher or spec.teacher,
         date=row.date,
-        licence=source.licence or spec.licence,
-        terms=source.terms or spec.terms,
+        licence=source.licence,
+        terms=source.terms,
     )
     place = store.add(Conversation(row.id, cleaned.turns, origin), cleaned.language)
     # Rows without an id, too, show by a leading reply that they go on from another one.

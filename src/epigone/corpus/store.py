@@ -56,13 +56,12 @@ class Store:
         found = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [len(encoding) for encoding in found]
 
-    def counted(
-        self, entries: Iterable[Entry], roles: Sequence[str] = ("assistant",)
-    ) -> Iterator[tuple[Entry, list[int]]]:
-        """The entries with the tokens of each of their turns of these roles."""
+    def counted(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, list[int]]]:
+        """The entries with the tokens of each of their replies."""
         left = iter(entries)
         while batch := list(islice(left, _BATCH)):
-            texts = [[m.content for m in self.get(e).messages if m.role in roles] for e in batch]
+            whole = [self.get(entry).messages for entry in batch]
+            texts = [[m.content for m in turns if m.role == "assistant"] for turns in whole]
             counts = iter(self.tokens([text for own in texts for text in own]))
             for entry, own in zip(batch, texts, strict=True):
                 yield entry, list(islice(counts, len(own)))

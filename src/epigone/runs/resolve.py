@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from epigone.errors import UnknownName, UserError
@@ -39,22 +39,17 @@ class World:
 
     def fingerprint(self, ref: str) -> str:
         """The revision or content hash of a reference."""
-        if ref not in self.seen:
-            parsed = self._parsed(ref)
-            found = self._locked.get(ref) if parsed.kind == "hf" else None
-            if found is None:
-                found = references.fingerprint(parsed, offline=not self._online)
-            self.seen[ref] = found or UNRESOLVED
-        return self.seen[ref]
+        return self._once(ref, lambda r: references.fingerprint(r, offline=not self._online))
 
     def data_fingerprint(self, ref: str) -> str:
         """The revision or content hash of a reference to data."""
+        return self._once(ref, lambda r: references.data_fingerprint(r, offline=not self._online))
+
+    def _once(self, ref: str, find: Callable[[references.Reference], str | None]) -> str:
         if ref not in self.seen:
             parsed = self._parsed(ref)
             found = self._locked.get(ref) if parsed.kind == "hf" else None
-            if found is None:
-                found = references.data_fingerprint(parsed, offline=not self._online)
-            self.seen[ref] = found or UNRESOLVED
+            self.seen[ref] = found or find(parsed) or UNRESOLVED
         return self.seen[ref]
 
     def provenance(self, ref: str) -> tuple[str, str]:

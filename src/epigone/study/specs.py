@@ -59,7 +59,7 @@ MIXES: dict[str, dict[str, int]] = {"sharegpt-mix": {"sharegpt": 0, "hc3": 0, "d
 
 
 class DataSpec(SourceSpec):
-    """A source of a corpus, and what is known of it; empty fields are the corpus's own.
+    """A source of a corpus, and what is known of it; without a teacher, the corpus's is meant.
 
     `format` is a reader's name or empty, to find out; `cap` the most conversations of it (0: all);
     `weight` its share of the teacher's tokens, relative to the other sources' (0 for all: no mix).
@@ -105,8 +105,6 @@ class CorpusSpec(Spec):
     sources: tuple[DataSpec, ...]
     tokenizer: SourceSpec
     teacher: str
-    licence: str = ""
-    terms: str = ""
     languages: tuple[str, ...] = ("en",)
     rules: tuple[str, ...] = RULES_ON
     min_chars: int = Field(default=1, ge=0)

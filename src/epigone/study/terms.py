@@ -70,7 +70,7 @@ def terms_of(named: str, teacher: str = "") -> Terms:
 def terms_in(spec: CorpusSpec) -> list[Terms]:
     """The terms under which a corpus's sources stand, each once."""
     found = {
-        (own := terms_of(source.terms or spec.terms, source.teacher or spec.teacher)).name: own
+        (own := terms_of(source.terms, source.teacher or spec.teacher)).name: own
         for source in spec.sources
     }
     return list(found.values())
