@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -268,13 +269,22 @@ def near(file: Path, runs: int) -> None:
             if isinstance(row, Row):
                 queries += [m.content for m in row.turns if m.role == "user"][:1]
     queries = sorted(set(queries))
-    entries = [
+    plain = [
         selection.entry(str(i), [Message("user", q)], part=False, source=0, place=i)
         for i, q in enumerate(queries)
     ]
-    ranked = sorted(entries, key=lambda e: e.rank)
+    ranked = sorted(plain, key=lambda e: e.rank)
 
     def ours() -> set[str]:
+        entries = [
+            replace(entry, bands=keys)
+            for start in range(0, len(plain), 1_000)
+            for entry, keys in zip(
+                plain[start : start + 1_000],
+                duplicates.bands(queries[start : start + 1_000]),
+                strict=True,
+            )
+        ]
         return {e.id for e, _ in duplicates.near_query(entries, lambda e: queries[e.place]).copies}
 
     def theirs() -> set[str]:

@@ -36,7 +36,8 @@ WORDS = [
 
 def make(row_id: str, *texts: str, part: bool = False) -> Entry:
     messages = [Message(("user", "assistant")[i % 2], t) for i, t in enumerate(texts)]
-    return selection.entry(row_id, messages, part=part, source=0, place=0)
+    bands = duplicates.bands([texts[0]])[0]
+    return selection.entry(row_id, messages, part=part, source=0, bands=bands)
 
 
 def ids(entries: list[Entry]) -> set[str]:
@@ -121,10 +122,13 @@ def test_short_queries_are_only_compared_as_a_whole() -> None:
 def test_the_order_of_the_input_changes_nothing(
     dialogues: list[list[str]], rng: random.Random
 ) -> None:
-    rows = [make(f"{i}", *turns, part=i % 3 == 0) for i, turns in enumerate(dialogues)]
+    texts = {f"{i}": " ".join(turns * 3) for i, turns in enumerate(dialogues)}
+    rows = [
+        make(name, texts[name], *turns, part=i % 3 == 0)
+        for i, (name, turns) in enumerate(zip(texts, dialogues, strict=True))
+    ]
     other = list(rows)
     rng.shuffle(other)
-    texts = {row.id: " ".join(turns * 3) for row, turns in zip(rows, dialogues, strict=True)}
     steps = (
         duplicates.forks,
         duplicates.same_query,

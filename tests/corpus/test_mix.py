@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from fractions import Fraction
 
 import pytest
@@ -66,10 +67,10 @@ def test_pieces_hold_whole_exchanges_and_lose_none(most: int) -> None:
         messages += [Message("user", f"q{i}"), Message("assistant", "a " * n)]
     whole = Conversation("c", tuple(messages), Provenance("s", "t"))
 
-    def tokens(texts: list[str]) -> list[int]:
-        return [len(t.split()) for t in texts]
+    def tokens(of: Sequence[Message]) -> list[int]:
+        return [len(m.content.split()) for m in of]
 
-    parts = pieces(whole, sizes, most, tokens)  # type: ignore[arg-type]
+    parts = pieces(whole, tokens(messages), most)
     said = [m for part, _ in parts for m in part.messages if m.role != "system"]
     assert said == [m for m in messages if m.role != "system"]
     assert [n for _, own in parts for n in own] == sizes
@@ -77,7 +78,7 @@ def test_pieces_hold_whole_exchanges_and_lose_none(most: int) -> None:
     for part, own in parts:
         assert part.messages[0].role == "system"
         assert part.messages[1].role == "user"
-        total = sum(tokens([m.content for m in part.messages]))
+        total = sum(tokens(part.messages))
         assert most == 0 or total <= most or len(own) == 1
     if most == 10:
         assert [own for _, own in parts] == [[3], [4], [30], [2], [5, 1]]

@@ -11,14 +11,20 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from pathlib import Path
 
-from epigone.corpus import rules
+from epigone.corpus import duplicates, rules, selection
 from epigone.corpus.contamination import Index, Item
 from epigone.corpus.language import language, prose
 from epigone.corpus.privacy import redacted
 from epigone.corpus.rows import Row
 from epigone.corpus.rules import Turns
+from epigone.corpus.selection import Entry
+from epigone.corpus.store import Stored, pack
+from epigone.corpus.tokens import TokenCounter
+from epigone.errors import CorpusError
 from epigone.processes import die_with_parent
+from epigone.schema import Conversation, Provenance
 from epigone.study.specs import CorpusSpec
 
 # Conversations that are cleaned in one go by a process, and how many goes wait for each process.
@@ -90,51 +96,124 @@ class Cleaner:
         return Cleaned(turns, heard, tuple(changes))
 
 
-def clean(
-    rows: Iterable[tuple[int, Row]], spec: CorpusSpec, items: Sequence[Item] = ()
-) -> Iterator[tuple[int, Row, Cleaned]]:
-    """Numbered rows with what the rules made of them, in their order.
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a row: its entry and the packed conversation, or why it was dropped."""
 
-    `items` must not be in the corpus. Memory holds a few hundred rows.
+    changes: tuple[Change, ...]
+    language: str
+    entry: Entry | None = None
+    packed: bytes = b""
+
+
+def clean(
+    rows: Iterable[tuple[int, Row]],
+    spec: CorpusSpec,
+    tokenizer_json: Path,
+    items: Sequence[Item] = (),
+) -> Iterator[tuple[Row, Outcome]]:
+    """Rows of numbered sources with what became of them, in their order.
+
+    `items` must not be in the corpus. Memory holds a few hundred rows. Raises CorpusError for a
+    tokenizer that cannot be read.
     """
     left = iter(rows)
     workers = _workers()
-    if workers == 1:
-        cleaner = Cleaner(spec, items)
-        for number, row in left:
-            yield number, row, cleaner(row.turns)
+    if not workers:
+        work = _Work(spec, tokenizer_json, items)
+        while batch := list(islice(left, _BATCH)):
+            yield from zip((row for _, row in batch), work(batch), strict=True)
         return
-    # Cleaning imports neither torch nor a tokenizer's threads, so that a fork is safe.
+    # The parent starts no threads that a fork would lose; cleaning imports no torch.
     context = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(spec, items)) as pool:
-        waiting: deque[tuple[list[tuple[int, Row]], Future[list[Cleaned]]]] = deque()
+    begin = (spec, tokenizer_json, items)
+    with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=begin) as pool:
+        waiting: deque[tuple[list[Row], Future[list[Outcome]]]] = deque()
         while True:
             while len(waiting) < _AHEAD * workers and (batch := list(islice(left, _BATCH))):
-                turns = [row.turns for _, row in batch]
-                waiting.append((batch, pool.submit(_clean_batch, turns)))
+                waiting.append(([row for _, row in batch], pool.submit(_do, batch)))
             if not waiting:
                 return
-            batch, future = waiting.popleft()
-            for (number, row), cleaned in zip(batch, future.result(), strict=True):
-                yield number, row, cleaned
+            own, future = waiting.popleft()
+            yield from zip(own, future.result(), strict=True)
 
 
-_cleaner: Cleaner
+class _Work:
+    """Cleaning, counting and hashing, in one process."""
+
+    def __init__(self, spec: CorpusSpec, tokenizer_json: Path, items: Sequence[Item]) -> None:
+        self._spec = spec
+        self._clean = Cleaner(spec, items)
+        self._count = TokenCounter(tokenizer_json)
+        self._near = "near_query" in spec.rules
+
+    def __call__(self, batch: Sequence[tuple[int, Row]]) -> list[Outcome]:
+        cleaned = [self._clean(row.turns) for _, row in batch]
+        sizes = iter(self._count([m.content for c in cleaned for m in c.turns]))
+        # Rows without an id, too, show by a leading reply that they go on from another one.
+        parts = [
+            row.part or next((m.role for m in row.turns if m.role != "system"), "user") != "user"
+            for _, row in batch
+        ]
+        queries = [
+            next((m.content for m in c.turns if m.role == "user"), "") if not part else ""
+            for c, part in zip(cleaned, parts, strict=True)
+        ]
+        bands = duplicates.bands(queries if self._near else [""] * len(batch))
+        return [
+            self._outcome(number, row, c, tuple(islice(sizes, len(c.turns))), part, keys)
+            for (number, row), c, part, keys in zip(batch, cleaned, parts, bands, strict=True)
+        ]
+
+    def _outcome(
+        self,
+        number: int,
+        row: Row,
+        cleaned: Cleaned,
+        sizes: tuple[int, ...],
+        part: bool,
+        bands: bytes,
+    ) -> Outcome:
+        if not cleaned.turns:
+            return Outcome(cleaned.changes, cleaned.language)
+        source = self._spec.sources[number]
+        origin = Provenance(
+            source=source.ref.rsplit("/", 1)[-1],
+            teacher=row.teacher or source.teacher or self._spec.teacher,
+            date=row.date,
+            licence=source.licence,
+            terms=source.terms,
+        )
+        said = [n for n, m in zip(sizes, cleaned.turns, strict=True) if m.role == "assistant"]
+        entry = selection.entry(
+            row.id, cleaned.turns, part=part, source=number, tokens=sum(said), bands=bands
+        )
+        stored = Stored(Conversation(row.id, cleaned.turns, origin), cleaned.language, sizes)
+        return Outcome(cleaned.changes, cleaned.language, entry, pack(stored))
 
 
-def _begin(spec: CorpusSpec, items: Sequence[Item]) -> None:
-    global _cleaner
+_work: _Work | CorpusError
+
+
+def _begin(spec: CorpusSpec, tokenizer_json: Path, items: Sequence[Item]) -> None:
+    global _work
     die_with_parent()
-    _cleaner = Cleaner(spec, items)
+    try:
+        _work = _Work(spec, tokenizer_json, items)
+    except CorpusError as error:  # an initializer that fails breaks the pool without a word
+        _work = error
 
 
-def _clean_batch(batch: Sequence[Turns]) -> list[Cleaned]:
-    return [_cleaner(turns) for turns in batch]
+def _do(batch: Sequence[tuple[int, Row]]) -> list[Outcome]:
+    if isinstance(_work, CorpusError):
+        raise _work
+    return _work(batch)
 
 
 def _workers() -> int:
+    """Processes to fork; none where a fork is not safe."""
     if not hasattr(os, "sched_getaffinity"):
-        return 1
+        return 0
     most = os.environ.get("RAYON_NUM_THREADS", "")
     cores = len(os.sched_getaffinity(0))
     return min(cores, int(most)) if most.isdigit() and int(most) else cores

@@ -25,6 +25,8 @@ class Item:
 
 def words(text: str) -> list[str]:
     """A text's words without case, accents of compatibility and punctuation."""
+    if text.isascii():  # the same, and much faster
+        return _WORD.findall(text.lower())
     return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
 
 
@@ -67,17 +69,16 @@ class Index:
     def _passage(self, said: Sequence[str]) -> str:
         if not self._lengths:
             return ""
-        known = [self._vocabulary.get(word, -1) for word in said]
         # Only stretches in which an item's words follow one another can hold a run.
-        start = 0
-        shortest = self._lengths[-1]
-        while start < len(known):
-            end = start
-            while end < len(known) and known[end] >= 0:
-                end += 1
-            if end - start >= shortest and (name := self._run_in(known[start:end])):
+        known = bytes(map(self._vocabulary.__contains__, said))
+        stretch = b"\1" * self._lengths[-1]
+        start = known.find(stretch)
+        while start >= 0:
+            end = known.find(b"\0", start)
+            end = end if end >= 0 else len(known)
+            if name := self._run_in([self._vocabulary[word] for word in said[start:end]]):
                 return name
-            start = end + 1
+            start = known.find(stretch, end)
         return ""
 
     def _run_in(self, ids: Sequence[int]) -> str:

@@ -7,7 +7,7 @@ that go before it by rank, a hash of their content, and of several copies the fi
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -19,7 +19,6 @@ SHINGLE = 5
 # Jaccard similarity of two queries' shingles from which on they count as one.
 SIMILAR = 0.8
 _PERMUTATIONS, _BANDS, _SEED = 128, 32, 1
-_BATCH = 1_000
 # Share of a dialogue's text that another dialogue holds in the same exchanges, from which on it is
 # a fork of it. Characters are counted: many dialogues end in the same short thanks.
 FORKED = 0.5
@@ -72,40 +71,37 @@ def forks(entries: Iterable[Entry]) -> Sorted:
     return found
 
 
-def near_query(
-    entries: Iterable[Entry],
-    query: Callable[[Entry], str],
-) -> Sorted:
+def near_query(entries: Iterable[Entry], query: Callable[[Entry], str]) -> Sorted:
     """One conversation of several whose first queries are nearly the same, by rank.
 
-    Candidates come from MinHash with 128 permutations in 32 bands; two queries are near if the
-    Jaccard similarity of their sets of 5-word shingles, computed exactly, is `SIMILAR` or more.
+    Candidates share one of their `bands`; two queries are near if the Jaccard similarity of their
+    sets of 5-word shingles, computed exactly, is `SIMILAR` or more.
     """
     ranked = _by_rank(entries)
-    buckets: dict[tuple[int, bytes], list[int]] = {}
+    shared = _shared([entry.bands for entry in ranked])
+    buckets: dict[tuple[int, int], list[int]] = {}
     found = Sorted([])
 
     @lru_cache(maxsize=20_000)
     def shingles_of(number: int) -> frozenset[str]:
         return shingles(query(found.kept[number]))
 
-    for start in range(0, len(ranked), _BATCH):
-        batch = ranked[start : start + _BATCH]
-        sets = [shingles(query(entry)) if not entry.part else frozenset() for entry in batch]
-        for entry, own, bands in zip(batch, sets, _bands(sets), strict=True):
-            near = {i for band in bands for i in buckets.get(band, ())}
-            twin = next((i for i in sorted(near) if jaccard(own, shingles_of(i)) >= SIMILAR), None)
-            if twin is not None:
-                found.copies.append((entry, found.kept[twin]))
-                continue
-            for band in bands:
-                buckets.setdefault(band, []).append(len(found.kept))
-            found.kept.append(entry)
+    for place, entry in enumerate(ranked):
+        own = shared.get(place, ())
+        near = {i for bucket in own for i in buckets.get(bucket, ())}
+        mine = shingles(query(entry)) if near else frozenset()
+        twin = next((i for i in sorted(near) if jaccard(mine, shingles_of(i)) >= SIMILAR), None)
+        if twin is not None:
+            found.copies.append((entry, found.kept[twin]))
+            continue
+        for bucket in own:
+            buckets.setdefault(bucket, []).append(len(found.kept))
+        found.kept.append(entry)
     return found
 
 
 def shingles(text: str) -> frozenset[str]:
-    """The sets of `SHINGLE` words that follow one another in a text; none in a shorter one."""
+    """The runs of `SHINGLE` words that follow one another in a text; none in a shorter one."""
     words = normalised(text).split()
     return frozenset(" ".join(words[i : i + SHINGLE]) for i in range(len(words) - SHINGLE + 1))
 
@@ -116,18 +112,38 @@ def jaccard(one: frozenset[str], other: frozenset[str]) -> float:
     return both / (len(one) + len(other) - both) if both else 0.0
 
 
-def _bands(sets: Sequence[frozenset[str]]) -> Iterator[list[tuple[int, bytes]]]:
-    """For each set the names of its buckets; none for an empty one."""
+def bands(texts: Sequence[str]) -> list[bytes]:
+    """For each text 32 hashes of 8 bytes: bands of a MinHash signature of 128 permutations.
+
+    Empty for a text without shingles.
+    """
     import numpy as np
     from rensa import RMinHash
 
+    sets = [shingles(text) for text in texts]
     # A set has no order, and the library's hashes need none, but its input must be a sequence.
     digests = np.array(
         RMinHash.digests_from_token_sets([sorted(s) for s in sets], _PERMUTATIONS, _SEED),
         dtype="<u4",
     ).reshape(len(sets), _BANDS, -1)
-    for own, rows in zip(sets, digests, strict=True):
-        yield [(i, row.tobytes()) for i, row in enumerate(rows)] if own else []
+    halves = np.ascontiguousarray(digests).view("<u8")
+    # Two bands that differ and get one hash are one comparison more, and no error.
+    mixed = halves[..., 0] * np.uint64(0x9E3779B97F4A7C15) + halves[..., 1]
+    return [row.tobytes() if own else b"" for own, row in zip(sets, mixed, strict=True)]
+
+
+def _shared(keys: Sequence[bytes]) -> dict[int, list[tuple[int, int]]]:
+    """For each place whose bands are not all its own, the names of those it shares."""
+    import numpy as np
+
+    places = [i for i, key in enumerate(keys) if key]
+    table = np.frombuffer(b"".join(keys[i] for i in places), dtype="<u8").reshape(-1, _BANDS)
+    found: dict[int, list[tuple[int, int]]] = {}
+    for band in range(_BANDS):
+        _, group, count = np.unique(table[:, band], return_inverse=True, return_counts=True)
+        for row in np.flatnonzero(count[group] > 1):
+            found.setdefault(places[row], []).append((band, int(group[row])))
+    return found
 
 
 def _by_rank(entries: Iterable[Entry], *, longest: bool = False) -> list[Entry]:

@@ -21,7 +21,8 @@ class Entry:
     `queries` holds the hashes of all its prompts, `exchanges` those of its prompts with their
     replies, and `sizes` the characters of these; `part` is true if it begins in the middle of a
     dialogue; `rank` is smallest for the one to keep of several copies; `source` is the number of
-    its source, `place` where the conversation lies; `content` is the hash of its messages.
+    its source, `place` where the conversation lies; `content` is the hash of its messages;
+    `tokens` counts the teacher's; `bands` are those of the first prompt (`duplicates.bands`).
     """
 
     id: str
@@ -34,11 +35,15 @@ class Entry:
     place: int
     turns: int
     content: str
+    tokens: int = 0
+    bands: bytes = b""
 
 
 def normalised(query: str) -> str:
     """A query without differences that only the eye sees: NFKC, casefold, single spaces."""
-    return " ".join(unicodedata.normalize("NFKC", query).casefold().split())
+    # The same for ASCII, and much faster.
+    folded = query.lower() if query.isascii() else unicodedata.normalize("NFKC", query).casefold()
+    return " ".join(folded.split())
 
 
 def query_hash(query: str) -> bytes:
@@ -54,9 +59,16 @@ def content_hash(messages: Sequence[Message]) -> str:
 
 
 def entry(
-    row_id: str, messages: Sequence[Message], *, part: bool, source: int, place: int
+    row_id: str,
+    messages: Sequence[Message],
+    *,
+    part: bool,
+    source: int,
+    place: int = -1,
+    tokens: int = 0,
+    bands: bytes = b"",
 ) -> Entry:
-    """The entry of a conversation; `source` is the number of its file, `place` where it lies."""
+    """The entry of a conversation; its place may be told later."""
     content = content_hash(messages)
     exchanges = _exchanges(messages)
     said = sum(len(m.content) for m in messages if m.role == "assistant")
@@ -71,6 +83,8 @@ def entry(
         place=place,
         turns=len(messages),
         content=content,
+        tokens=tokens,
+        bands=bands,
     )
 
 

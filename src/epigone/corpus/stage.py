@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 
 from epigone.corpus import duplicates, output, selection
 from epigone.corpus.audit import Audit, Source
-from epigone.corpus.clean import Cleaned, clean
+from epigone.corpus.clean import Outcome, clean
 from epigone.corpus.contamination import Index, Item
 from epigone.corpus.mix import mix
 from epigone.corpus.pieces import pieces
@@ -22,13 +22,13 @@ from epigone.corpus.store import Store
 from epigone.corpus.values import Lost
 from epigone.errors import CorpusError
 from epigone.files import read_jsonl, write_json, write_jsonl
-from epigone.schema import Conversation, Message, Progress, Provenance, silent
+from epigone.schema import Conversation, Message, Progress, silent
 from epigone.study import train_file
 from epigone.study.specs import RULES, CorpusSpec
 
 _MIN_PROMPT_TOKENS = 4
 # Shares of the time at which parts of the work end.
-_READ, _COMPARED, _COUNTED = 0.6, 0.75, 0.95
+_READ, _COMPARED, _WRITTEN = 0.85, 0.92, 0.99
 
 
 def run(
@@ -82,8 +82,9 @@ def build(
         audit.rule(name).on = name in spec.rules
     # The cleaned text waits on the disk, so that only hashes of it are in memory.
     with tempfile.TemporaryFile(dir=out) as spool:
-        store = Store(spool, tokenizer_json)
-        entries = list(_cleaned(files, spec, audit, store, progress, items))
+        store = Store(spool)
+        rows = _rows(files, spec, audit, progress)
+        entries = list(_cleaned(clean(rows, spec, tokenizer_json, items), spec, audit, store))
         progress(_READ, 1.0, "comparing")
         kept = _without_copies(entries, spec, audit, store)
         progress(_COMPARED, 1.0, "holding out")
@@ -99,23 +100,18 @@ def build(
 
 
 def _cleaned(
-    files: Sequence[Path],
-    spec: CorpusSpec,
-    audit: Audit,
-    store: Store,
-    progress: Progress,
-    items: Sequence[Item],
+    outcomes: Iterable[tuple[Row, Outcome]], spec: CorpusSpec, audit: Audit, store: Store
 ) -> Iterator[Entry]:
-    """Read and clean; what passes is in the store."""
-    for number, row, cleaned in clean(_rows(files, spec, audit, progress), spec, items):
-        for change in cleaned.changes:
+    """Count what became of each row; what passes is in the store."""
+    for row, outcome in outcomes:
+        for change in outcome.changes:
             audit.rule(change.rule).count(row.id, change)
             if change.item and change.rule in spec.rules:
                 audit.contaminated.append({"id": row.id, "item": change.item})
-        if cleaned.language:
-            audit.languages[cleaned.language] += 1
-        if cleaned.turns:
-            yield _keep(row, cleaned, spec, store, number)
+        if outcome.language:
+            audit.languages[outcome.language] += 1
+        if outcome.entry:
+            yield replace(outcome.entry, place=store.add(outcome.packed))
 
 
 def _rows(
@@ -154,21 +150,6 @@ def _name(ref: str, file: Path) -> str:
     return file.name if Path(ref).expanduser().exists() else ref
 
 
-def _keep(row: Row, cleaned: Cleaned, spec: CorpusSpec, store: Store, number: int) -> Entry:
-    source = spec.sources[number]
-    origin = Provenance(
-        source=source.ref.rsplit("/", 1)[-1],
-        teacher=row.teacher or source.teacher or spec.teacher,
-        date=row.date,
-        licence=source.licence,
-        terms=source.terms,
-    )
-    place = store.add(Conversation(row.id, cleaned.turns, origin), cleaned.language)
-    # Rows without an id, too, show by a leading reply that they go on from another one.
-    part = row.part or next(m.role for m in row.turns if m.role != "system") != "user"
-    return selection.entry(row.id, cleaned.turns, part=part, source=number, place=place)
-
-
 def _without_copies(
     entries: list[Entry], spec: CorpusSpec, audit: Audit, store: Store
 ) -> list[Entry]:
@@ -196,10 +177,11 @@ def _split(
     """The train conversations, in no order yet, and the held-out ones in theirs."""
 
     def fits(entry: Entry) -> bool:
-        head = _head(store.get(entry).messages)
+        stored = store.get(entry)
+        head = _head(stored.conversation.messages)
         if head is None:
             return False
-        return _MIN_PROMPT_TOKENS <= store.tokens([head[-2].content])[0] <= spec.max_prompt_tokens
+        return _MIN_PROMPT_TOKENS <= stored.sizes[len(head) - 2] <= spec.max_prompt_tokens
 
     held = selection.hold_out(kept, spec.held_out, spec.seed, fits)
     if len(held) < spec.held_out:
@@ -215,7 +197,8 @@ def _split(
     for entry in kept:
         if entry.place in taken:
             continue
-        prompts = [m.content for m in store.get(entry).messages if m.role == "user"]
+        turns = store.get(entry).conversation.messages
+        prompts = [m.content for m in turns if m.role == "user"]
         if item := secret.find(prompts) if held else "":
             effect.drop(entry.id, entry.turns, prompts[0], item=item)
             audit.contaminated.append({"id": entry.id, "item": f"held-out/{item}"})
@@ -242,15 +225,14 @@ def _write_held_out(held: list[Entry], audit: Audit, store: Store, out: Path) ->
     effect = audit.rule("held_out_rest")
     rows = []
     for entry in held:
-        whole = store.get(entry)
-        head = _head(whole.messages)
+        stored = store.get(entry)
+        head = _head(stored.conversation.messages)
         assert head is not None  # only such conversations are held out
         if rest := entry.turns - len(head):
             effect.conversations_changed += 1
             effect.turns_dropped += rest
-        rows.append(
-            replace(whole, messages=head, tokens=store.tokens([head[-1].content])[0]).to_json()
-        )
+        size = stored.sizes[len(head) - 1]
+        rows.append(replace(stored.conversation, messages=head, tokens=size).to_json())
     write_jsonl(out / "held_out.jsonl", rows)
     return {
         "conversations": len(rows),
@@ -267,16 +249,10 @@ def _write_train(
     out: Path,
     progress: Progress,
 ) -> dict[str, int]:
-    """Count, mix, split and write; the number of conversations, turns and tokens is returned."""
-    counts: dict[int, list[int]] = {}
-    for number, (entry, own) in enumerate(store.counted(train)):
-        counts[entry.place] = own
-        if number % 500 == 0:
-            share = _COMPARED + (_COUNTED - _COMPARED) * number / len(train)
-            progress(share, 1.0, "counting tokens")
+    """Mix, split and write; the number of conversations, turns and tokens is returned."""
     mixed = mix(
         train,
-        {place: sum(own) for place, own in counts.items()},
+        {entry.place: entry.tokens for entry in train},
         spec.seed,
         caps=[source.cap for source in spec.sources],
         weights=[Fraction(str(source.weight)) for source in spec.sources],
@@ -289,9 +265,12 @@ def _write_train(
     final = {"conversations": 0, "turns": 0, "tokens": 0}
 
     def rows() -> Iterator[tuple[Conversation, Sequence[int], str]]:
-        for entry in mixed.order:
-            conversation, language = store.row(entry)
-            parts = pieces(conversation, counts[entry.place], spec.max_tokens, store.tokens)
+        for number, entry in enumerate(mixed.order):
+            if number % 500 == 0:
+                share = _COMPARED + (_WRITTEN - _COMPARED) * number / len(mixed.order)
+                progress(share, 1.0, "writing")
+            stored = store.get(entry)
+            parts = pieces(stored.conversation, stored.sizes, spec.max_tokens)
             if len(parts) > 1:
                 effect = audit.rule("split")
                 effect.conversations_changed += 1
@@ -302,7 +281,7 @@ def _write_train(
                 final["conversations"] += 1
                 final["turns"] += len(part.messages)
                 final["tokens"] += sum(own)
-                yield part, own, language
+                yield part, own, stored.language
 
     train_file.write(out / train_file.NAME, rows())
     return final

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from epigone.corpus.contamination import words
-from epigone.corpus.store import load_tokenizer
+from epigone.corpus.tokens import load_tokenizer
 from epigone.errors import CorpusError
 from epigone.files import read_json
 from epigone.schema import Conversation, Progress, silent
