@@ -33,6 +33,10 @@ class Message:
     role: Role
     content: str
 
+    def __reduce__(self) -> tuple[type[Message], tuple[str, str]]:
+        """For pickle, which otherwise asks the class for its fields for each of millions."""
+        return Message, (self.role, self.content)
+
 
 @dataclass(frozen=True, slots=True)
 class Provenance:

@@ -84,6 +84,7 @@ def test_alpaca_with_and_without_what_is_optional(tmp_path: Path) -> None:
         },
         {"instruction": "Broken", "output": 3},
         {"instruction": "Broken", "output": "x", "history": [["only one"]]},
+        {"instruction": "Broken", "output": "x", "history": True},
     ]
     path = put(tmp_path / "a.json", rows)
     assert texts(path) == [
@@ -99,7 +100,11 @@ def test_alpaca_with_and_without_what_is_optional(tmp_path: Path) -> None:
             ("assistant", "Yes"),
         ],
     ]
-    assert reasons(path) == ["no instruction or no output", "history is not a list of pairs"]
+    assert reasons(path) == [
+        "no instruction or no output",
+        "history is not a list of pairs",
+        "history is not a list of pairs",
+    ]
 
 
 def test_openai_chat_with_parts_and_calls(tmp_path: Path) -> None:

@@ -43,6 +43,8 @@ def clean(given: Turns) -> Turns:
         (["u:a", "u:b", "a:y"], ["u:a\n\nb", "a:y"]),
         (["u:a", "u: a ", "a:y"], ["u:a", "a:y"]),
         (["u:go on", "u:", "a:y"], ["u:go on", "a:y"]),
+        (["u:q", "a:y", "s:", "a:y"], ["u:q", "a:y"]),
+        (["u:q", "a:x", "s:now", "a:y"], ["u:q", "a:x", "s:now", "a:y"]),
         (["u:q", "a:one", "a:two"], ["u:q", "a:one\n\ntwo"]),
         (["u:q", "a:f()", "t:1", "t:2", "a:y"], ["u:q", "a:f()", "t:1", "t:2", "a:y"]),
         (["u:q", "a:", "u:r", "a:y"], ["u:r", "a:y"]),

@@ -119,7 +119,7 @@ def clean(
     """
     left = iter(rows)
     workers = _workers()
-    if not workers:
+    if workers == 1:
         work = _Work(spec, tokenizer_json, items)
         while batch := list(islice(left, _BATCH)):
             yield from zip((row for _, row in batch), work(batch), strict=True)
@@ -211,9 +211,8 @@ def _do(batch: Sequence[tuple[int, Row]]) -> list[Outcome]:
 
 
 def _workers() -> int:
-    """Processes to fork; none where a fork is not safe."""
     if not hasattr(os, "sched_getaffinity"):
-        return 0
+        return 1
     most = os.environ.get("RAYON_NUM_THREADS", "")
     cores = len(os.sched_getaffinity(0))
     return min(cores, int(most)) if most.isdigit() and int(most) else cores

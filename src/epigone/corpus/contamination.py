@@ -12,6 +12,9 @@ RUN = 13
 # A question of fewer words than this is found only where it is a whole prompt.
 SHORTEST = 5
 _WORD = re.compile(r"\w+")
+_ASCII_WORDS = str.maketrans(
+    {i: c.lower() if _WORD.match(c) else " " for i, c in enumerate(map(chr, range(128)))}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +29,7 @@ class Item:
 def words(text: str) -> list[str]:
     """A text's words without case, accents of compatibility and punctuation."""
     if text.isascii():  # the same, and much faster
-        return _WORD.findall(text.lower())
+        return text.translate(_ASCII_WORDS).split()
     return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
 
 
@@ -34,8 +37,10 @@ class Index:
     """Finds items in conversations: a run of 13 of an item's words, or its whole question."""
 
     def __init__(self, items: Iterable[Item]) -> None:
-        self._runs: dict[tuple[int, ...], str] = {}
-        self._vocabulary: dict[str, int] = {}
+        self._runs: dict[tuple[str, ...], str] = {}
+        # What their runs begin with, and the words that are in any.
+        self._beginnings: set[tuple[str, ...]] = set()
+        self._vocabulary: set[str] = set()
         self._whole: dict[tuple[str, ...], str] = {}
         lengths = set()
         for item in items:
@@ -52,8 +57,9 @@ class Index:
         self._lengths = sorted(lengths, reverse=True)
 
     def _add(self, run: Sequence[str], name: str) -> None:
-        ids = tuple(self._vocabulary.setdefault(w, len(self._vocabulary)) for w in run)
-        self._runs.setdefault(ids, name)
+        self._vocabulary.update(run)
+        self._beginnings.add(tuple(run[:SHORTEST]))
+        self._runs.setdefault(tuple(run), name)
 
     def find(self, prompts: Iterable[str], replies: Iterable[str] = ()) -> str:
         """The name of an item that a conversation holds, or nothing."""
@@ -76,14 +82,17 @@ class Index:
         while start >= 0:
             end = known.find(b"\0", start)
             end = end if end >= 0 else len(known)
-            if name := self._run_in([self._vocabulary[word] for word in said[start:end]]):
+            if name := self._run_in(said[start:end]):
                 return name
             start = known.find(stretch, end)
         return ""
 
-    def _run_in(self, ids: Sequence[int]) -> str:
+    def _run_in(self, said: Sequence[str]) -> str:
+        beginnings = zip(*(said[i:] for i in range(SHORTEST)), strict=False)
+        if self._beginnings.isdisjoint(beginnings):
+            return ""
         for length in self._lengths:
-            for start in range(len(ids) - length + 1):
-                if name := self._runs.get(tuple(ids[start : start + length])):
+            for start in range(len(said) - length + 1):
+                if name := self._runs.get(tuple(said[start : start + length])):
                     return name
         return ""

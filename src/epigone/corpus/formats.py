@@ -177,7 +177,10 @@ def _alpaca(value: dict[str, Any]) -> Made:
     if more is not None and not isinstance(more, str):
         return "input is not a text"
     messages = _system(value)
-    for exchange in value.get("history") or ():
+    history = value.get("history") or []
+    if not isinstance(history, list | tuple):
+        return "history is not a list of pairs"
+    for exchange in history:
         if not isinstance(exchange, list | tuple) or len(exchange) != 2:
             return "history is not a list of pairs"
         if not all(isinstance(text, str) for text in exchange):

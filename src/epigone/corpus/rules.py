@@ -98,14 +98,18 @@ def error_replies(turns: Turns) -> Turns:
 def same_role_twice(turns: Turns) -> Turns:
     """Merge neighbouring turns of one speaker; of equal or empty ones only one text stays."""
     merged: list[Message] = []
+    at = -1  # of the last turn that says something or has a speaker
     for turn in turns:
-        last = merged[-1] if merged else None
+        last = merged[at] if at >= 0 else None
         if last is None or turn.role != last.role or turn.role not in ("user", "assistant"):
             merged.append(turn)
+            # Empty system turns are dropped later, and part no speaker's turns.
+            if turn.role != "system" or not _is_empty(turn.content):
+                at = len(merged) - 1
         elif _is_empty(last.content):
-            merged[-1] = turn
+            merged[at] = turn
         elif not _is_empty(turn.content) and turn.content.strip() != last.content.strip():
-            merged[-1] = Message(turn.role, f"{last.content.rstrip()}\n\n{turn.content}")
+            merged[at] = Message(turn.role, f"{last.content.rstrip()}\n\n{turn.content}")
     return tuple(merged)
 
 

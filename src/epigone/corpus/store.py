@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import IO
 
 from epigone.corpus.selection import Entry
-from epigone.schema import Conversation
+from epigone.schema import Conversation, Message, Provenance
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +40,9 @@ class Store:
         """Read a conversation; nothing may be added any more."""
         self._file.seek(entry.place)
         # The file has no name and nobody else writes it, so that unpickling runs no foreign code.
-        found: Stored = pickle.load(self._file)
-        return found
+        row_id, origin, turns, language, sizes = pickle.load(self._file)
+        messages = tuple(Message(role, content) for role, content in turns)
+        return Stored(Conversation(row_id, messages, Provenance(*origin)), language, sizes)
 
     def query(self, entry: Entry) -> str:
         """The first prompt of a conversation."""
@@ -50,4 +51,14 @@ class Store:
 
 def pack(stored: Stored) -> bytes:
     """The bytes that `Store.add` takes."""
-    return pickle.dumps(stored, protocol=5)
+    c = stored.conversation
+    # Plain tuples are pickled several times as fast as the classes.
+    origin = (
+        c.provenance.source,
+        c.provenance.teacher,
+        c.provenance.date,
+        c.provenance.licence,
+        c.provenance.terms,
+    )
+    turns = [(m.role, m.content) for m in c.messages]
+    return pickle.dumps((c.id, origin, turns, stored.language, stored.sizes), protocol=5)

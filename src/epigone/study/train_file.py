@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,8 @@ def write(path: Path, rows: Iterable[tuple[Conversation, Sequence[int], str]]) -
     aside = path.with_name(path.name + ".tmp")
     left = iter(rows)
     with pq.ParquetWriter(aside, schema, compression="zstd") as file:
-        while batch := [_row(*row) for row in islice(left, _ROWS)]:
-            file.write_table(pa.Table.from_pylist(batch, schema))
+        while batch := list(islice(left, _ROWS)):
+            file.write_table(pa.table(_columns(batch, message), schema))
     with open(aside, "rb") as written:
         os.fsync(written.fileno())
     aside.replace(path)
@@ -55,15 +55,26 @@ def read(path: Path) -> Iterator[tuple[Conversation, list[int]]]:
                 yield _conversation(row), row["turn_tokens"]
 
 
-def _row(conversation: Conversation, turn_tokens: Sequence[int], language: str) -> dict[str, Any]:
-    origin = conversation.provenance
+def _columns(
+    batch: Sequence[tuple[Conversation, Sequence[int], str]], message: Any
+) -> dict[str, Any]:
+    import pyarrow as pa
+
+    turns = [c.messages for c, _, _ in batch]
+    flat = [m for own in turns for m in own]
+    # Arrays of roles and texts take half the time that a dictionary for each message does.
+    messages = pa.StructArray.from_arrays(
+        [pa.array([m.role for m in flat]), pa.array([m.content for m in flat])],
+        fields=list(message),
+    )
+    ends = [0, *accumulate(map(len, turns))]
     return {
-        "id": conversation.id,
-        "messages": [{"role": m.role, "content": m.content} for m in conversation.messages],
-        **{name: getattr(origin, name) for name in _PROVENANCE},
-        "language": language,
-        "tokens": sum(turn_tokens),
-        "turn_tokens": list(turn_tokens),
+        "id": [c.id for c, _, _ in batch],
+        "messages": pa.ListArray.from_arrays(ends, messages),
+        **{name: [getattr(c.provenance, name) for c, _, _ in batch] for name in _PROVENANCE},
+        "language": [language for _, _, language in batch],
+        "tokens": [sum(own) for _, own, _ in batch],
+        "turn_tokens": [list(own) for _, own, _ in batch],
     }
 
 
