@@ -1,12 +1,15 @@
-"""Building a corpus, against FastChat's cleaner; near duplicates, against datasketch.
+"""Building a corpus, against FastChat's steps; near duplicates, against datasketch.
 
-    pip install --no-deps fschat==0.2.36 datasketch==2.0.0      # and tqdm, bs4, markdownify
-    python bench/corpus.py --runs 5
+    pip install --no-deps --target peers fschat==0.2.36 markdownify==0.11.6 beautifulsoup4 six \\
+        soupsieve tqdm datasketch==2.0.0
+    python bench/corpus.py peers --runs 5
 
-Both cleaners get the same repaired file (FastChat's needs JSON that is whole, and an id on every
-row) and all cores. Epigone does more: it reads the broken file as well, tells languages, compares
-queries, counts tokens and writes an account; FastChat's language step needs packages that have to
-be compiled and is left out, in its favour. The dirt is planted in rows of our own.
+FastChat's steps are those of its `prepare_all`: cleaning, splitting at 2,048 tokens, filtering of
+wrong formats; its language step needs packages that have to be compiled and is left out, in its
+favour. It gets the rows it can read as whole JSON, a recursion limit that its HTML step does not
+run into, and no files between the steps. Epigone runs once with the same steps, and once with all
+it does by default: languages, near duplicates, decontamination. Both get all cores and count with
+the same tokenizer. The dirt is planted in rows of our own.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,37 +36,59 @@ from epigone.models.references import locate
 from epigone.schema import Message
 from epigone.study import train_file
 
+BASE = "smollm2-135m-instruct"
+
 EPIGONE = """
-import sys
+import json, sys
 from epigone import api
-api.build_corpus([sys.argv[1]], sys.argv[2], held_out=0, teacher="chatgpt", decontaminate=())
+settings = json.loads(sys.argv[3])
+api.build_corpus([sys.argv[1]], sys.argv[2], held_out=0, teacher="chatgpt", **settings)
 """
+ALL = {"max_tokens": 2048, "decontaminate": ["facts", "choices"]}
+SAME = {
+    "max_tokens": 2048,
+    "rules": {"language": False, "near_query": False},
+}
 FASTCHAT = """
-import contextlib, io, json, sys
+import contextlib, io, json, sys, warnings
+warnings.filterwarnings("ignore")
+sys.setrecursionlimit(100_000)
+import transformers
 from fastchat.data.clean_sharegpt import clean_html_all
+from fastchat.data.filter_wrong_format import should_skip
+from fastchat.data.split_long_conversation import filter_invalid_roles, split_all
+transformers.logging.set_verbosity_error()
 rows = json.load(open(sys.argv[1]))
-with contextlib.redirect_stdout(io.StringIO()):
+with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
     rows = clean_html_all(rows, None, None)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(
+        sys.argv[3], model_max_length=2048, padding_side="right", use_fast=False)
+    rows = filter_invalid_roles(split_all(rows, None, None, tokenizer, 2048))
+rows = [row for row in rows if not should_skip(row)]
 json.dump(rows, open(sys.argv[2], "w"), indent=2, ensure_ascii=False)
 """
 
 
 def repaired(path: Path, out: Path) -> int:
-    """The whole rows of a file as one JSON array; their number is returned."""
+    """The rows of a file that FastChat can read, as one JSON array; their number is returned."""
     rows: list[Any] = []
     with Values(path, lambda value: True) as values:
         for item in values:
-            if not isinstance(item, Lost):
+            if isinstance(item, Lost) or not isinstance(item.value, dict):
+                continue
+            if "id" in item.value and isinstance(item.value.get("conversations"), list):
                 rows.append(item.value)
     out.write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
     return len(rows)
 
 
-def timed(code: str, *arguments: Path) -> tuple[float, float]:
+def timed(code: str, *arguments: object, path: Path | None = None) -> tuple[float, float]:
     """Seconds, and the largest memory of all its processes together in bytes."""
     begun = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.DEVNULL
+        [sys.executable, "-c", code, *map(str, arguments)],
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, **({"PYTHONPATH": str(path)} if path else {})},
     )
     most = 0.0
     while process.poll() is None:
@@ -88,36 +113,38 @@ def memory(pid: int) -> float:
     return total
 
 
-def cleaning(file: Path, runs: int, folder: Path) -> None:
+def cleaning(file: Path, runs: int, folder: Path, peers: Path) -> None:
     whole = folder / "whole.json"
     count = repaired(file, whole)
     print(f"\ncleaning: {count:,} conversations, {whole.stat().st_size / 1e6:.0f} MB")
-    found: dict[str, list[tuple[float, float]]] = {"epigone": [], "fastchat": []}
+    found: dict[str, list[tuple[float, float]]] = {"fastchat": [], "same": [], "all": []}
     for run in range(runs):
-        found["epigone"].append(timed(EPIGONE, whole, folder / f"out{run}"))
-        found["fastchat"].append(timed(FASTCHAT, whole, folder / "fastchat.json"))
-    kept = sum(1 for _ in train_file.read(folder / "out0" / train_file.NAME))
-    theirs = len(json.loads((folder / "fastchat.json").read_text()))
-    print(f"kept: epigone {kept:,}, fastchat {theirs:,}")
-    report(found)
-
-
-def report(found: dict[str, list[tuple[float, float]]]) -> None:
-    print("| tool | median s | spread | median MB |")
-    print("| --- | --- | --- | --- |")
+        for name, settings in (("same", SAME), ("all", ALL)):
+            out = folder / f"{name}{run}"
+            found[name].append(timed(EPIGONE, whole, out, json.dumps(settings)))
+        theirs = folder / "fastchat.json"
+        found["fastchat"].append(timed(FASTCHAT, whole, theirs, locate(BASE), path=peers))
+    kept = {
+        name: sum(1 for _ in train_file.read(folder / f"{name}0" / train_file.NAME))
+        for name in ("same", "all")
+    }
+    kept["fastchat"] = len(json.loads((folder / "fastchat.json").read_text()))
+    print("| steps | rows | median s | median MB | time ratio | memory ratio |")
+    print("| --- | --- | --- | --- | --- | --- |")
     for name, rows in found.items():
-        times = [t for t, _ in rows]
-        megabytes = statistics.median(m for _, m in rows) / 1e6
+        pairs = list(zip(found["fastchat"], rows, strict=True))
+        times = [theirs[0] / ours[0] for theirs, ours in pairs]
+        memories = [theirs[1] / ours[1] for theirs, ours in pairs]
         print(
-            f"| {name} | {statistics.median(times):.1f} | {min(times):.1f}-{max(times):.1f} | "
-            f"{megabytes:.0f} |"
+            f"| {name} | {kept[name]:,} | {statistics.median(t for t, _ in rows):.1f} | "
+            f"{statistics.median(m for _, m in rows) / 1e6:.0f} | {spread(times)} | "
+            f"{spread(memories)} |",
+            flush=True,
         )
-    ours, theirs = found.values()
-    ratios = [b[0] / a[0] for a, b in zip(ours, theirs, strict=True)]
-    sizes = [b[1] / a[1] for a, b in zip(ours, theirs, strict=True)]
-    print(
-        f"time ratio {statistics.median(ratios):.2f}, memory ratio {statistics.median(sizes):.2f}"
-    )
+
+
+def spread(ratios: Sequence[float]) -> str:
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
 
 
 TEXT = (
@@ -231,12 +258,12 @@ def copies(rows: list[Any]) -> dict[str, int]:
     return {kind: max(0, n - 200) for kind, n in found.items()}
 
 
-def dirt(folder: Path) -> None:
+def dirt(folder: Path, peers: Path) -> None:
     rows, left = planted(random.Random(0))
     file = folder / "planted.json"
     file.write_text(json.dumps(rows, ensure_ascii=False))
-    timed(EPIGONE, file, folder / "planted")
-    timed(FASTCHAT, file, folder / "planted-fastchat.json")
+    timed(EPIGONE, file, folder / "planted", "{}")
+    timed(FASTCHAT, file, folder / "planted-fastchat.json", locate(BASE), path=peers)
     ours = [
         [{"from": m.role, "value": m.content} for m in conversation.messages]
         for conversation, _ in train_file.read(folder / "planted" / train_file.NAME)
@@ -260,7 +287,8 @@ def dirt(folder: Path) -> None:
     print(f"| all | {sum(counts[0].values())} | {sum(counts[1].values())} |")
 
 
-def near(file: Path, runs: int) -> None:
+def near(file: Path, runs: int, peers: Path) -> None:
+    sys.path.append(str(peers))
     from datasketch import MinHash, MinHashLSH
 
     queries: list[str] = []
@@ -319,12 +347,15 @@ def near(file: Path, runs: int) -> None:
     )
     for name, spent in times.items():
         print(f"| {name} | {statistics.median(spent):.2f} s | {min(spent):.2f}-{max(spent):.2f} |")
-    ratios = [y / x for x, y in zip(times["epigone"], times["datasketch"], strict=True)]
-    print(f"time ratio {statistics.median(ratios):.2f}")
+    print(
+        "time ratio "
+        + spread([y / x for x, y in zip(times["epigone"], times["datasketch"], strict=True)])
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
+    parser.add_argument("peers", type=Path, help="where fschat and datasketch are installed")
     parser.add_argument("--file", default="sharegpt-v3-part")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--only", choices=("cleaning", "dirt", "near"))
@@ -333,11 +364,11 @@ def main() -> None:
     print(f"{len(os.sched_getaffinity(0))} cores, Python {sys.version.split()[0]}")
     with tempfile.TemporaryDirectory() as name:
         if options.only in (None, "dirt"):
-            dirt(Path(name))
+            dirt(Path(name), options.peers)
         if options.only in (None, "near"):
-            near(file, options.runs)
+            near(file, options.runs, options.peers)
         if options.only in (None, "cleaning"):
-            cleaning(file, options.runs, Path(name))
+            cleaning(file, options.runs, Path(name), options.peers)
 
 
 if __name__ == "__main__":
