@@ -26,7 +26,7 @@ from epigone.study.declare import STYLE_METRICS, Corpus, Declaration, Mistake, R
 from epigone.study.file import located, read, told
 from epigone.study.specs import CorpusSpec, ItemsSpec, Kind, ModelSpec, RecipeSpec, TrainSpec
 from epigone.study.steps import STAGES, Expansion, corpus_spec, expand
-from epigone.study.terms import Terms, Use, refuse, terms_in
+from epigone.study.terms import Terms, Use, refuse, terms_in, terms_named
 
 if TYPE_CHECKING:
     from epigone.findings import Findings
@@ -66,12 +66,15 @@ class Study:
         return plan(self.expansion(), self.store)
 
     def terms(self) -> dict[str, list[Terms]]:
-        """The terms under which the sources of each corpus stand."""
-        return {
-            step.slug: terms_in(step.spec)
-            for step in self.expansion().steps
-            if isinstance(step.spec, CorpusSpec)
-        }
+        """The terms under which each corpus stands: its sources and, once built, its rows."""
+        found: dict[str, list[Terms]] = {}
+        for step in self.expansion().steps:
+            if isinstance(step.spec, CorpusSpec):
+                record = self.store.record(step)
+                rows = terms_named(record.facts.get("by_terms", ())) if record else []
+                by_name = {t.name: t for t in (*terms_in(step.spec), *rows)}
+                found[step.slug] = list(by_name.values())
+        return found
 
     def run(
         self,
@@ -94,7 +97,7 @@ class Study:
         with lease.hold(self.root):
             write_text(self.root / "study.yaml", self.file.read_text(encoding="utf-8"))
             write_json(self.root / "study.lock.json", _lock(self.declaration, expansion, world))
-            return execute(expansion, self.store, watcher or _Quiet(), only=only)
+            return execute(expansion, self.store, watcher or _Quiet(), only=only, use=use)
 
     def findings(self) -> Findings:
         """Gaps, intervals and verdict of the scores that are there."""
@@ -162,7 +165,10 @@ def build_corpus(
         raise mistake.error from None
     refuse("the corpus", terms_in(spec), use)
     inputs = {f"items_{task}": _items(task, progress) for task in decontaminate}
-    return perform(task_alone("corpus", spec, inputs, Path(out)), progress)
+    record = perform(task_alone("corpus", spec, inputs, Path(out)), progress)
+    # Rows may name teachers of their own.
+    refuse("rows of the corpus", terms_named(record.facts.get("by_terms", ())), use)
+    return record
 
 
 def _items(task: str, progress: Progress) -> Path:

@@ -100,3 +100,33 @@ def test_a_mistake_in_a_corpus_has_its_place(cli: Cli, tmp_path: Path, study_tex
     number = next(i for i, row in enumerate(text.splitlines(), 1) if "refusal" in row)
     column = text.splitlines()[number - 1].index("refusal") + 1
     assert f"study.yaml:{number}:{column}: unknown rule: refusal (did you mean 'refusals'?)" in line
+
+
+def test_rows_that_name_a_teacher_of_their_own_bring_its_terms(
+    cli: Cli, tmp_path: Path, study_text: str, talk: Path
+) -> None:
+    rows = [
+        {"prompt": f"what is thing {i} for the winter", "response": f"it is {i} of them",
+         "model": "gpt-4" if i == 7 else ""}
+        for i in range(30)
+    ]  # fmt: skip
+    logs = tmp_path / "logs.jsonl"
+    logs.write_text("\n".join(map(json.dumps, rows)))
+    asked = ("corpus", "build", logs, "--held-out", "2", "--teacher", "llama-3", "-o")
+    line = one_line(cli(*asked, "c", "--use", "commercial", cwd=tmp_path))
+    assert "rows of the corpus forbid commercial use" in line
+    facts = json.loads(cli(*asked, "c", "--json", cwd=tmp_path).stdout)
+    assert facts["by_terms"] == {"meta": 27, "openai": 1}
+    assert "OpenAI terms of use" in (tmp_path / "c" / "README.md").read_text()
+    # Whoever states the terms of the data vouches for all of it.
+    stated = cli(*asked, "d", "--terms", "permissive", "--use", "commercial", cwd=tmp_path)
+    assert stated.returncode == 0, stated.stderr
+
+    text = study_text.replace("name: scribe", "name: llama-3").replace(str(talk), str(logs))
+    (tmp_path / "study.yaml").write_text(text.replace("[600, 2k]", "[20, 60]"))
+    assert cli("plan", "study.yaml", "--use", "commercial", cwd=tmp_path).returncode == 0
+    line = one_line(cli("run", "study.yaml", "--use", "commercial", cwd=tmp_path))
+    assert "rows of corpus 'talk' forbid commercial use" in line
+    line = one_line(cli("plan", "study.yaml", "--use", "commercial", cwd=tmp_path))
+    assert "forbid commercial use" in line
+    assert "OpenAI terms of use" in cli("plan", "study.yaml", cwd=tmp_path).stdout

@@ -11,7 +11,7 @@ from epigone.corpus.audit import Audit
 from epigone.files import write_text
 from epigone.study import train_file
 from epigone.study.specs import CorpusSpec
-from epigone.study.terms import terms_in
+from epigone.study.terms import terms_in, terms_named
 
 Final = Mapping[str, Mapping[str, int]]
 
@@ -33,6 +33,7 @@ def facts(audit: Audit, final: Final) -> dict[str, Any]:
         "held_out": final["held_out"]["conversations"],
         "train": final["train"]["conversations"],
         "train_tokens": final["train"]["tokens"],
+        "by_terms": dict(final["by_terms"]),
         "dropped": {
             name: effect.conversations_dropped
             for name, effect in audit.rules.items()
@@ -107,7 +108,9 @@ def write_card(out: Path, spec: CorpusSpec, audit: Audit, final: Final) -> None:
                 if t.source
                 else ""
             )
-            for t in terms_in(spec)
+            for t in {
+                t.name: t for t in (*terms_in(spec), *terms_named(final["by_terms"]))
+            }.values()
         ),
     ]
     write_text(out / "README.md", "\n".join(lines) + "\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -25,6 +26,7 @@ from epigone.files import read_jsonl, write_json, write_jsonl
 from epigone.schema import Conversation, Message, Progress, silent
 from epigone.study import train_file
 from epigone.study.specs import RULES, CorpusSpec
+from epigone.study.terms import terms_of
 
 _MIN_PROMPT_TOKENS = 4
 # Shares of the time at which parts of the work end.
@@ -89,10 +91,9 @@ def build(
         kept = _without_copies(entries, spec, audit, store)
         progress(_COMPARED, 1.0, "holding out")
         train, held = _split(kept, spec, audit, store)
-        final = {
-            "train": _write_train(train, spec, audit, store, out, progress),
-            "held_out": _write_held_out(held, audit, store, out),
-        }
+        trained, terms = _write_train(train, spec, audit, store, out, progress)
+        held_out = _write_held_out(held, audit, store, out)
+        final = {"train": trained, "held_out": held_out, "by_terms": terms}
     write_json(out / "audit.json", {**audit.to_json(), "final": final})
     output.write_card(out, spec, audit, final)
     progress(1.0, 1.0, "corpus built")
@@ -248,8 +249,8 @@ def _write_train(
     store: Store,
     out: Path,
     progress: Progress,
-) -> dict[str, int]:
-    """Mix, split and write; the number of conversations, turns and tokens is returned."""
+) -> tuple[dict[str, int], dict[str, int]]:
+    """Mix, split and write; sums are returned, and conversations by the name of their terms."""
     mixed = mix(
         train,
         {entry.place: entry.tokens for entry in train},
@@ -263,6 +264,7 @@ def _write_train(
     if not mixed.order:
         raise CorpusError("nothing is left of the corpus after mixing", fix="other weights")
     final = {"conversations": 0, "turns": 0, "tokens": 0}
+    terms: Counter[str] = Counter()
 
     def rows() -> Iterator[tuple[Conversation, Sequence[int], str]]:
         for number, entry in enumerate(mixed.order):
@@ -281,7 +283,9 @@ def _write_train(
                 final["conversations"] += 1
                 final["turns"] += len(part.messages)
                 final["tokens"] += sum(own)
+                origin = part.provenance
+                terms[terms_of(origin.terms, origin.teacher).name] += 1
                 yield part, own, stored.language
 
     train_file.write(out / train_file.NAME, rows())
-    return final
+    return final, dict(terms.most_common())

@@ -14,7 +14,6 @@ from epigone.errors import CorpusError
 from epigone.files import read_json
 from epigone.schema import Conversation, Progress, silent
 from epigone.study import train_file
-from epigone.study.terms import terms_of
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -98,7 +97,6 @@ class _Seen:
         self._chars: Counter[str] = Counter()
         self._tokens: Counter[str] = Counter()
         self._openings: Counter[str] = Counter()
-        self._terms: Counter[str] = Counter()
         self._teachers: Counter[str] = Counter()
         self._sources: Counter[str] = Counter()
         self._exchanges: list[int] = []
@@ -112,7 +110,6 @@ class _Seen:
                 self._turns[m.role] += 1
                 self._chars[m.role] += len(m.content)
             origin = c.provenance
-            self._terms[terms_of(origin.terms, origin.teacher).name] += 1
             self._teachers[origin.teacher] += 1
             self._sources[origin.source] += 1
             self._dates += [origin.date] if origin.date else []
@@ -146,7 +143,6 @@ class _Seen:
             "openings": dict(self._openings.most_common(_TOP)),
             "by_source": dict(self._sources.most_common(_TOP)),
             "by_teacher": dict(self._teachers.most_common(_TOP)),
-            "by_terms": dict(self._terms.most_common()),
             "dates": {
                 "known": len(self._dates),
                 **({"first": min(self._dates), "last": max(self._dates)} if self._dates else {}),

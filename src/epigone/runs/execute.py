@@ -19,6 +19,7 @@ from epigone.runs.plan import Planned, check_data, learn_speed, memory, work
 from epigone.runs.store import LOG, Damaged, Store
 from epigone.schema import Record
 from epigone.study.steps import Expansion, Step
+from epigone.study.terms import Use
 
 # Steps run side by side only while they are expected to fit into this many bytes together.
 _ROOM = 7_000_000_000
@@ -62,7 +63,12 @@ class Result:
 
 
 def execute(
-    expansion: Expansion, store: Store, watcher: Watcher, *, only: str | None = None
+    expansion: Expansion,
+    store: Store,
+    watcher: Watcher,
+    *,
+    only: str | None = None,
+    use: Use = "research",
 ) -> Result:
     """Run every step that is not done; `only` names one stage.
 
@@ -72,8 +78,8 @@ def execute(
     A failed step blocks only its descendants. A user's mistake found by a step ends the run with
     its UserError, because every later step of the study would build on it.
     """
-    run = _Run(expansion, store, watcher, only)
-    check_data(expansion, store)
+    run = _Run(expansion, store, watcher, only, use)
+    check_data(expansion, store, use)
     count, threads = lanes()
     workers = [Worker(threads) for _ in range(count)]
     wide = Worker(threads * count)
@@ -121,9 +127,10 @@ class _Run:
     """Which steps are done, running, broken; what may run next."""
 
     def __init__(
-        self, expansion: Expansion, store: Store, watcher: Watcher, only: str | None
+        self, expansion: Expansion, store: Store, watcher: Watcher, only: str | None, use: Use
     ) -> None:
         self._expansion, self._store, self._watcher = expansion, store, watcher
+        self._use: Use = use
         self._done = {s.name for s in expansion.steps if _is_done(store, s)}
         asked = [s for s in expansion.steps if only in (None, s.stage)]
         # What must not be in a corpus is no stage that anybody asks for by itself.
@@ -172,7 +179,7 @@ class _Run:
         learn_speed(step, record.seconds)
         self._watcher.finished(step, record)
         if step.stage == "corpus":
-            check_data(self._expansion, self._store)
+            check_data(self._expansion, self._store, self._use)
 
     def _fail(self, step: Step, error: str) -> None:
         self._broken[step.name] = step

@@ -18,6 +18,7 @@ from epigone.study.declare import amount_label
 from epigone.study.identity import differences
 from epigone.study.specs import BenchmarkSpec, GenerateSpec, ModelSpec, TrainSpec
 from epigone.study.steps import Expansion, Step
+from epigone.study.terms import Use, refuse, terms_named
 
 State = Literal["done", "failed", "to do", "damaged"]
 
@@ -78,13 +79,19 @@ def why(step: Step, store: Store, failure: Mapping[str, Any] | None = None) -> s
     return "; ".join(reasons)
 
 
-def check_data(expansion: Expansion, store: Store) -> None:
-    """Raise CorpusError where a finished corpus cannot give what later steps ask of it."""
+def check_data(expansion: Expansion, store: Store, use: Use = "research") -> None:
+    """Raise CorpusError where a finished corpus cannot give what later steps ask of it.
+
+    Its rows may name teachers of their own, whose terms forbid the use of students.
+    """
     for step in expansion.steps:
         corpus = step.inputs.get("corpus")
         record = store.record(corpus) if corpus else None
         if corpus is None or record is None:
             continue
+        refuse(
+            f"rows of corpus {corpus.slug!r}", terms_named(record.facts.get("by_terms", ())), use
+        )
         if isinstance(step.spec, TrainSpec):
             held, asked = int(record.facts["train_tokens"]), step.spec.amounts[-1]
             if asked <= held and store.record(step) is None:

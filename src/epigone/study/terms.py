@@ -76,6 +76,11 @@ def terms_in(spec: CorpusSpec) -> list[Terms]:
     return list(found.values())
 
 
+def terms_named(names: Iterable[str]) -> list[Terms]:
+    """The terms of these names; those of one that an older table had are not known."""
+    return [table().get(name, table()["unknown"]) for name in names]
+
+
 def refuse(what: str, found: Iterable[Terms], use: Use) -> None:
     """Raise CorpusError for a use that terms forbid, or that nobody can vouch for."""
     if use != "commercial":
