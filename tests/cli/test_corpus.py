@@ -125,8 +125,10 @@ def test_rows_that_name_a_teacher_of_their_own_bring_its_terms(
     text = study_text.replace("name: scribe", "name: llama-3").replace(str(talk), str(logs))
     (tmp_path / "study.yaml").write_text(text.replace("[600, 2k]", "[20, 60]"))
     assert cli("plan", "study.yaml", "--use", "commercial", cwd=tmp_path).returncode == 0
-    line = one_line(cli("run", "study.yaml", "--use", "commercial", cwd=tmp_path))
-    assert "rows of corpus 'talk' forbid commercial use" in line
+    done = cli("run", "study.yaml", "--use", "commercial", cwd=tmp_path)
+    assert done.returncode == 2
+    # Before it stands the progress of the corpus.
+    assert "rows of corpus 'talk' forbid commercial use" in done.stderr.splitlines()[-1]
     line = one_line(cli("plan", "study.yaml", "--use", "commercial", cwd=tmp_path))
     assert "forbid commercial use" in line
     assert "OpenAI terms of use" in cli("plan", "study.yaml", cwd=tmp_path).stdout
