@@ -3,6 +3,8 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import random
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -235,6 +237,48 @@ def test_discord_counts_what_it_cannot_pair(tmp_path: Path) -> None:
     )
 
 
+def test_whom_a_bot_means_without_a_reference(tmp_path: Path) -> None:
+    cid = {"id": "3", "name": "cid", "isBot": False}
+    to_bot, to_ann = {"mentions": [BOT]}, {"mentions": [ANN]}
+    path = export(
+        tmp_path / "d.json",
+        [
+            message(1, ANN, "Joined the server.", type="GuildMemberJoin"),
+            message(2, BOT, "Welcome!"),
+            message(3, ANN, "who was the first king", **to_bot),
+            message(4, cid, "haha what a thing"),
+            message(5, BOT, "Thinking..."),
+            message(6, BOT, "Alfred"),
+            message(7, ANN, "and the last"),
+            message(8, cid, "lunch?"),
+            message(9, BOT, "@ann", **to_ann, embeds=[{"title": "Kings", "description": "None"}]),
+        ],
+    )
+    assert texts(path) == [
+        [("user", "who was the first king"), ("assistant", "Alfred")],
+        [("user", "and the last"), ("assistant", "Kings\nNone")],
+    ]
+    assert sorted(reasons(path)) == sorted(
+        [
+            "message of the service",
+            "bot message that answers nobody",
+            "bot message that only asks to wait",
+            "message that no bot answered",
+            "message that no bot answered",
+        ]
+    )
+
+
+@pytest.mark.parametrize("first", ["channel", "exportedAt", "messages"])
+def test_an_export_may_begin_with_any_of_its_keys(tmp_path: Path, first: str) -> None:
+    messages = [message(1, ANN, "hi"), message(2, BOT, "hello")]
+    whole = {"guild": {}, "channel": {}, "exportedAt": "2023", "messages": messages}
+    ordered = {first: whole.pop(first), **whole}
+    path = tmp_path / "d.json"
+    path.write_text(json.dumps(ordered))
+    assert texts(path) == [[("user", "hi"), ("assistant", "hello")]]
+
+
 def test_a_discord_export_cut_off_keeps_what_is_whole(tmp_path: Path) -> None:
     messages = [message(i, (ANN, BOT)[i % 2], f"text {i}") for i in range(20)]
     path = export(tmp_path / "d.json", messages)
@@ -354,7 +398,7 @@ def test_parquet_and_saved_datasets(tmp_path: Path) -> None:
     expected = [[("user", f"q{i}"), ("assistant", "a")] for i in range(150)]
     assert texts(tmp_path / "r.parquet") == expected
     for folder in ("saved", "dict"):
-        (file,) = files_in(tmp_path / folder)
+        ((file,), _) = files_in(tmp_path / folder)
         assert texts(file) == expected
         assert read(file)[-1].end == 150  # type: ignore[union-attr]
     plain = pa.Table.from_pylist([{"Prompt": "p", "Response": "r"}, {"Prompt": None}])
@@ -383,15 +427,68 @@ def test_a_broken_row_group_costs_its_rows_and_a_cut_file_is_refused(tmp_path: P
         read(path)
 
 
+def test_no_damage_to_an_arrow_file_ends_the_process(tmp_path: Path) -> None:
+    table = pa.table(
+        {"prompt": [f"q{i}" for i in range(40)], "response": ["a" * i for i in range(40)]}
+    )
+    rng = random.Random(0)
+    for opened in (pa.ipc.new_stream, pa.ipc.new_file):
+        path = tmp_path / "f.arrow"
+        with opened(path, table.schema) as out:
+            for batch in table.to_batches(10):
+                out.write_batch(batch)
+        whole = path.read_bytes()
+        assert len(texts(path)) == 40
+        for size in range(len(whole) - 1, 0, -97):
+            path.write_bytes(whole[:size])
+            with suppress(CorpusError):
+                found = read(path)
+                assert sum(isinstance(item, Row) for item in found) % 10 == 0
+                assert (
+                    any(isinstance(item, Lost) and item.bytes for item in found)
+                    or size > len(whole) - 400
+                )
+        for _ in range(300):
+            data = bytearray(whole)
+            at = rng.randrange(8, len(data) - 8)
+            data[at : at + 4] = rng.randbytes(4)
+            path.write_bytes(bytes(data))
+            with suppress(CorpusError):
+                read(path)
+
+
+def test_dates_that_are_none_cost_their_row(tmp_path: Path) -> None:
+    times = pa.array([0, 9 * 10**16, 5], pa.timestamp("ms"))
+    rows = {"prompt": list("abc"), "response": list("xyz"), "date": times}
+    pq.write_table(pa.table(rows), tmp_path / "f.parquet")
+    assert [t[0][1] for t in texts(tmp_path / "f.parquet")] == ["a", "c"]
+    (reason,) = reasons(tmp_path / "f.parquet")
+    assert "unreadable row" in reason
+
+
 def test_a_folder_is_all_its_data_files_in_order(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     for name in ("z.jsonl", "a.json.gz", "b/c.csv", "notes.txt", ".hidden.json", "x.py"):
         (tmp_path / name).touch()
-    names = [p.relative_to(tmp_path).as_posix() for p in files_in(tmp_path)]
-    assert names == ["a.json.gz", "b/c.csv", "z.jsonl"]
+    found, out = files_in(tmp_path)
+    assert [p.relative_to(tmp_path).as_posix() for p in found] == [
+        "a.json.gz",
+        "b/c.csv",
+        "z.jsonl",
+    ]
+    assert {p.name for p, _ in out} == {"notes.txt", "x.py"}
     (tmp_path / "empty").mkdir()
     with pytest.raises(CorpusError, match="no data files"):
         files_in(tmp_path / "empty")
+
+
+def test_of_a_folder_with_splits_only_train_is_read(tmp_path: Path) -> None:
+    for name in ("train-0.parquet", "test-0.parquet", "validation.jsonl", "testament.json"):
+        (tmp_path / name).touch()
+    found, out = files_in(tmp_path)
+    assert [p.name for p in found] == ["testament.json", "train-0.parquet"]
+    assert {p.name for p, _ in out} == {"test-0.parquet", "validation.jsonl"}
+    assert {why for _, why in out} == {"another split than train"}
 
 
 def test_a_named_format_goes_before_the_content(tmp_path: Path) -> None:

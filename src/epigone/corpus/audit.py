@@ -11,6 +11,7 @@ from epigone.corpus.rows import Invalid
 from epigone.corpus.values import Lost
 
 _EXAMPLES = 20
+_LOST = 100
 
 
 @dataclass(slots=True)
@@ -72,7 +73,8 @@ class Source:
     def refuse(self, row: Invalid, number: int) -> None:
         """Count a value that is no conversation."""
         effect = self.invalid.setdefault(row.reason, Effect())
-        effect.conversations_dropped += row.taken
+        # One value may hold several conversations, of which the first takes it.
+        effect.conversations_dropped += max(row.taken, 1)
         effect.note(f"value {number}", row.text)
         self.values += row.taken
 
@@ -93,15 +95,20 @@ class Source:
             },
             "lost_bytes": sum(item.bytes for item in self.lost),
             "lost_rows": sum(item.rows for item in self.lost),
-            "lost": [asdict(item) for item in self.lost],
+            "lost_stretches": len(self.lost),
+            "lost": [{**asdict(item), "text": shown(item.text)} for item in self.lost[:_LOST]],
         }
 
 
 @dataclass(slots=True)
 class Audit:
-    """The sources, the rules in the order of their work, and the languages that were heard."""
+    """The sources, the rules in the order of their work, and the languages that were heard.
+
+    `skipped` are files of folders that hold no conversations.
+    """
 
     sources: list[Source] = field(default_factory=list)
+    skipped: list[dict[str, str]] = field(default_factory=list)
     rules: dict[str, Effect] = field(default_factory=dict)
     languages: Counter[str] = field(default_factory=Counter)
     contaminated: list[dict[str, str]] = field(default_factory=list)
@@ -112,14 +119,26 @@ class Audit:
 
     def worst(self) -> str:
         """Name of the rule that dropped most conversations, with the number."""
+        if not self.sources and self.skipped:
+            return f"no file is of a known format, as {self.skipped[0]['file']}"
         on = [item for item in self.rules.items() if item[1].on]
         name, effect = max(on, key=lambda item: item[1].conversations_dropped)
-        return f"{name} dropped most ({effect.conversations_dropped})"
+        said = f"{name} dropped most ({effect.conversations_dropped:,})"
+        refused = [
+            (e.conversations_dropped, f"{reason!r} as {source.format}")
+            for source in self.sources
+            for reason, e in source.invalid.items()
+        ]
+        most, why = max(refused, default=(0, ""))
+        if most <= effect.conversations_dropped:
+            return said
+        return f"{most:,} values could not be read: {why}"
 
     def to_json(self) -> dict[str, Any]:
         """The whole account."""
         return {
             "sources": [source.to_json() for source in self.sources],
+            "skipped": self.skipped,
             "rules": {name: asdict(effect) for name, effect in self.rules.items()},
             "languages": dict(sorted(self.languages.items())),
             "contaminated": self.contaminated,

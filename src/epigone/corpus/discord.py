@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +14,15 @@ from epigone.schema import Message
 
 # How many messages back an answered one is remembered, so that memory does not grow.
 WINDOW = 10_000
+# How many messages back one may be that a bot answers without naming it.
+_RECENT = 6
+# What people write; other types say who joined, what was pinned, and the like.
+_WRITTEN = ("", "Default", "Reply", "0", "19")
+_PLACEHOLDER = re.compile(
+    r"\W*(?:thinking|typing|generating|processing|loading|working on it|please wait|one moment)\W*",
+    re.IGNORECASE,
+)
+_MENTIONS = re.compile(r"(?:\s*@[^\s@]{1,40})+\s*")
 _COMMANDS = ("ApplicationCommand", "ChatInputCommand", "ContextMenuCommand", "20", "23")
 
 
@@ -42,12 +53,14 @@ def is_discord(value: Any) -> bool:
 def discord(values: Iterable[Whole | Lost]) -> Iterator[Row | Invalid | Lost]:
     """Pairs of a person's message and a bot's reply to it.
 
-    A reply names its message in `reference`; one without answers the message directly before it.
-    Several messages of the bot to one message are one reply. A bot's text may stand in its
+    A reply names its message in `reference`. One without answers the last few messages' latest
+    that it mentions the author of, or that mentions the bot, or else the message directly before
+    it. Several messages of the bot to one message are one reply. A bot's text may stand in its
     embeds. What is left unpaired is `Invalid`.
     """
     waiting: dict[str, _Said] = {}
     last: _Said | None = None
+    recent: deque[_Said] = deque(maxlen=_RECENT)
     for item in values:
         if isinstance(item, Lost):
             yield item
@@ -57,6 +70,9 @@ def discord(values: Iterable[Whole | Lost]) -> Iterator[Row | Invalid | Lost]:
             yield invalid(item.fault or "not a message", value, item.end)
             continue
         author = value["author"]
+        if author.get("isBot") is not True and label(value.get("type")) not in _WRITTEN:
+            yield invalid("message of the service", value, item.end)
+            continue
         if author.get("isBot") is not True:
             last = _Said(value, item.end, value["content"])
             key = label(value.get("id")) or f"#{item.end}"
@@ -64,10 +80,11 @@ def discord(values: Iterable[Whole | Lost]) -> Iterator[Row | Invalid | Lost]:
                 # Two messages of one id: an answer can only be to the later one.
                 yield _finished(waiting.pop(key))
             waiting[key] = last
+            recent.append(last)
             if len(waiting) > WINDOW:
                 yield _finished(waiting.pop(next(iter(waiting))))
             continue
-        asked = _answered(value, waiting, last)
+        asked = _answered(value, waiting, _meant(value, recent) or last)
         text = _bot_text(value)
         name = label(author.get("id")) or label(author.get("name"))
         if isinstance(asked, str):
@@ -75,6 +92,8 @@ def discord(values: Iterable[Whole | Lost]) -> Iterator[Row | Invalid | Lost]:
             last = None
         elif not text.strip():
             yield invalid("bot message without a text", value, item.end)
+        elif _PLACEHOLDER.fullmatch(text):
+            yield invalid("bot message that only asks to wait", value, item.end)
         elif asked.bot not in ("", name):
             yield invalid("second bot that answers the same message", value, item.end)
         else:
@@ -99,15 +118,32 @@ def _answered(value: dict[str, Any], waiting: dict[str, _Said], last: _Said | No
     return last if last is not None else "bot message that answers nobody"
 
 
+def _meant(value: dict[str, Any], recent: Iterable[_Said]) -> _Said | None:
+    """The latest of recent messages that the mentions tie to a bot's message."""
+    bot = label(value["author"].get("id"))
+    named = _mentioned(value)
+    open_ones = [said for said in recent if said.bot in ("", bot)]
+    for said in reversed(open_ones):
+        if label(said.value["author"].get("id")) in named:
+            return said
+    return next((s for s in reversed(open_ones) if not s.bot and bot in _mentioned(s.value)), None)
+
+
+def _mentioned(value: dict[str, Any]) -> set[str]:
+    mentions = value.get("mentions")
+    found = mentions if isinstance(mentions, list) else ()
+    return {label(who.get("id")) for who in found if isinstance(who, dict)} - {""}
+
+
 def _bot_text(value: dict[str, Any]) -> str:
-    if value["content"].strip():
+    if not _MENTIONS.fullmatch(f"@x {value['content']}"):
         return str(value["content"])
     parts: list[str] = []
     embeds = value.get("embeds")
     for embed in embeds if isinstance(embeds, list) else ():
         if not isinstance(embed, dict):
             continue
-        parts.append(embed.get("description") or "")
+        parts += [embed.get("title") or "", embed.get("description") or ""]
         fields = embed.get("fields")
         for entry in fields if isinstance(fields, list) else ():
             if isinstance(entry, dict):

@@ -95,14 +95,16 @@ def hc3(value: Any, end: int) -> Iterator[Row | Invalid]:
     if not is_hc3(value):
         yield invalid("no question with ChatGPT answers", value, end)
         return
-    answers = [a for a in value["chatgpt_answers"] if isinstance(a, str)]
-    if not answers:
+    if not value["chatgpt_answers"]:
         yield invalid("question without a ChatGPT answer", value, end)
-        return
-    for i, answer in enumerate(answers):
+    for i, answer in enumerate(value["chatgpt_answers"]):
+        taken = int(i == 0)
+        if not isinstance(answer, str):
+            yield invalid("answer is not a text", value, end, taken)
+            continue
         turns = (Message("user", value["question"]), Message("assistant", answer))
-        made = row(turns, value, end, teacher="chatgpt", taken=int(i == 0))
-        yield made if isinstance(made, Row) else invalid(made, value, end)
+        made = row(turns, value, end, teacher="chatgpt", taken=taken)
+        yield made if isinstance(made, Row) else invalid(made, value, end, taken)
 
 
 def _made(value: Any, end: int, turns: Any) -> Row | Invalid:
@@ -134,7 +136,8 @@ def _dialogue(value: dict[str, Any]) -> Made:
         text = _text(turn)
         if not isinstance(speaker, str) or text is None:
             return "turn without a role or a text"
-        role = ROLES.get(speaker.strip().lower())
+        speaker = speaker.strip().lower()
+        role = ROLES.get(speaker)
         if role is None:
             return "unknown role"
         if speaker in _OTHER_TEACHERS:
@@ -152,7 +155,7 @@ def _dialogue(value: dict[str, Any]) -> Made:
 
 
 def _text(turn: dict[str, Any]) -> str | None:
-    """What a turn says: its text, the texts of its parts, or the calls that it makes."""
+    """What a turn says: its text or the texts of its parts, and the calls that it makes."""
     text = turn.get("value", turn.get("content"))
     if isinstance(text, list):
         parts = [part.get("text") if isinstance(part, dict) else part for part in text]
@@ -161,8 +164,8 @@ def _text(turn: dict[str, Any]) -> str | None:
             return None
         text = "\n".join(texts)
     calls = turn.get("tool_calls") or turn.get("function_call")
-    if calls and not text:
-        return _json(calls)
+    if calls:
+        return f"{text}\n{_json(calls)}" if isinstance(text, str) and text else _json(calls)
     return text if isinstance(text, str) else None
 
 

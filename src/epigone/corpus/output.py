@@ -25,7 +25,9 @@ def facts(audit: Audit, final: Final) -> dict[str, Any]:
         for source in audit.sources
         for item in source.lost
     ]
+    skipped = audit.skipped[:20]
     return {
+        **({"skipped": [f"{s['file']}: {s['reason']}" for s in skipped]} if skipped else {}),
         "formats": {s.name: f"{s.format}, {s.container}" for s in audit.sources[:20]},
         "read": sum(source.rows for source in audit.sources),
         "invalid": sum(e.conversations_dropped for s in audit.sources for e in s.invalid.values()),
@@ -65,7 +67,8 @@ def write_card(out: Path, spec: CorpusSpec, audit: Audit, final: Final) -> None:
         "configs:",
         "- config_name: default",
         f"  data_files: {train_file.NAME}",
-        *(f"language: [{', '.join(spec.languages)}]" for _ in spec.languages[:1]),
+        # Quoted: to YAML, no is no language.
+        *(f"language: {json.dumps(list(spec.languages))}" for _ in spec.languages[:1]),
         "license: other",
         f"license_name: {json.dumps(', '.join(licences) or 'not stated')}",
         f"size_categories: {next((name for n, name in bounds if size < n), 'n>1M')}",
@@ -81,12 +84,12 @@ def write_card(out: Path, spec: CorpusSpec, audit: Audit, final: Final) -> None:
         "`held_out.jsonl`, which must not be trained on. `audit.json` says what was read, lost, "
         "changed and dropped, and by which rule. Made by Epigone.",
         "",
-        "| source | format | conversations | invalid | bytes lost |",
-        "| --- | --- | --- | --- | --- |",
+        "| source | format | conversations | invalid | bytes lost | rows lost |",
+        "| --- | --- | --- | --- | --- | --- |",
         *(
             f"| {_cell(s.name)} | {s.format}, {s.container} | {s.rows:,} | "
             f"{sum(e.conversations_dropped for e in s.invalid.values()):,} | "
-            f"{sum(item.bytes for item in s.lost):,} |"
+            f"{sum(item.bytes for item in s.lost):,} | {sum(item.rows for item in s.lost):,} |"
             for s in audit.sources
         ),
         "",

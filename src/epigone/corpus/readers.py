@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,13 +14,14 @@ from epigone.corpus import formats
 from epigone.corpus.compressed import SUFFIXES
 from epigone.corpus.discord import discord, is_discord
 from epigone.corpus.rows import Invalid, Row, invalid
-from epigone.corpus.tables import Delimited, arrow, parquet
+from epigone.corpus.tables import BAD, Delimited, arrow, parquet
 from epigone.corpus.values import Lost, Values, Whole
 from epigone.errors import CorpusError, UnknownName
 
 # How many values may come before the first conversation until the format counts as unknown.
 _PATIENCE = 100
 _COLUMNS = frozenset((*formats.LISTS, *formats.PROMPTS, *formats.REPLIES, *formats.OTHER_COLUMNS))
+_SPLIT = re.compile(r"(train|test|validation|valid|val|dev|eval)(?=[-_.])", re.IGNORECASE)
 _FILES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow")
 Items = Iterator[Whole | Lost]
 
@@ -72,6 +74,7 @@ class File:
         self._path = path
         self._stack = ExitStack()
         self._head = ""
+        self._fault = ""
         self.container, items = self._open()
         seen: list[Whole | Lost] = []
         self.format = _named(format) if format else self._detect(items, seen)
@@ -102,7 +105,7 @@ class File:
         raise CorpusError(
             f"{self._path.name} is of no known format, it begins with",
             value=self._head or _shown(seen),
-            fix="known: " + ", ".join(f.title for f in FORMATS) + "; see --format",
+            fix=self._fault or f"known: {', '.join(f.title for f in FORMATS)}; see --format",
         )
 
     def _open(self) -> tuple[str, Items]:
@@ -115,21 +118,32 @@ class File:
         values = self._stack.enter_context(Values(self._path, _has_conversation))
         self._head = values.head
         if values.shape:
-            return "JSON array" if values.shape == "array" else "JSON lines", iter(values)
+            container = "JSON array" if values.shape == "array" else "JSON lines"
+            return container, _to_fault(values)
         table = self._stack.enter_context(Delimited(self._path))
-        return ("TSV" if table.delimiter == "\t" else "CSV"), iter(table)
+        self._fault = table.fault
+        return ("TSV" if table.delimiter == "\t" else "CSV"), _to_fault(table)
 
     def _binary(self, rows: Callable[[Path, frozenset[str]], Items]) -> Items:
+        import pyarrow as pa
+
         items = rows(self._path, _COLUMNS)
         try:
             first = next(items, None)
-        except (OSError, ValueError) as error:
+        except (*BAD, pa.ArrowException) as error:
             raise CorpusError(
                 "cannot be read as a table; a Parquet file that is cut off has lost its index",
                 value=self._path.name,
                 fix=f"download it again ({' '.join(str(error).split())[:100]})",
             ) from None
         return items if first is None else chain([first], items)
+
+
+def _to_fault(items: Values | Delimited) -> Items:
+    """The items and, where a packed file could be unpacked only so far, why."""
+    yield from items
+    if items.fault:
+        yield Lost(items.at, 0, items.fault, "")
 
 
 def _named(name: str) -> Format:
@@ -148,14 +162,15 @@ def _shown(seen: list[Whole | Lost]) -> str:
     return ascii(first)[:200]
 
 
-def files_in(path: Path) -> list[Path]:
+def files_in(path: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
     """The data files of a folder in the order of their names, or the file itself.
 
-    A folder that `Dataset.save_to_disk` wrote gives its Arrow files, of several splits `train`.
-    Raises CorpusError for a folder without data files.
+    With them come the files that are left out, and why. A folder that `Dataset.save_to_disk`
+    wrote gives its Arrow files, of several splits `train`. Raises CorpusError for a folder without
+    data files.
     """
     if not path.is_dir():
-        return [path]
+        return [path], []
     if (path / "dataset_dict.json").is_file():
         if not (path / "train").is_dir():
             splits = ", ".join(sorted(p.name for p in path.iterdir() if p.is_dir()))
@@ -164,26 +179,30 @@ def files_in(path: Path) -> list[Path]:
             )
         path = path / "train"
     saved = (path / "state.json").is_file() and (path / "dataset_info.json").is_file()
-    found = [
-        file
-        for file in sorted(path.rglob("*"))
-        if file.is_file()
-        and _is_data(file)
-        and not any(p.startswith(".") for p in _below(file, path))
-    ]
-    if saved:
-        found = [file for file in found if file.suffix == ".arrow"]
+    seen = [file for file in sorted(path.rglob("*")) if file.is_file() and not _hidden(file, path)]
+    endings = (".arrow",) if saved else _FILES
+    found = [file for file in seen if _ending(file) in endings]
+    out = [(file, f"not one of {', '.join(endings)}") for file in seen if file not in set(found)]
+    if any(_split(file) == "train" for file in found):
+        # As data sets lie on the hub; what they test with is not to be trained on.
+        out += [(file, "another split than train") for file in found if _split(file) == "other"]
+        found = [file for file in found if _split(file) != "other"]
     if not found:
         raise CorpusError(
             "no data files in this folder", value=str(path), fix=f"known: {', '.join(_FILES)}"
         )
-    return found
+    return found, out
 
 
-def _below(file: Path, folder: Path) -> tuple[str, ...]:
-    return file.relative_to(folder).parts
+def _hidden(file: Path, folder: Path) -> bool:
+    return any(part.startswith(".") for part in file.relative_to(folder).parts)
 
 
-def _is_data(file: Path) -> bool:
-    inner = file.with_suffix("") if file.suffix in SUFFIXES else file
-    return inner.suffix.lower() in _FILES
+def _split(file: Path) -> str:
+    named = _SPLIT.match(file.name)
+    return "" if named is None else "train" if named[1].lower() == "train" else "other"
+
+
+def _ending(file: Path) -> str:
+    inner = file.with_suffix("") if file.suffix.lower() in SUFFIXES else file
+    return inner.suffix.lower()

@@ -12,7 +12,7 @@ from typing import Any
 
 from epigone.corpus import duplicates, output, selection
 from epigone.corpus.audit import Audit, Source
-from epigone.corpus.clean import Outcome, clean
+from epigone.corpus.clean import Outcome, clean, shown
 from epigone.corpus.contamination import Index, Item
 from epigone.corpus.mix import mix
 from epigone.corpus.pieces import pieces
@@ -119,14 +119,28 @@ def _rows(
     files: Sequence[Path], spec: CorpusSpec, audit: Audit, progress: Progress
 ) -> Iterator[tuple[int, Row]]:
     """The conversations of all files, with the number of their source."""
-    found = [(number, file) for number, path in enumerate(files) for file in files_in(path)]
+    found: list[tuple[int, Path]] = []
+    for number, path in enumerate(files):
+        inside, out = files_in(path)
+        found += [(number, file) for file in inside]
+        audit.skipped += [{"file": file.name, "reason": reason} for file, reason in out]
     whole = max(sum(file.stat().st_size for _, file in found), 1)
     before = 0
     for number, path in found:
         named = spec.sources[number]
         size = path.stat().st_size
-        with File(path, named.format) as file:
-            source = Source(_name(named.ref, path), size, file.format.name, file.container)
+        try:
+            file = File(path, named.format)
+        except CorpusError as error:
+            if files[number].is_dir():
+                # A file that stands beside the data must not stop the reading of a folder.
+                audit.skipped.append({"file": path.name, "reason": shown(str(error))})
+                before += size
+                continue
+            raise
+        with file:
+            name = _name(named.ref, path, [s.name for s in audit.sources])
+            source = Source(name, size, file.format.name, file.container)
             audit.sources.append(source)
             for count, item in enumerate(file):
                 if isinstance(item, Lost):
@@ -146,9 +160,11 @@ def _rows(
         before += size
 
 
-def _name(ref: str, file: Path) -> str:
+def _name(ref: str, file: Path, others: Sequence[str]) -> str:
     # A path is nobody's business and no part of the result; a catalogue's name is.
-    return file.name if Path(ref).expanduser().exists() else ref
+    name = file.name if Path(ref).expanduser().exists() else ref
+    again = sum(other == name or other.startswith(f"{name} (") for other in others)
+    return f"{name} ({again + 1})" if again else name
 
 
 def _without_copies(

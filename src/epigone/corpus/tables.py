@@ -16,6 +16,8 @@ _CHUNK = 1 << 20
 # A field, or a row, of more characters than this is taken for one whose quote was never closed.
 _LONGEST = 1 << 26
 _ROWS = 64
+# What a damaged or odd table raises, by library and layer. ArrowException covers some, not all.
+BAD = (OSError, ValueError, ArithmeticError, LookupError, TypeError, SystemError)
 
 
 class Delimited:
@@ -44,6 +46,16 @@ class Delimited:
         """Close the file."""
         self._lines.close()
 
+    @property
+    def fault(self) -> str:
+        """Why the file could be unpacked only so far."""
+        return self._lines.fault
+
+    @property
+    def at(self) -> int:
+        """The byte offset of what comes next."""
+        return self._lines.at
+
     def __iter__(self) -> Iterator[Whole | Lost]:
         """Whole rows and lost stretches, in the file's order; once."""
         if not self.header:
@@ -61,8 +73,11 @@ class Delimited:
                 continue
             if fields is None:
                 return
+            cut = self._lines.fault and not self._lines.ends_line
             self._lines.forget()
-            if fields:
+            if fields and cut:
+                yield Lost(begin, self._lines.at - begin, "cut off", str(fields)[:200])
+            elif fields:
                 yield Whole(*self._row(fields))
 
     def _row(self, fields: list[str]) -> tuple[dict[str, str], int, str]:
@@ -87,6 +102,16 @@ class _Lines:
         self._size = 0
         self._eof = False
         self.at = 0
+
+    @property
+    def fault(self) -> str:
+        """Why the file could be unpacked only so far."""
+        return self._file.fault
+
+    @property
+    def ends_line(self) -> bool:
+        """Whether what was taken ends with the end of a line."""
+        return bool(self._taken) and self._taken[-1].endswith("\n")
 
     def peek(self) -> str:
         """The next line, or nothing; it stays."""
@@ -150,6 +175,7 @@ def parquet(path: Path, columns: frozenset[str]) -> Iterator[Whole | Lost]:
     A row group that cannot be read is lost as a whole. Raises pyarrow.ArrowInvalid for a file
     without its footer, which comes last.
     """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path, memory_map=True) as file:
@@ -162,32 +188,41 @@ def parquet(path: Path, columns: frozenset[str]) -> Iterator[Whole | Lost]:
                 for batch in file.iter_batches(_ROWS, row_groups=[group], columns=names):
                     yield from _batch(batch, at)
                     at += batch.num_rows
-            except (OSError, ValueError) as error:
+            except (*BAD, pa.ArrowException) as error:
                 reason = f"unreadable row group: {_told(error)}"
                 yield Lost(at, 0, reason, "", rows=begin + rows - at)
             at = begin + rows
 
 
 def arrow(path: Path, columns: frozenset[str]) -> Iterator[Whole | Lost]:
-    """The rows of an Arrow file, as `Dataset.save_to_disk` writes it."""
+    """The rows of an Arrow file or stream, as `Dataset.save_to_disk` writes it.
+
+    Behind a batch that cannot be read, all bytes are lost.
+    """
     import pyarrow as pa
 
     at = 0
     with pa.memory_map(str(path)) as source:
-        try:
-            batches: Any = pa.ipc.open_stream(source)
-        except pa.ArrowInvalid:
-            source.seek(0)
-            file = pa.ipc.open_file(source)
-            batches = (file.get_batch(i) for i in range(file.num_record_batches))
-        try:
-            for batch in batches:
-                kept = [name for name in batch.schema.names if name.lower() in columns]
-                for start in range(0, batch.num_rows, _ROWS):
-                    yield from _batch(batch.select(kept).slice(start, _ROWS), at + start)
-                at += batch.num_rows
-        except (OSError, ValueError) as error:
-            yield Lost(at, 0, f"unreadable batch: {_told(error)}", "")
+        # A file is a stream between two marks; without its index, which comes last, it is read so.
+        source.seek(8 if source.read(6) == b"ARROW1" else 0)
+        stream = pa.ipc.open_stream(source)
+        begin = source.tell()
+        while True:
+            try:
+                batch = stream.read_next_batch()
+                # Offsets that lead out of the file would end the process.
+                batch.validate(full=True)
+            except StopIteration:
+                return
+            except (*BAD, pa.ArrowException) as error:
+                lost = source.size() - begin
+                yield Lost(begin, lost, f"unreadable behind row {at}: {_told(error)}", "")
+                return
+            begin = source.tell()
+            kept = [name for name in batch.schema.names if name.lower() in columns]
+            for start in range(0, batch.num_rows, _ROWS):
+                yield from _batch(batch.select(kept).slice(start, _ROWS), at + start)
+            at += batch.num_rows
 
 
 def _told(error: Exception) -> str:
@@ -195,16 +230,18 @@ def _told(error: Exception) -> str:
 
 
 def _batch(batch: Any, at: int) -> Iterator[Whole | Lost]:
+    import pyarrow as pa
+
     try:
         rows = batch.to_pylist()
-    except (UnicodeDecodeError, ValueError):
+    except (*BAD, pa.ArrowException):
         rows = None
     if rows is None:
         # One bad cell must not take the rows beside it along.
         for i in range(batch.num_rows):
             try:
                 (value,) = batch.slice(i, 1).to_pylist()
-            except (UnicodeDecodeError, ValueError) as error:
+            except (*BAD, pa.ArrowException) as error:
                 yield Whole({}, at + i + 1, f"unreadable row: {_told(error)}")
             else:
                 yield Whole(value, at + i + 1)

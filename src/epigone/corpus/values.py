@@ -16,7 +16,10 @@ _CHUNK = 1 << 20
 # A value that needs more characters than this is taken for a broken one.
 _LONGEST = 1 << 26
 _BETWEEN = re.compile(r"[\s,\ufeff]*")
-_EXPORT = re.compile(r'[\s\ufeff]*\{\s*"guild"\s*:')
+_EXPORT = re.compile(
+    r'[\s\ufeff]*\{\s*"(?:(?:guild|channel|dateRange|exportedAt)"\s*:'
+    r'|messages"\s*:\s*\[\s*\{\s*"id"\s*:\s*"\d+"\s*,\s*"type"\s*:)'
+)
 _MEMBER = re.compile(r'[\s,]*"([^"\\]{1,100})"\s*:\s*')
 # What a Discord export says behind its messages: how many they are.
 _CLOSING = re.compile(r'\s*(?:"\w{1,40}"\s*:\s*\w{0,40}\s*,?\s*){0,5}\}\s*')
@@ -83,6 +86,11 @@ class Values:
     def __exit__(self, *_: object) -> None:
         """Close the file."""
         self._file.close()
+
+    @property
+    def fault(self) -> str:
+        """Why the file could be unpacked only so far."""
+        return self._file.fault
 
     def __iter__(self) -> Iterator[Whole | Lost]:
         """Whole values and lost stretches, in the file's order; once."""
