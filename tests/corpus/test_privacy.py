@@ -11,6 +11,8 @@ KEY = "abcdefghijklmnopqrstuvwxyz0123456789ABCD"
     "secret",
     [
         f"sk-{KEY}",
+        "ghu_" + KEY[:36],
+        "xapp-1-A012345-123456789-0123456789abcdef0123",
         f"sk-proj-{KEY}",
         f"sk-ant-api03-{KEY}",
         "AKIAABCDEFGHIJKLMNOP",
@@ -43,8 +45,27 @@ def test_the_password_of_an_address_is_taken_out() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        (f"AWS_SECRET_ACCESS_KEY={KEY}", "AWS_SECRET_ACCESS_KEY=[secret]"),
+        (f'aws_secret_access_key = "{KEY}"', 'aws_secret_access_key = "[secret]"'),
+        (f"Authorization: Bearer {KEY}", "Authorization: Bearer [secret]"),
+        (
+            "https://hooks.slack.com/services/T0ABCDEF1/B0ABCDEF2/abcdefghijklmnop",
+            "https://hooks.slack.com/services/[secret]",
+        ),
+        (f"AccountKey={KEY}{KEY}==;x", "AccountKey=[secret];x"),
+    ],
+)
+def test_what_stands_before_a_secret_stays(text: str, left: str) -> None:
+    assert without_secrets(text) == left
+
+
+@pytest.mark.parametrize(
     "text",
     [
+        "sk-toggleable__label-arrow and pip install sk-video-something-long-package-name",
+        "Bearer authentication-with-a-very-long-word",
         "risk-averse people ask-me-anything about disk-utilities-and-more-of-them",
         "the AKIA prefix and ghp_ alone",
         "sk-short",
@@ -65,6 +86,12 @@ def test_what_is_no_secret_stays(text: str) -> None:
         ("git@github.com:a/b.git", "git@github.com:a/b.git"),
         ("@decorator x@y 5@3.5 a@b@c", "@decorator x@y 5@3.5 a@b@c"),
         ("name@company.com", "[email]"),
+        ("joe@m\u00fcnchen.de, jan\u00e9@firm.fr", "[email], [email]"),
+        ("\u53d1\u5230jane@firm.com\u8c22\u8c22", "\u53d1\u5230[email]\u8c22\u8c22"),
+        (
+            "logo@2x.png x@W.dot A@B.mean() x@w.to(device)",
+            "logo@2x.png x@W.dot A@B.mean() x@w.to(device)",
+        ),
     ],
 )
 def test_addresses(text: str, left: str) -> None:

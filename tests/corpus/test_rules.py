@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 from itertools import pairwise
 from typing import get_args
 
@@ -47,8 +48,15 @@ def clean(given: Turns) -> Turns:
         (["u:q", "a:x", "s:now", "a:y"], ["u:q", "a:x", "s:now", "a:y"]),
         (["u:q", "a:one", "a:two"], ["u:q", "a:one\n\ntwo"]),
         (["u:q", "a:f()", "t:1", "t:2", "a:y"], ["u:q", "a:f()", "t:1", "t:2", "a:y"]),
-        (["u:q", "a:", "u:r", "a:y"], ["u:r", "a:y"]),
-        (["u:q", "a:\u200b", "u:r", "a:y"], ["u:r", "a:y"]),
+        (["u:q", "a:", "u:r", "a:y"], ["u:q\n\nr", "a:y"]),
+        (["u:q", "a:\u200b", "u:r", "a:y"], ["u:q\n\nr", "a:y"]),
+        (["u:q", "a:x", "u:", "a:y", "u:r", "a:z"], ["u:q", "a:x"]),
+        (["u:Write of rain", "a:network error", "u:Please try again", "a:Rain is wet."],
+         ["u:Write of rain\n\nPlease try again", "a:Rain is wet."]),
+        (["u:What does toString of {} give?", "a:[object Object]"],
+         ["u:What does toString of {} give?", "a:[object Object]"]),
+        (["u:Translate 'annullato'", "a:Cancelled"], ["u:Translate 'annullato'", "a:Cancelled"]),
+        (["u:hello", "a:Cancelled"], []),
         (["u: \n", "a:y", "u:r", "a:z"], ["u:r", "a:z"]),
         (["s: ", "u:r", "a:z"], ["u:r", "a:z"]),
         (["u:q", "a:Too many requests in 1 hour. Try again later.", "u:q", "a:y"], ["u:q", "a:y"]),
@@ -94,6 +102,22 @@ def test_refusals_and_answers_about_errors_stay(reply: str) -> None:
         ("what is x=1 / 2", "what is x=1 / 2"),
         ("what is 3+1 / 2", "what is 3+1 / 2"),
         ("in 2 / 2 time, a waltz", "in 2 / 2 time, a waltz"),
+        ("What is 4 / 4", "What is 4 / 4"),
+        ("Simplify: 2 / 2", "Simplify: 2 / 2"),
+        ("Simplify the fraction\n3 / 4", "Simplify the fraction\n3 / 4"),
+        ("I would say that the score is 10 / 10", "I would say that the score is 10 / 10"),
+        ("1 / 1", "1 / 1"),
+        ("worked, you are the BEST 1 / 1", "worked, you are the BEST"),
+        (
+            "List the sites,\nand the diabetic ulcers\n2 / 2",
+            "List the sites,\nand the diabetic ulcers",
+        ),
+        ("hide the button labelled Stop generating", "hide the button labelled Stop generating"),
+        (
+            "```html\n<button>\n  Copy code\n</button>\n```",
+            "```html\n<button>\n  Copy code\n</button>\n```",
+        ),
+        ("```\nCopy code\nx = 1\n```", "```\nx = 1\n```"),
         ("count to 100 words", "count to 100 words"),
         ("python\nCopy code\nx = 1", "python\nx = 1"),
         ("```pythonCopy code\nx = 1\n```", "```python\nx = 1\n```"),
@@ -110,6 +134,31 @@ def test_texts_of_buttons_and_counters(before: str, after: str) -> None:
 def test_counters_are_taken_from_prompts_alone() -> None:
     before = turns("u:q", "a:The share is 2 / 2")
     assert rules.site_artefacts(before) == before
+
+
+@pytest.mark.parametrize(
+    ("reply", "refuses"),
+    [
+        ("I'm sorry, but I cannot assist with that.", True),
+        ("I must decline this request.", True),
+        ("As a language model, I cannot do this.", True),
+        ("As an AI, I like all weather.", True),
+        ("I'm just an AI, I can't access the internet.", True),
+        ("My apologies, but I cannot provide that.", True),
+        ("I am sorry for the confusion. I cannot open links.", True),
+        ("I\u2019m sorry, I don\u2019t have access to that file.", True),
+        ("Unfortunately, I am not able to see images.", True),
+        ("I'm not going to lie, this is a great recipe.", False),
+        ("I don't have to be an expert to say: use Python.", False),
+        ("I can't wait to help you! Here is the plan.", False),
+        ("I cannot recommend this enough.", False),
+        ("ChatGPT is marketed as an AI assistant.", False),
+        ("I'm sorry for your loss. Here is a letter.", False),
+    ],
+)
+def test_what_counts_as_a_refusal(reply: str, refuses: bool) -> None:
+    before = turns("u:p", "a:x", "u:q", f"a:{reply}", "u:r", "a:y")
+    assert rules.refusals(before) == (before[:2] if refuses else before)
 
 
 EXPORTED = (
@@ -146,13 +195,70 @@ def test_text_about_html_is_left_alone(text: str) -> None:
     assert clean(before) == before
 
 
+PROMPT = (
+    '<div class="min-h-[20px] flex whitespace-pre-wrap">Fix:\n\ndef f(x):\n    if x &lt; 2:\n</div>'
+)
+
+
+def test_a_prompt_of_the_site_keeps_its_lines_and_indentation() -> None:
+    assert to_markdown(PROMPT) == "Fix:\n\ndef f(x):\n    if x < 2:"
+    given = turns(f"u:{PROMPT}", f"a:{EXPORTED}", "u:a &lt; b &amp;&amp; c", "a:<p>yes</p>")
+    after = [m.content for m in rules.site_html(given)]
+    assert after[2:] == ["a < b && c", "yes"]
+
+
+@pytest.mark.parametrize(
+    ("html", "markdown"),
+    [
+        (
+            "<table><tr><th>x</th></tr><tr><td>a | b</td></tr></table>",
+            "| x |\n| --- |\n| a \\| b |",
+        ),
+        (
+            '<pre><code class="language-md">```py\nx\n```</code></pre>',
+            "````md\n```py\nx\n```\n````",
+        ),
+        (
+            '<p>so <span class="katex"><span class="katex-mathml"><math><mi>x</mi><annotation>x^2'
+            '</annotation></math></span><span class="katex-html">x2</span></span></p>',
+            "so $x^2$",
+        ),
+        ('<table><tr><td colspan="1000">a</td></tr></table>', "|  |\n| --- |\n| a |"),
+        ('<ol start="\u00b2"><li>a</li></ol>', "1. a"),
+        ("<h2>Title</h2><p>text</p>", "## Title\n\ntext"),
+    ],
+)
+def test_html_of_replies(html: str, markdown: str) -> None:
+    reply = f'<div class="markdown prose">{html}</div>'
+    assert rules.site_html(turns("u:q", f"a:{reply}"))[1].content == markdown
+
+
+@pytest.mark.parametrize("html", ["<p>It is <b>so</b></p>", "<div><p>so</p></div>"])
+def test_bare_html_is_an_export_unless_somebody_asks_for_html(html: str) -> None:
+    assert "<" not in rules.site_html(turns("u:q", f"a:{html}"))[1].content
+    for before in (
+        turns("u:Write a paragraph in HTML", f"a:{html}"),
+        turns("u:q", f"a:{html}", "u:r", "a:plain"),
+        turns(f"u:{html}", "a:plain"),
+    ):
+        assert rules.site_html(before) == before
+
+
+def test_no_html_stops_a_build_or_takes_long() -> None:
+    broken = '<div class="markdown prose"><p>see</p><![foo[ x</div>'
+    assert to_markdown(broken) == broken
+    for text in ("<p " * 100_000, '<p class="' * 50_000, "<div>" * 100_000, "&" * 300_000):
+        before = turns(f"u:{text}", "a:x")
+        assert rules.site_html(before) == before
+
+
 def test_html_nested_too_deeply_is_left_as_it_is() -> None:
     text = '<div class="markdown prose">' + "<div>" * 20_000 + "x"
     assert to_markdown(text) == text
 
 
 def test_every_rule_says_what_it_does() -> None:
-    assert all(rule.__doc__ and rule.__doc__.endswith(".") for rule in RULES)
+    assert all((inspect.getdoc(rule) or "").endswith(".") for rule in RULES)
     assert len({rule.__name__ for rule in RULES}) == len(RULES)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from html import unescape
 
-from epigone.corpus.html import is_site_html, to_markdown
+from epigone.corpus.html import has_entities, is_bare_html, is_site_html, to_markdown
 from epigone.corpus.privacy import without_emails, without_secrets
 from epigone.schema import Message
 
@@ -15,52 +16,78 @@ Rule = Callable[[Turns], Turns]
 
 _INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff"
 
-_COPY_IN_FENCE = re.compile(r"```([\w+#.-]*?)[ \t]*Copy code[ \t]*\n?")
 _COPY_GLUED = re.compile(r"^([a-z][\w+#.-]{0,15})Copy code[ \t]*\n?", re.MULTILINE)
 _COPY_LINE = re.compile(r"^[ \t]*Copy code[ \t]*(?:\n|\Z)", re.MULTILINE)
+# Inside a fence a button's text can stand in the first line only; elsewhere it is code.
+_COPY_FIRST = re.compile(r"\A([\w+#.-]*)[ \t]*\n?[ \t]*Copy code[ \t]*\n?")
 _COPY_COUNT = re.compile(r"Copy\s*[\d,]+ chars? / [\d,]+ words?")
 # Buttons that browser extensions leave behind a prompt.
 _BUTTONS = re.compile(
-    r"\s*(?:Share Prompt|지금 번역하기|Save & SubmitCancel|Regenerate response|Stop generating"
+    r"\s*(?:Share Prompt|지금 번역하기|Save & SubmitCancel"
     r"|(?:Copy)?(?:Copy HTML)?(?:Read Aloud)?(?:⏹️ Stop)?\d+ chars \| \d+ words)\s*$"
 )
-_LAST = ("Prompt", "번역하기", "Cancel", "response", "generating", "words", *"0123456789")
+_LAST = ("Prompt", "번역하기", "Cancel", "words", *"0123456789")
 _COUNTER = re.compile(
     r"(?P<before>^|\n|[^\n])(?P<blank>[^\S\n]*)(?P<n>\d{1,2}) / (?P<of>\d{1,2})\s*$"
+)
+# Words of a prompt from which on "2 / 2" behind it counts answers, unless it ends in one of these.
+_DONE = 5
+_GO_ON = re.compile(
+    r"\b(?:is|are|was|be|of|by|than|to|for|from|and|or|plus|minus|times|equals?|about|scored?|rated?"
+    r"|date|fraction|ratio|simplify|compute|calculate|evaluate|what|in|on|at|as|like|with|the|an?)\Z",
+    re.IGNORECASE,
 )
 _NOTICE = re.compile(r"\*?This (?:chat )?conversation is shared from .{0,200}", re.DOTALL)
 
 _ERROR = re.compile(
     r"(?:\s*(?:"
     r"too many requests in 1 hour\. try again later\."
-    r"|!?network error|load failed|cancelled|\[object object\]|internal server error"
-    r"|request timed out\.?|error in body stream|conversation not found"
     r"|only one message at a time\. please allow any other responses to complete[^\n]*"
     r"|the message you submitted was too long, please (?:reload|edit)[^\n]*"
     r"|hmm\.\.\.\s?something seems to have gone wrong\.[^\n]*"
     r"|there was an error generating a response\.?"
-    r"|something went wrong\.?(?: (?:if this issue persists|please try)[^\n]*)?"
-    r"|an error occurred\.?(?: (?:if this issue persists|please try|either the engine)[^\n]*)?"
+    r"|something went wrong\. (?:if this issue persists|please try)[^\n]*"
+    r"|an error occurred\. (?:if this issue persists|please try|either the engine)[^\n]*"
     r"|(?:chatgpt is at capacity right now|our systems are a bit busy at the moment)[^\n]*"
     r"|you(?:'ve| have) reached (?:our|your|the) limit of messages[^\n]*"
+    r"|(?P<short>!?network error|load failed|cancelled|\[object object\]|internal server error"
+    r"|request timed out\.?|error in body stream|conversation not found|something went wrong\.?"
+    r"|an error occurred\.?)"
     r"))+\s*",
     re.IGNORECASE,
 )
 _LONGEST_ERROR = 500
-
-_REFUSAL = re.compile(
-    r"\W*(?:(?:i(?:'m| am) (?:really |very |truly |deeply )?sorry|i apologi[sz]e|unfortunately"
-    r"|sorry|apologies)\b[^.!?\n]{0,120}?)?\W*(?:but )?"
-    r"(?:i|as an ai[^.!?\n]{0,60}?,? i)(?:'m| am)?(?: afraid i)?"
-    r"(?: do not| don't| cannot| can't| can not| won't| will not| am not| not| unable)"
-    r"[^.!?\n]{0,40}?\b(?:able|allowed|programmed|designed|capable|have|assist|help|provide|fulfil"
-    r"|fulfill|comply|generate|create|write|answer|engage|support|continue|access|browse|unable"
-    r"|offer|give|discuss|predict|participate|complete|perform|to)\b",
+# Prompts to which a short message of the service may be the answer.
+_ASKS_FOR_WORDS = re.compile(
+    r"\b(?:translat|mean|return|give|gives|print|output|say|word|term|message|error|tense|synonym"
+    r"|spell|result)",
     re.IGNORECASE,
 )
-_AI = re.compile(
-    r"\bas an (?:ai|artificial intelligence)(?: language)?(?: model| assistant)?\b", re.I
+
+_AN_AI = r"an?\ (?:ai|artificial\ intelligence|(?:large\ )?language\ model)\b"
+_REFUSAL = re.compile(
+    rf"""\W*
+    (?:(?:i(?:'m|\ am)\ (?:really\ |very\ |truly\ |deeply\ |so\ )?sorry|(?:my|i)\ apolog\w+
+        |unfortunately|regrettably|sorry|apologies)\b [^.!?\n]{{0,120}} [.!?,;:]? \s*)?
+    (?:but\ |however,?\ |that\ )?
+    (?:(?:as|i(?:'m|\ am)(?:\ just|\ only)?)\ {_AN_AI}
+        [^.!?\n]{{0,60}}? (?:[,.]\ |and\ |so\ )(?:but\ )?)?
+    (?:i(?:'m|\ am)\ afraid\ (?:that\ )?)? i
+    (?:
+        (?:'m|\ am)\ (?:not\ able|unable|not\ (?:allowed|permitted|programmed|designed|capable
+            |equipped))\b
+        |\ (?:cannot|can't|can\ not|won't|will\ not|do\ not|don't)(?:\ be\ able\ to)?
+        (?:\ currently|\ directly|\ actually|\ also|\ personally|\ really|\ simply)?
+        \ (?:assist|help|provide|fulfill?|comply|generate|create|write|answer|engage|support
+            |continue|access|browse|offer|give|discuss|predict|participate|complete|perform|open|view|see
+            |do\ that|make|recall|remember|express|promote|condone|share|confirm|verify
+            |have\ (?:access|any|the\ ability|the\ capability|personal|real|enough|information
+                |feelings|opinions|emotions|a\ body))\b
+        |\ (?:(?:must|have\ to|need\ to)\ )?decline\b
+    )""",
+    re.IGNORECASE | re.VERBOSE,
 )
+_AI = re.compile(rf"(?:^|[.!?,;:]\s+|\bbut |\bthat,? )as {_AN_AI}", re.IGNORECASE | re.MULTILINE)
 # Both are said at the beginning of a reply.
 _OPENING = 300
 
@@ -71,13 +98,23 @@ def no_turns(turns: Turns) -> Turns:
 
 
 def too_long(turns: Turns, most: int) -> Turns:
-    """Drop exchanges with a turn of more than `max_chars` characters."""
-    return _without_exchanges(turns, lambda m: len(m.content) > most)
+    """End a dialogue before the exchange with a turn of more than `max_chars` characters."""
+    return _until(turns, lambda m: len(m.content) > most)
 
 
 def site_html(turns: Turns) -> Turns:
-    """Turn the HTML of the site's export into Markdown."""
-    return _each(turns, lambda m: to_markdown(m.content) if is_site_html(m.content) else m.content)
+    """Turn HTML into Markdown in conversations that a site exported as HTML.
+
+    Such a conversation has a turn in the site's wrapping; or its replies are all HTML, and no
+    prompt speaks of HTML.
+    """
+    replies = [m.content for m in turns if m.role == "assistant"]
+    if not any(is_site_html(m.content) for m in turns):
+        if not replies or not all(map(is_bare_html, replies)):
+            return turns
+        if any("html" in m.content.lower() for m in turns if m.role == "user"):
+            return turns
+    return _each(turns, lambda m: _from_html(m.content))
 
 
 def site_artefacts(turns: Turns) -> Turns:
@@ -91,32 +128,45 @@ def site_notices(turns: Turns) -> Turns:
 
 
 def error_replies(turns: Turns) -> Turns:
-    """Drop exchanges whose reply is an error message of the service; refusals stay."""
-    return _without_exchanges(turns, lambda m: m.role == "assistant" and _is_error(m.content))
-
-
-def same_role_twice(turns: Turns) -> Turns:
-    """Merge neighbouring turns of one speaker; of equal or empty ones only one text stays."""
-    merged: list[Message] = []
-    at = -1  # of the last turn that says something or has a speaker
+    """Drop replies that are an error message of the service; refusals stay."""
+    kept: list[Message] = []
+    asked = ""
     for turn in turns:
-        last = merged[at] if at >= 0 else None
-        if last is None or turn.role != last.role or turn.role not in ("user", "assistant"):
-            merged.append(turn)
-            # Empty system turns are dropped later, and part no speaker's turns.
-            if turn.role != "system" or not _is_empty(turn.content):
-                at = len(merged) - 1
-        elif _is_empty(last.content):
-            merged[at] = turn
-        elif not _is_empty(turn.content) and turn.content.strip() != last.content.strip():
-            merged[at] = Message(turn.role, f"{last.content.rstrip()}\n\n{turn.content}")
-    return tuple(merged)
+        if turn.role == "user":
+            asked = turn.content
+        if turn.role != "assistant" or not _is_error(turn.content, asked):
+            kept.append(turn)
+    return tuple(kept)
 
 
 def empty_turns(turns: Turns) -> Turns:
-    """Drop exchanges in which the prompt or the reply is empty or only invisible characters."""
-    kept = _without_exchanges(turns, lambda m: m.role != "tool" and _is_empty(m.content))
-    return tuple(m for m in kept if m.role != "system" or not _is_empty(m.content))
+    """Drop turns that are empty or only invisible characters.
+
+    An empty prompt behind an answered one ends the dialogue.
+    """
+    kept: list[Message] = []
+    for turn in turns:
+        if turn.role == "tool" or not _is_empty(turn.content):
+            kept.append(turn)
+        elif (
+            turn.role == "user"
+            and any(m.role == "user" for m in kept)
+            and kept[-1].role in ("assistant", "tool")
+        ):
+            break
+    return tuple(kept)
+
+
+def same_role_twice(turns: Turns) -> Turns:
+    """Merge neighbouring turns of one speaker; of equal ones only one text stays."""
+    merged: list[Message] = []
+    for turn in turns:
+        last = merged[-1] if merged else None
+        if last is None or turn.role != last.role or turn.role not in ("user", "assistant"):
+            merged.append(turn)
+        elif turn.content.strip() != last.content.strip():
+            merged[-1] = Message(turn.role, f"{last.content.rstrip()}\n\n{turn.content}")
+    return tuple(merged)
 
 
 def leading_replies(turns: Turns) -> Turns:
@@ -132,15 +182,13 @@ def trailing_prompts(turns: Turns) -> Turns:
 
 
 def too_short(turns: Turns, least: int) -> Turns:
-    """Drop exchanges with a reply of fewer than `min_chars` characters."""
-    return _without_exchanges(
-        turns, lambda m: m.role == "assistant" and len(m.content.strip()) < least
-    )
+    """End a dialogue before the exchange with a reply of fewer than `min_chars` characters."""
+    return _until(turns, lambda m: m.role == "assistant" and len(m.content.strip()) < least)
 
 
 def refusals(turns: Turns) -> Turns:
-    """Drop exchanges whose reply refuses, or says that it comes from an AI language model."""
-    return _without_exchanges(turns, lambda m: m.role == "assistant" and _is_refusal(m.content))
+    """End a dialogue before a reply that refuses, or that says "as an AI language model"."""
+    return _until(turns, lambda m: m.role == "assistant" and _is_refusal(m.content))
 
 
 def secrets(turns: Turns) -> Turns:
@@ -160,8 +208,8 @@ RULES: tuple[Callable[..., Turns], ...] = (
     site_artefacts,
     site_notices,
     error_replies,
-    same_role_twice,
     empty_turns,
+    same_role_twice,
     leading_replies,
     trailing_prompts,
     too_short,
@@ -182,14 +230,22 @@ def exchanges(turns: Turns) -> Iterator[Turns]:
         yield turns[start:]
 
 
-def _without_exchanges(turns: Turns, bad: Callable[[Message], bool]) -> Turns:
+def _until(turns: Turns, bad: Callable[[Message], bool]) -> Turns:
+    """The exchanges before the first bad one: those behind it go on from what is not there."""
     if not any(bad(m) for m in turns):
         return turns
     kept: list[Message] = []
     for piece in exchanges(turns):
-        spoilt = any(bad(m) for m in piece if m.role != "system")
-        kept += [m for m in piece if not spoilt or m.role == "system"]
-    return tuple(kept)
+        if any(bad(m) for m in piece if m.role != "system"):
+            break
+        kept += piece
+    return tuple(kept) if any(m.role == "user" for m in kept) else ()
+
+
+def _from_html(text: str) -> str:
+    if is_site_html(text) or is_bare_html(text):
+        return to_markdown(text)
+    return unescape(text) if has_entities(text) else text
 
 
 def _each(turns: Turns, change: Callable[[Message], str]) -> Turns:
@@ -206,16 +262,20 @@ def _is_refusal(text: str) -> bool:
     return _REFUSAL.match(opening) is not None or _AI.search(opening) is not None
 
 
-def _is_error(text: str) -> bool:
-    return len(text) <= _LONGEST_ERROR and _ERROR.fullmatch(text) is not None
+def _is_error(text: str, asked: str) -> bool:
+    found = _ERROR.fullmatch(text) if len(text) <= _LONGEST_ERROR else None
+    return found is not None and (found["short"] is None or not _ASKS_FOR_WORDS.search(asked))
 
 
 def _without_artefacts(turn: Message) -> str:
     text = turn.content
     if "Copy" in text:
-        text = _COPY_IN_FENCE.sub(r"```\1\n", text)
-        text = _COPY_GLUED.sub(r"\1\n", text)
-        text = _COPY_LINE.sub("", text)
+        text = "```".join(
+            _COPY_FIRST.sub(lambda m: f"{m[1]}\n", part)
+            if i % 2
+            else _COPY_LINE.sub("", _COPY_GLUED.sub(r"\1\n", part))
+            for i, part in enumerate(text.split("```"))
+        )
         text = _COPY_COUNT.sub("", text)
     if turn.role != "user":
         return text
@@ -235,17 +295,22 @@ def _without_tail(text: str) -> str:
     if button := _BUTTONS.search(tail):
         return head + tail[: button.start()]
     counter = _COUNTER.search(tail)
-    if counter and _is_counter(counter):
+    if counter and _is_counter(counter, head + tail[: counter.end("before")]):
         return head + tail[: counter.end("before")].rstrip()
     return text
 
 
-def _is_counter(found: re.Match[str]) -> bool:
+def _is_counter(found: re.Match[str], asked: str) -> bool:
     """Whether "n / m" at the end of a prompt counts answers and is not part of the question."""
     n, of, before = int(found["n"]), int(found["of"]), found["before"]
     if not 1 <= n <= of:
         return False
-    if before.isdigit() or before in ("=", "+", "-", "*", "/", "(", "<", ",", "^"):
+    if before.isdigit() or before in ("=", "+", "-", "*", "/", "(", "<", ",", "^", ":"):
         return False
-    # "halve 1 / 2" asks; "halve1 / 2", "halve\n1 / 2" and "halve 2 / 2" end in a counter.
-    return n == of or before in ("", "\n") or not found["blank"]
+    if before not in ("", "\n") and not found["blank"]:
+        return True
+    # "rate it 2 / 2" asks; a sentence's end, or a longer prompt, before "2 / 2" is done.
+    asked = asked.rstrip()
+    if asked.endswith((".", "!", "?", "\u2026", '"')):
+        return n == of or before in ("", "\n")
+    return n == of and len(asked.split()) >= _DONE and not _GO_ON.search(asked)
