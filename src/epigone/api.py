@@ -165,10 +165,12 @@ def build_corpus(
         raise mistake.error from None
     refuse("the corpus", terms_in(spec), use)
     inputs = {f"items_{task}": _items(task, progress) for task in decontaminate}
-    record = perform(task_alone("corpus", spec, inputs, Path(out)), progress)
     # Rows may name teachers of their own.
-    refuse("rows of the corpus", terms_named(record.facts.get("by_terms", ())), use)
-    return record
+    return perform(
+        task_alone("corpus", spec, inputs, Path(out)),
+        progress,
+        lambda facts: refuse("rows of the corpus", terms_named(facts.get("by_terms", ())), use),
+    )
 
 
 def _items(task: str, progress: Progress) -> Path:

@@ -112,17 +112,19 @@ def test_rows_that_name_a_teacher_of_their_own_bring_its_terms(
     ]  # fmt: skip
     logs = tmp_path / "logs.jsonl"
     logs.write_text("\n".join(map(json.dumps, rows)))
-    asked = ("corpus", "build", logs, "--held-out", "2", "--teacher", "llama-3", "-o")
+    asked = ("corpus", "build", logs, "--held-out", "2", "--teacher", "mixtral", "-o")
     line = one_line(cli(*asked, "c", "--use", "commercial", cwd=tmp_path))
     assert "rows of the corpus forbid commercial use" in line
+    assert not (tmp_path / "c").exists()
+    assert [p.name for p in (tmp_path / "c.partial").iterdir()] == ["failure.json"]
     facts = json.loads(cli(*asked, "c", "--json", cwd=tmp_path).stdout)
-    assert facts["by_terms"] == {"meta": 27, "openai": 1}
+    assert facts["by_terms"] == {"mistral": 27, "openai": 1}
     assert "OpenAI terms of use" in (tmp_path / "c" / "README.md").read_text()
     # Whoever states the terms of the data vouches for all of it.
     stated = cli(*asked, "d", "--terms", "permissive", "--use", "commercial", cwd=tmp_path)
     assert stated.returncode == 0, stated.stderr
 
-    text = study_text.replace("name: scribe", "name: llama-3").replace(str(talk), str(logs))
+    text = study_text.replace("name: scribe", "name: mixtral").replace(str(talk), str(logs))
     (tmp_path / "study.yaml").write_text(text.replace("[600, 2k]", "[20, 60]"))
     assert cli("plan", "study.yaml", "--use", "commercial", cwd=tmp_path).returncode == 0
     done = cli("run", "study.yaml", "--use", "commercial", cwd=tmp_path)

@@ -17,7 +17,7 @@ def pieces(
     `sizes` holds the tokens of each turn. A piece begins with a prompt, behind the system turns
     with which the whole begins, and holds as many whole exchanges as fit, or one that does not
     fit alone: none is lost. Each comes with the tokens of its replies; the second piece of X is
-    X#2.
+    X/2.
     """
     if not most or sum(sizes) <= most:
         return [(whole, _replies(whole, 0, len(sizes), sizes))]
@@ -36,7 +36,7 @@ def pieces(
     parts: list[tuple[Conversation, list[int]]] = []
     for number, group in enumerate(groups, 1):
         begin, end = group[0][0], group[-1][1]
-        name = whole.id if number == 1 else f"{whole.id}#{number}"
+        name = whole.id if number == 1 else f"{whole.id}/{number}"
         turns = (*system, *whole.messages[begin:end])
         parts.append((replace(whole, id=name, messages=turns), _replies(whole, begin, end, sizes)))
     return parts

@@ -96,11 +96,14 @@ def stage_function(stage: str) -> Callable[..., dict[str, Any]]:
     return function
 
 
-def perform(task: Task, progress: Progress) -> Record:
+def perform(
+    task: Task, progress: Progress, check: Callable[[Mapping[str, Any]], None] = lambda facts: None
+) -> Record:
     """Do a task in its .partial folder and seal it.
 
     A folder that already holds the task's result is left as it is. UserError passes through; any
     other error becomes StepFailed with its last line, the whole traceback goes into failure.json.
+    Where `check` refuses the facts, nothing of the result stays.
     """
     folder = Path(task.folder)
     partial = partial_of(folder)
@@ -112,7 +115,9 @@ def perform(task: Task, progress: Progress) -> Record:
     with _alone_in(partial):
         if (folder / RECORD).exists():
             clear(folder)
-            return _same(folder, task)
+            record = _same(folder, task)
+            check(record.facts)
+            return record
         if (kept := _sealed_but_for_the_rename(partial, task)) is not None:
             publish(partial, folder)
             return kept
@@ -126,6 +131,12 @@ def perform(task: Task, progress: Progress) -> Record:
             fetching = _fetch(spec, tell)
             spent.begin()
             facts = stage_function(task.stage)(spec, inputs, partial, tell)
+            try:
+                check(facts)
+            except UserError:
+                for made in partial.iterdir():
+                    shutil.rmtree(made) if made.is_dir() else made.unlink()
+                raise
         except UserError as error:
             _fail(partial, str(error))
             raise

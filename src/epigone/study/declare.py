@@ -149,7 +149,7 @@ class Corpus(Declared):
                 UserError(
                     f"the mix {self.mix!r} needs a source of each of its formats, none is",
                     value=min(missing),
-                    fix="write {ref: FILE, format: " + min(missing) + "}",
+                    fix="{0}=FILE, in a study {{ref: FILE, format: {0}}}".format(min(missing)),
                 ),
             )
         weights = [s.weight for s in self.sources]

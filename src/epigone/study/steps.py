@@ -25,6 +25,7 @@ from epigone.study.specs import (
     StyleSpec,
     TrainSpec,
 )
+from epigone.study.terms import known_terms
 
 # Every base counts a corpus with this tokenizer, so that all see the same conversations.
 REFERENCE_TOKENIZER = "smollm2-135m-instruct"
@@ -45,7 +46,7 @@ class Stage:
 
 STAGES: Mapping[str, Stage] = {
     "items": Stage("epigone.evaluation:run_items", 1, ItemsSpec),
-    "corpus": Stage("epigone.corpus:run", 2, CorpusSpec),
+    "corpus": Stage("epigone.corpus:run", 3, CorpusSpec),
     "train": Stage("epigone.training:run", 1, TrainSpec, ("epigone.training.loop",)),
     "generate": Stage(
         "epigone.evaluation:run_generate", 1, GenerateSpec, ("epigone.evaluation.answers",)
@@ -258,13 +259,16 @@ def corpus_spec(
     for i, source in enumerate(corpus.sources):
         with _at("from", i):
             known = resolve.provenance(source.ref)
+            under = source.terms or terms or known[1]
+            if under:
+                known_terms(under)
             told = source.model_dump(exclude={"ref", "licence", "terms", "cap"})
             sources.append(
                 DataSpec(
                     ref=resolve.reference(source.ref),
                     fingerprint=resolve.data_fingerprint(source.ref),
                     licence=source.licence or licence or known[0],
-                    terms=source.terms or terms or known[1],
+                    terms=under,
                     cap=source.cap or MIXES.get(corpus.mix, {}).get(source.format, 0),
                     **told,
                 )

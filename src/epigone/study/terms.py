@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -10,9 +11,10 @@ from typing import Any, Literal
 
 import yaml
 
-from epigone.errors import CorpusError
+from epigone.errors import CorpusError, UnknownName
 from epigone.study.specs import CorpusSpec
 
+_NON_COMMERCIAL = re.compile(r"\bNC\b|non-?\s?commercial|research[- ]only", re.IGNORECASE)
 Use = Literal["research", "commercial"]
 Allowed = Literal["no", "yes", "conditions", "unknown"]
 
@@ -50,30 +52,62 @@ def table() -> Mapping[str, Terms]:
     }
 
 
+def known_terms(named: str) -> Terms:
+    """The terms of a name in a study; raises UnknownName for one that is not in the table."""
+    wanted = _plain(named)
+    for terms in table().values():
+        if wanted in map(_plain, (terms.name, *terms.also)):
+            return terms
+    raise UnknownName("terms", named, [n for t in table().values() for n in (t.name, *t.also)])
+
+
 def terms_of(named: str, teacher: str = "") -> Terms:
     """The terms of a name in a study or a row; without one, those of the teacher's maker.
 
-    A name that is not in the table, and a teacher that no entry names, give the unknown terms.
+    A name that is not in the table, and a teacher that no entry names, give the unknown terms. Of a
+    path, as azure/gpt-4o, the last part counts; of the names that it begins with, the longest.
     """
-    wanted = named.strip().casefold()
-    for terms in table().values():
-        if wanted and wanted in (terms.name, *terms.also):
-            return terms
-    if not wanted:
-        who = teacher.strip().casefold()
-        for terms in table().values():
-            if who.startswith(terms.teachers):
-                return terms
+    if named.strip():
+        try:
+            return known_terms(named)
+        except UnknownName:
+            return table()["unknown"]
+    parts = [part for part in teacher.strip().casefold().split("/") if part]
+    for who in reversed(parts):
+        begins = [
+            (len(name), terms)
+            for terms in table().values()
+            for name in terms.teachers
+            # "palmyra" is no "palm", and "gpt4all" no "gpt4".
+            if who.startswith(name) and not who[len(name) : len(name) + 1].isalnum()
+        ]
+        if begins:
+            return max(begins, key=lambda item: item[0])[1]
     return table()["unknown"]
 
 
 def terms_in(spec: CorpusSpec) -> list[Terms]:
-    """The terms under which a corpus's sources stand, each once."""
+    """The terms under which a corpus's sources stand, each once, and licences that bar business."""
     found = {
         (own := terms_of(source.terms, source.teacher or spec.teacher)).name: own
         for source in spec.sources
     }
+    for source in spec.sources:
+        if _NON_COMMERCIAL.search(source.licence):
+            found[source.licence] = Terms(
+                name=source.licence,
+                title=f"The licence {source.licence}",
+                commercial="no",
+                says="The licence of the data does not allow commercial use.",
+                source="https://spdx.org/licenses/",
+                version="",
+                read="",
+            )
     return list(found.values())
+
+
+def _plain(name: str) -> str:
+    return "".join(c for c in name.casefold() if c.isalnum())
 
 
 def terms_named(names: Iterable[str]) -> list[Terms]:
@@ -85,7 +119,8 @@ def refuse(what: str, found: Iterable[Terms], use: Use) -> None:
     """Raise CorpusError for a use that terms forbid, or that nobody can vouch for."""
     if use != "commercial":
         return
-    for terms in found:
+    # What forbids goes before what nobody knows.
+    for terms in sorted(found, key=lambda t: t.commercial != "no"):
         if terms.commercial == "no":
             raise CorpusError(
                 f"the terms of {what} forbid commercial use: {terms.says}",
