@@ -3,7 +3,7 @@
     pip install atheris
     python fuzz/readers.py CORPUS_FOLDER -max_total_time=600 -max_len=4096
 
-What it finds is mended and kept in tests/corpus/fuzzed/.
+What it finds is mended and kept as a test in tests/corpus/.
 """
 
 from __future__ import annotations

@@ -45,7 +45,12 @@ def ids(entries: list[Entry]) -> set[str]:
 
 
 def test_the_conversation_with_most_teacher_text_is_kept() -> None:
-    rows = [make("1", "q", "a"), make("2", "Q ", "a", "r", "b"), make("3", "x", "a")]
+    long = "how do I get to the lake"
+    rows = [
+        make("1", long, "a"),
+        make("2", f"{long.upper()} ?", "a", "r", "b"),
+        make("3", "x", "a"),
+    ]
     found = duplicates.same_query(rows)
     assert ids(found.kept) == {"2", "3"}
     assert [(copy.id, kept.id) for copy, kept in found.copies] == [("1", "2")]
@@ -143,3 +148,44 @@ def test_the_order_of_the_input_changes_nothing(
 @pytest.mark.parametrize(("one", "other", "value"), [("", "", 0.0), ("a b c", "a b c", 0.0)])
 def test_texts_without_shingles_are_not_alike(one: str, other: str, value: float) -> None:
     assert jaccard(shingles(one), shingles(other)) == value
+
+
+def test_what_a_short_prompt_asks_is_told_by_the_next_ones_and_the_system() -> None:
+    rows = [
+        make("1", "Hello", "Hi!", "write of the sea and the wind", "x"),
+        make("2", "hello!", "Hi!", "write of the mountains and snow", "x"),
+        make("3", "hello", "Hi there, you!", "Write of the sea and the wind?", "x"),
+    ]
+    assert ids(duplicates.same_query(rows).kept) == {"2", "3"}
+    for system, kept in ((("A", "B"), {"0", "1"}), (("A", "A"), {"1"})):
+        asked = [
+            selection.entry(
+                str(i),
+                [Message("system", s), Message("user", "what is it that the text says"),
+                 Message("assistant", "x" * (i + 1))],
+                part=False, source=0, bands=duplicates.bands(["what is it that the text says"])[0],
+            )
+            for i, s in enumerate(system)
+        ]  # fmt: skip
+        assert ids(duplicates.same_query(asked).kept) == kept
+        assert (
+            ids(duplicates.near_query(asked, lambda e: "what is it that the text says").kept)
+            == kept
+        )
+
+
+def test_scripts_without_blanks_have_shingles_too() -> None:
+    text = "\u8bf7\u4f60\u4e3a\u6211\u5199\u4e00\u7bc7\u5173\u4e8e\u6d77\u7684\u6587\u7ae0"
+    other = text + "\u8c22\u8c22"
+    assert jaccard(shingles(text), shingles(other)) >= duplicates.SIMILAR
+    assert jaccard(shingles(text), shingles(text[::-1])) == 0
+
+
+def test_of_one_text_under_several_terms_the_first_tie_stays_in_any_order() -> None:
+    messages = [Message("user", "what is the weather like today"), Message("assistant", "sunny")]
+    rows = [
+        selection.entry("r", messages, part=False, source=i, tie=tie)
+        for i, tie in enumerate(("2 b", "0 a", "1 c"))
+    ]
+    for order in (rows, rows[::-1]):
+        assert [e.source for e in duplicates.same_query(order).kept] == [1]

@@ -85,7 +85,7 @@ def dirty(n: int = 120, seed: int = 0) -> list[Any]:
         row("tell me more about the storm", "west " * 200),
         row("how is it there now", "-"),
         row("how will it be tomorrow", "As an AI language model, I cannot know the weather."),
-        row("is this the right key?", "yes, sk-abcdefghijklmnopqrstuvwx is the right key"),
+        row("is this the right key?", "yes, sk-abcdefghijklmnopqrstuv42 is the right key"),
         row("is this the right address?", "yes, jane.doe@weather-office.net is right"),
         row("what is written in the old book of winds", "much about the west"),
         row("please say it", f"well, {LONG} tomorrow"),
@@ -306,7 +306,7 @@ def test_a_corpus_of_which_nothing_is_left_names_the_rule(
     tmp_path: Path, tokenizer: Path, spec: Make
 ) -> None:
     rows = [{"conversations": []}] + [row(f"prompt {i}", "Load failed") for i in range(3)]
-    with pytest.raises(CorpusError, match=r"nothing is left.*error_replies dropped most \(3\)"):
+    with pytest.raises(CorpusError, match=r"nothing is left.*trailing_prompts dropped most \(3\)"):
         build([write(tmp_path / "f", rows)], spec(), tokenizer, tmp_path / "out")
     assert not (tmp_path / "out" / "train.parquet").exists()
 
@@ -318,7 +318,7 @@ def test_too_few_prompts_are_an_error_with_both_numbers(
     path = write(tmp_path / "f", rows)
     with pytest.raises(CorpusError, match=r"only 5 of 5 conversations .*held_out=6"):
         build([path], spec(held_out=6), tokenizer, tmp_path / "out")
-    with pytest.raises(CorpusError, match="all 5 conversations are held out"):
+    with pytest.raises(CorpusError, match="5 of 5 conversations are held out, none is left"):
         build([path], spec(held_out=5), tokenizer, tmp_path / "out")
     assert build([path], spec(held_out=4), tokenizer, tmp_path / "out")["train"] == 1
 

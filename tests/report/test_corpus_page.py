@@ -20,9 +20,13 @@ STATS = {
             "read": 3,
             "turns": 6,
             "lost_bytes": 0,
+            "lost_rows": 0,
+            "invalid": 1,
         }
     ],
     "dropped": {"forks": 1},
+    "changed": {"emails": 2},
+    "dates": {"known": 0},
     "by_source": {"<b>bold</b>": 2},
     "by_teacher": {"chatgpt": 2},
     "by_terms": {"openai": 2},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +12,9 @@ from epigone import api
 from epigone.cli.common import Json, Teller, Use, say_json, table
 from epigone.errors import UserError
 from epigone.study.specs import FORMATS, MIXES
+
+# Rows of a table of names.
+_SHOWN = 15
 
 
 def register(app: typer.Typer) -> None:
@@ -54,10 +58,12 @@ def build(
     ] = None,
     mix: Annotated[str, typer.Option(help=f"A known mix: {', '.join(MIXES)}.")] = "",
     cap: Annotated[
-        list[int] | None, typer.Option(help="Most conversations of a file, for each in its order.")
+        list[int] | None,
+        typer.Option(min=0, help="Most conversations of a file, for each in its order."),
     ] = None,
     weight: Annotated[
-        list[float] | None, typer.Option(help="Share of a file's tokens, for each in its order.")
+        list[float] | None,
+        typer.Option(min=0, help="Share of a file's tokens, for each in its order."),
     ] = None,
     decontaminate: Annotated[
         str, typer.Option(metavar="TASKS", help="Benchmarks whose items must not be in it.")
@@ -88,7 +94,7 @@ def build(
             licence=licence,
             terms=terms,
             use=use,
-            languages=[] if languages == "any" else languages.split(","),
+            languages=[] if languages == "any" else [code for code in languages.split(",") if code],
             rules={**dict.fromkeys(on or (), True), **dict.fromkeys(off or (), False)},
             mix=mix,
             decontaminate=[task for task in decontaminate.split(",") if task],
@@ -99,7 +105,10 @@ def build(
             seed=seed,
             progress=teller,
         )
-    _say(dict(record.facts), json)
+    if json:
+        say_json(dict(record.facts))
+    else:
+        _tell_built(dict(record.facts))
 
 
 def _sources(
@@ -141,28 +150,84 @@ def stats(
 
     Example: epigone corpus stats my-corpus --diversity 10000
     """
+    if exact and not diversity:
+        raise UserError("--exact compares prompts, none are asked for", fix="--diversity N --exact")
     with Teller() as teller:
         found, page = api.corpus_stats(
             folder, tokenizer=tokenizer, diversity=diversity, exact=exact, progress=teller
         )
-    _say({**found, "page": str(page)}, json)
-
-
-def _say(facts: dict[str, Any], json: bool) -> None:
     if json:
-        say_json(facts)
-        return
-    rows: list[list[str]] = []
+        say_json({**found, "page": str(page)})
+    else:
+        _tell(found)
+        print(f"\n{page}")
 
-    def add(key: str, value: Any) -> None:
-        if isinstance(value, dict):
-            for k, v in value.items():
-                add(f"{key}.{k}" if key else str(k), v)
-        elif isinstance(value, list) and any(isinstance(v, dict) for v in value):
-            for i, v in enumerate(value):
-                add(f"{key}.{i}", v)
-        else:
-            rows.append([key, f"{value:,}" if isinstance(value, int) else str(value)])
 
-    add("", facts)
-    table("", ("", "value"), rows)
+def _tell(found: dict[str, Any]) -> None:
+    for i, (title, columns, rows) in enumerate(_tables(found)):
+        if i:
+            print()
+        table(title, columns, [[_shown(cell) for cell in row] for row in rows])
+    print()
+    _tell_rules(found)
+
+
+def _tables(found: dict[str, Any]) -> Iterator[tuple[str, tuple[str, ...], list[list[Any]]]]:
+    """What a corpus holds, as titled tables."""
+    sums = [[part, *found[part].values()] for part in ("train", "held_out")]
+    yield "", ("", "conversations", "turns", "teacher tokens"), sums
+    roles = [[role, *row.values()] for role, row in found["roles"].items()]
+    counted = ("tokens",) if any(len(row) == 4 for row in roles) else ()
+    yield "train", ("role", "turns", "characters", *counted), roles
+    spreads = [
+        [name.replace("_", " "), *found[name].values()]
+        for name in ("tokens_per_conversation", "exchanges_per_conversation")
+    ]
+    yield "", ("", *found["tokens_per_conversation"]), spreads
+    if "diversity" in found:
+        yield (
+            "",
+            ("diversity", ""),
+            [[k.replace("_", " "), v] for k, v in found["diversity"].items()],
+        )
+    for what in ("languages", "by_source", "by_teacher", "by_terms", "openings"):
+        title = what.removeprefix("by_").replace("openings", "first words")
+        rows = [[name or "(none)", n] for name, n in found[what].items()]
+        yield "", (title, "conversations"), rows[:_SHOWN]
+    sources = [
+        [s["source"], f"{s['format']}, {s['container']}"]
+        + [s[key] for key in ("read", "invalid", "lost_bytes", "lost_rows")]
+        for s in found["sources"]
+    ]
+    yield "", ("file", "format", "read", "invalid", "bytes lost", "rows lost"), sources
+
+
+def _shown(cell: Any) -> str:
+    if isinstance(cell, bool):
+        return "yes" if cell else "no"
+    return f"{cell:,}" if isinstance(cell, int) else str(cell)
+
+
+def _tell_built(facts: dict[str, Any]) -> None:
+    print("\n".join(f"{name}: {format}" for name, format in facts["formats"].items()))
+    print()
+    counts = ("read", "invalid", "kept", "held_out", "train", "train_tokens", "contaminated")
+    table("", ("", ""), [[name.replace("_", " "), _shown(facts[name])] for name in counts])
+    print()
+    _tell_rules(facts)
+    for rule, n in facts["seen_but_kept"].items():
+        print(f"{rule} is off: {n:,} conversations have some")
+    for what in ("lost", "skipped"):
+        print("".join(f"\n{what}: {line}" for line in facts.get(what, ())), end="")
+    if facts["lost"]:
+        print(f"\n{facts['lost_bytes']:,} bytes are lost in all", end="")
+    print()
+
+
+def _tell_rules(found: dict[str, Any]) -> None:
+    dropped, changed = found["dropped"], found["changed"]
+    rows = [
+        [rule, _shown(dropped.get(rule, 0)), _shown(changed.get(rule, 0))]
+        for rule in dict.fromkeys((*dropped, *changed))
+    ]
+    table("", ("rule", "conversations dropped", "changed"), rows)

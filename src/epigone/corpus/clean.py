@@ -26,9 +26,11 @@ from epigone.errors import CorpusError
 from epigone.processes import die_with_parent
 from epigone.schema import Conversation, Provenance
 from epigone.study.specs import CorpusSpec
+from epigone.study.terms import terms_of
 
 # Conversations that are cleaned in one go by a process, and how many goes wait for each process.
 _BATCH, _AHEAD = 64, 4
+_STRICT = ("no", "unknown", "conditions", "yes")
 # Characters of an example, and of what is redacted before it is cut to those.
 _SHOWN, _LOOKED_AT = 200, 2_000
 
@@ -156,10 +158,10 @@ class _Work:
             for _, row in batch
         ]
         queries = [
-            next((m.content for m in c.turns if m.role == "user"), "") if not part else ""
+            selection.opening(c.turns) if self._near and not part else ""
             for c, part in zip(cleaned, parts, strict=True)
         ]
-        bands = duplicates.bands(queries if self._near else [""] * len(batch))
+        bands = duplicates.bands(queries)
         return [
             self._outcome(number, row, c, tuple(islice(sizes, len(c.turns))), part, keys)
             for (number, row), c, part, keys in zip(batch, cleaned, parts, bands, strict=True)
@@ -185,8 +187,12 @@ class _Work:
             terms=source.terms,
         )
         said = [n for n, m in zip(sizes, cleaned.turns, strict=True) if m.role == "assistant"]
+        # Of the same text from several sources, the one under the stricter terms counts, whatever
+        # their order.
+        terms = _STRICT.index(terms_of(origin.terms, origin.teacher).commercial)
+        tie = f"{terms} {source.fingerprint} {origin.teacher} {origin.terms} {origin.licence}"
         entry = selection.entry(
-            row.id, cleaned.turns, part=part, source=number, tokens=sum(said), bands=bands
+            row.id, cleaned.turns, part=part, source=number, tie=tie, tokens=sum(said), bands=bands
         )
         stored = Stored(Conversation(row.id, cleaned.turns, origin), cleaned.language, sizes)
         return Outcome(cleaned.changes, cleaned.language, entry, pack(stored))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+
+from epigone.corpus.selection import spaced
 
 # Words in a row that make two texts share a passage (Brown et al. 2020, appendix C).
 RUN = 13
@@ -27,10 +29,13 @@ class Item:
 
 
 def words(text: str) -> list[str]:
-    """A text's words without case, accents of compatibility and punctuation."""
+    """A text's words without case, accents of compatibility and punctuation.
+
+    Of scripts without blanks between words, each letter is one.
+    """
     if text.isascii():  # the same, and much faster
         return text.translate(_ASCII_WORDS).split()
-    return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+    return _WORD.findall(spaced(unicodedata.normalize("NFKC", text).casefold()))
 
 
 class Index:
@@ -72,9 +77,27 @@ class Index:
                 return name
         return ""
 
+    def runs(self, prompts: Iterable[str]) -> set[tuple[str, ...]]:
+        """All runs of the items' words, and items' questions that are a whole prompt."""
+        found: set[tuple[str, ...]] = set()
+        for text in prompts:
+            said = words(text)
+            if tuple(said) in self._whole:
+                found.add(tuple(said))
+            found.update(self._hits(said))
+        return found
+
+    def name(self, run: tuple[str, ...]) -> str:
+        """The item that a run, or a whole prompt, is from."""
+        return self._whole.get(run) or self._runs[run]
+
     def _passage(self, said: Sequence[str]) -> str:
+        run = next(self._hits(said), None)
+        return self._runs[run] if run else ""
+
+    def _hits(self, said: Sequence[str]) -> Iterator[tuple[str, ...]]:
         if not self._lengths:
-            return ""
+            return
         # Only stretches in which an item's words follow one another can hold a run.
         known = bytes(map(self._vocabulary.__contains__, said))
         stretch = b"\1" * self._lengths[-1]
@@ -82,17 +105,15 @@ class Index:
         while start >= 0:
             end = known.find(b"\0", start)
             end = end if end >= 0 else len(known)
-            if name := self._run_in(said[start:end]):
-                return name
+            yield from self._hits_in(said[start:end])
             start = known.find(stretch, end)
-        return ""
 
-    def _run_in(self, said: Sequence[str]) -> str:
+    def _hits_in(self, said: Sequence[str]) -> Iterator[tuple[str, ...]]:
         beginnings = zip(*(said[i:] for i in range(SHORTEST)), strict=False)
         if self._beginnings.isdisjoint(beginnings):
-            return ""
+            return
         for length in self._lengths:
             for start in range(len(said) - length + 1):
-                if name := self._runs.get(tuple(said[start : start + length])):
-                    return name
-        return ""
+                run = tuple(said[start : start + length])
+                if run in self._runs:
+                    yield run

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from epigone.corpus.selection import Entry, normalised
+from epigone.corpus.selection import Entry, normalised, spaced
 
 # Words of a shingle. Queries of fewer words are compared as a whole only: one word more or less
 # makes another question of them.
@@ -33,14 +33,14 @@ class Sorted:
 
 
 def same_query(entries: Iterable[Entry]) -> Sorted:
-    """One conversation for each first query, by rank; parts of dialogues by their first exchange.
+    """One conversation for each opening, by rank; parts of dialogues by their first exchange.
 
     A part begins in mid-dialogue, where "continue" says nothing.
     """
     first: dict[bytes, Entry] = {}
     found = Sorted([])
     for entry in _by_rank(entries):
-        key = entry.exchanges[0] if entry.part else entry.queries[0]
+        key = entry.exchanges[0] if entry.part else entry.query
         if (other := first.setdefault(key, entry)) is entry:
             found.kept.append(entry)
         else:
@@ -72,10 +72,10 @@ def forks(entries: Iterable[Entry]) -> Sorted:
 
 
 def near_query(entries: Iterable[Entry], query: Callable[[Entry], str]) -> Sorted:
-    """One conversation of several whose first queries are nearly the same, by rank.
+    """One conversation of several whose openings (`query`) are nearly the same, by rank.
 
-    Candidates share one of their `bands`; two queries are near if the Jaccard similarity of their
-    sets of 5-word shingles, computed exactly, is `SIMILAR` or more.
+    Candidates share one of their `bands` and their system turns; two queries are near if the
+    Jaccard similarity of their sets of 5-word shingles, computed exactly, is `SIMILAR` or more.
     """
     ranked = _by_rank(entries)
     shared = _shared([entry.bands for entry in ranked])
@@ -88,7 +88,12 @@ def near_query(entries: Iterable[Entry], query: Callable[[Entry], str]) -> Sorte
 
     for place, entry in enumerate(ranked):
         own = shared.get(place, ())
-        near = {i for bucket in own for i in buckets.get(bucket, ())}
+        near = {
+            i
+            for bucket in own
+            for i in buckets.get(bucket, ())
+            if found.kept[i].system == entry.system
+        }
         mine = shingles(query(entry)) if near else frozenset()
         twin = next((i for i in sorted(near) if jaccard(mine, shingles_of(i)) >= SIMILAR), None)
         if twin is not None:
@@ -102,7 +107,7 @@ def near_query(entries: Iterable[Entry], query: Callable[[Entry], str]) -> Sorte
 
 def shingles(text: str) -> frozenset[str]:
     """The runs of `SHINGLE` words that follow one another in a text; none in a shorter one."""
-    words = normalised(text).split()
+    words = spaced(normalised(text)).split()
     return frozenset(" ".join(words[i : i + SHINGLE]) for i in range(len(words) - SHINGLE + 1))
 
 

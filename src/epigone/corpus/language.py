@@ -20,6 +20,20 @@ _ENOUGH = 600
 # A text with fewer letters tells nothing.
 _TWENTY_LETTERS = re.compile(r"(?:[^\W\d_][\W\d_]*){20}")
 _NO_PROSE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]+`|https?://\S+|<[^<>\n]{1,200}>", re.DOTALL)
+_SCRIPTS = tuple(
+    (code, re.compile(f"[{letters}]"))
+    for code, letters in (
+        ("ja", "\u3040-\u30ff"),
+        ("ko", "\u1100-\u11ff\uac00-\ud7af"),
+        ("zh", "\u3400-\u9fff"),
+        ("ru", "\u0400-\u04ff"),
+        ("ar", "\u0600-\u06ff"),
+        ("he", "\u0590-\u05ff"),
+        ("hi", "\u0900-\u097f"),
+        ("th", "\u0e00-\u0e7f"),
+        ("el", "\u0370-\u03ff"),
+    )
+)
 # langid's codes for text that is in no language, or in none it can name.
 _NONE = frozenset(("zxx", "und"))
 
@@ -46,12 +60,23 @@ def language(text: str, expected: Collection[str] = ("en",)) -> str:
     hear one of those.
     """
     if not _TWENTY_LETTERS.search(text):
-        return ""
+        return _by_script(text)
     found = _fasttext().detect(text, model="lite")[0]
     if found["score"] >= _SURE and (not expected or found["lang"] in expected):
         return str(found["lang"])
     code, probability = _langid().classify(text)
     return "" if code in _NONE or probability < _LIKELY else str(code)
+
+
+def _by_script(text: str) -> str:
+    """The language of a short text in a script that is mostly that language's, or ""."""
+    letters = [c for c in text if c.isalpha()]
+    for code, script in _SCRIPTS:
+        own = sum(script.match(c) is not None for c in letters)
+        # Japanese is told by its kana among Chinese characters.
+        if own >= 2 and own >= len(letters) * (0.2 if code == "ja" else 0.5):
+            return code
+    return ""
 
 
 @functools.cache

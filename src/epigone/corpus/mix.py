@@ -24,21 +24,23 @@ def mix(
     seed: int,
     *,
     caps: Sequence[int] = (),
+    groups: Sequence[int] = (),
     weights: Sequence[Fraction] = (),
 ) -> Mixed:
     """Put conversations in an order of which every prefix is mixed as the whole.
 
-    `caps` holds for each source the most conversations of it (0 for no cap), `weights` its share
-    of the teacher's tokens; `tokens` those of a conversation, by its place. Without weights the
-    order is one shuffle. With weights each next conversation comes from the source that is
-    furthest behind its share, until one source has no more. So an amount holds every smaller one,
-    whatever larger amounts are asked for.
+    `caps` holds for each source the most conversations of it (0 for no cap), or of all sources of
+    its number in `groups`; `weights` its share of the teacher's tokens; `tokens` those of a
+    conversation, by its place. Without weights the order is one shuffle. With weights each next
+    conversation comes from the source that is furthest behind its share, until one source has no
+    more. So an amount holds every smaller one, whatever larger amounts are asked for.
     """
     found = Mixed([])
     taken: dict[int, int] = {}
     kept: list[Entry] = []
     for entry in in_order(entries, seed):
-        count = taken[entry.source] = taken.get(entry.source, 0) + 1
+        group = groups[entry.source] if groups else entry.source
+        count = taken[group] = taken.get(group, 0) + 1
         cap = caps[entry.source] if caps else 0
         (found.over_cap if cap and count > cap else kept).append(entry)
     if not any(weights):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from epigone.corpus.privacy import redacted
 from epigone.corpus.selection import content_hash
 from epigone.schema import Message
 
@@ -61,14 +62,15 @@ def row(
     for turn in turns:
         if harm := _HARMFUL.search(turn.content):
             return "NUL character" if harm[0] == "\x00" else "lone surrogate"
-    own = label(value.get("id"))
+    # A name may be an address or a key; no rule is asked for those of rows.
+    own = redacted(label(value.get("id")))
     key = content_hash(turns)
     return Row(
         # The same id may stand on several rows; with the content's hash it cannot mislead.
         id=f"{own}-{key[:8]}" if own else key[:16],
         turns=tuple(turns),
         part=_PART.fullmatch(own) is not None,
-        teacher=label(value.get("model")) or teacher,
+        teacher=redacted(label(value.get("model"))) or teacher,
         end=end,
         date=next((day for name in _DATES if (day := date(value.get(name)))), ""),
         taken=taken,

@@ -29,6 +29,8 @@ from epigone.study.specs import RULES, CorpusSpec
 from epigone.study.terms import terms_of
 
 _MIN_PROMPT_TOKENS = 4
+# From so many conversations on, and this share of all, a passage is a task's instruction.
+_SHARED_BY, _SHARED_SHARE = 10, 0.01
 # Shares of the time at which parts of the work end.
 _READ, _COMPARED, _WRITTEN = 0.85, 0.92, 0.99
 
@@ -91,9 +93,8 @@ def build(
         kept = _without_copies(entries, spec, audit, store)
         progress(_COMPARED, 1.0, "holding out")
         train, held = _split(kept, spec, audit, store)
-        trained, terms = _write_train(train, spec, audit, store, out, progress)
-        held_out = _write_held_out(held, audit, store, out)
-        final = {"train": trained, "held_out": held_out, "by_terms": terms}
+        final = _write_train(train, spec, audit, store, out, progress)
+        final["held_out"] = _write_held_out(held, audit, store, out)
     write_json(out / "audit.json", {**audit.to_json(), "final": final})
     output.write_card(out, spec, audit, final)
     progress(1.0, 1.0, "corpus built")
@@ -109,8 +110,8 @@ def _cleaned(
             audit.rule(change.rule).count(row.id, change)
             if change.item and change.rule in spec.rules:
                 audit.contaminated.append({"id": row.id, "item": change.item})
-        if outcome.language:
-            audit.languages[outcome.language] += 1
+        if outcome.language or outcome.entry:
+            audit.languages[outcome.language or "unknown"] += 1
         if outcome.entry:
             yield replace(outcome.entry, place=store.add(outcome.packed))
 
@@ -174,7 +175,7 @@ def _without_copies(
     steps: dict[str, Callable[[list[Entry]], duplicates.Sorted]] = {
         "forks": duplicates.forks,
         "same_query": duplicates.same_query,
-        "near_query": lambda left: duplicates.near_query(left, store.query),
+        "near_query": lambda left: duplicates.near_query(left, lambda e: store.get(e).opening),
     }
     for name, step in steps.items():
         if name not in spec.rules:
@@ -207,27 +208,48 @@ def _split(
             value=f"held_out={spec.held_out}",
             fix="lower held_out, or give more data",
         )
-    taken = {entry.place for entry in held}
-    secret = Index([Item(entry.id, store.query(entry)) for entry in held])
-    effect = audit.rule("held_out_query")
-    train: list[Entry] = []
-    for entry in kept:
-        if entry.place in taken:
-            continue
-        turns = store.get(entry).conversation.messages
-        prompts = [m.content for m in turns if m.role == "user"]
-        if item := secret.find(prompts) if held else "":
-            effect.drop(entry.id, entry.turns, prompts[0], item=item)
-            audit.contaminated.append({"id": entry.id, "item": f"held-out/{item}"})
-        else:
-            train.append(entry)
+    train = _apart(kept, held, audit, store)
     if not train:
+        rest = len(kept) - len(held)
+        why = f"; the other {rest} share a passage with those" if rest else ""
         raise CorpusError(
-            f"all {len(kept)} conversations are held out, none is left to train on",
+            f"{len(held)} of {len(kept)} conversations are held out, none is left to train on{why}",
             value=f"held_out={spec.held_out}",
             fix="lower held_out, or give more data",
         )
     return train, held
+
+
+def _apart(kept: list[Entry], held: list[Entry], audit: Audit, store: Store) -> list[Entry]:
+    """The conversations without a held-out prompt's passages.
+
+    Passages that many conversations share, as the instruction of a task, tell nothing of a held-out
+    one and count for none.
+    """
+    taken = {entry.place for entry in held}
+    left = [entry for entry in kept if entry.place not in taken]
+    if not held:
+        return left
+    secret = Index([Item(entry.id, store.query(entry)) for entry in held])
+    found: dict[int, set[tuple[str, ...]]] = {}
+    holders: Counter[tuple[str, ...]] = Counter()
+    for entry in left:
+        turns = store.get(entry).conversation.messages
+        if runs := secret.runs(m.content for m in turns if m.role == "user"):
+            found[entry.place] = runs
+            holders.update(runs)
+    common = max(_SHARED_BY, len(kept) * _SHARED_SHARE)
+    effect = audit.rule("held_out_query")
+    train: list[Entry] = []
+    for entry in left:
+        own = [run for run in found.get(entry.place, ()) if holders[run] <= common]
+        if own:
+            item = min(map(secret.name, own))
+            effect.drop(entry.id, entry.turns, store.query(entry), item=item)
+            audit.contaminated.append({"id": entry.id, "item": f"held-out/{item}"})
+        else:
+            train.append(entry)
+    return train
 
 
 def _head(messages: tuple[Message, ...]) -> tuple[Message, ...] | None:
@@ -248,6 +270,7 @@ def _write_held_out(held: list[Entry], audit: Audit, store: Store, out: Path) ->
         if rest := entry.turns - len(head):
             effect.conversations_changed += 1
             effect.turns_dropped += rest
+            effect.note(entry.id, stored.conversation.messages[len(head)].content)
         size = stored.sizes[len(head) - 1]
         rows.append(replace(stored.conversation, messages=head, tokens=size).to_json())
     write_jsonl(out / "held_out.jsonl", rows)
@@ -258,6 +281,15 @@ def _write_held_out(held: list[Entry], audit: Audit, store: Store, out: Path) ->
     }
 
 
+def _groups(spec: CorpusSpec) -> list[int]:
+    """For each source the number of the first one with which it shares its cap."""
+    keys = [
+        (source.format, source.cap) if spec.mix else (str(number), source.cap)
+        for number, source in enumerate(spec.sources)
+    ]
+    return [keys.index(key) for key in keys]
+
+
 def _write_train(
     train: list[Entry],
     spec: CorpusSpec,
@@ -265,13 +297,14 @@ def _write_train(
     store: Store,
     out: Path,
     progress: Progress,
-) -> tuple[dict[str, int], dict[str, int]]:
-    """Mix, split and write; sums are returned, and conversations by the name of their terms."""
+) -> dict[str, dict[str, int]]:
+    """Mix, split and write; sums are returned, and conversations by terms and language."""
     mixed = mix(
         train,
         {entry.place: entry.tokens for entry in train},
         spec.seed,
         caps=[source.cap for source in spec.sources],
+        groups=_groups(spec),
         weights=[Fraction(str(source.weight)) for source in spec.sources],
     )
     for name, left_out in (("over_cap", mixed.over_cap), ("over_weight", mixed.over_weight)):
@@ -281,6 +314,7 @@ def _write_train(
         raise CorpusError("nothing is left of the corpus after mixing", fix="other weights")
     final = {"conversations": 0, "turns": 0, "tokens": 0}
     terms: Counter[str] = Counter()
+    languages: Counter[str] = Counter()
 
     def rows() -> Iterator[tuple[Conversation, Sequence[int], str]]:
         for number, entry in enumerate(mixed.order):
@@ -301,7 +335,9 @@ def _write_train(
                 final["tokens"] += sum(own)
                 origin = part.provenance
                 terms[terms_of(origin.terms, origin.teacher).name] += 1
+                languages[stored.language or "unknown"] += 1
                 yield part, own, stored.language
 
     train_file.write(out / train_file.NAME, rows())
-    return final, dict(terms.most_common())
+    by = {"by_terms": dict(terms.most_common()), "by_language": dict(languages.most_common())}
+    return {"train": final, **by}

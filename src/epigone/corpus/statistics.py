@@ -54,8 +54,12 @@ def stats(
         "sources": [
             {
                 key: source[key]
-                for key in ("source", "format", "container", "read", "turns", "lost_bytes")
+                for key in (
+                    *("source", "format", "container", "read", "turns"),
+                    *("lost_bytes", "lost_rows"),
+                )
             }
+            | {"invalid": sum(i["rows"] for i in source["invalid"].values())}
             for source in audit["sources"]
         ],
         "dropped": {
@@ -63,7 +67,12 @@ def stats(
             for name, rule in audit["rules"].items()
             if rule["on"] and rule["conversations_dropped"]
         },
-        "languages": audit["languages"],
+        "changed": {
+            name: rule["conversations_changed"]
+            for name, rule in audit["rules"].items()
+            if rule["on"] and rule["conversations_changed"]
+        },
+        "languages": final["by_language"],
         **final,
         **seen.told(),
     }

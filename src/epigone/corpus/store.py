@@ -6,7 +6,7 @@ import pickle
 from dataclasses import dataclass
 from typing import IO
 
-from epigone.corpus.selection import Entry
+from epigone.corpus.selection import Entry, opening
 from epigone.schema import Conversation, Message, Provenance
 
 
@@ -22,6 +22,11 @@ class Stored:
     def query(self) -> str:
         """The first prompt."""
         return next(m.content for m in self.conversation.messages if m.role == "user")
+
+    @property
+    def opening(self) -> str:
+        """What the conversation opens with."""
+        return opening(self.conversation.messages)
 
 
 class Store:

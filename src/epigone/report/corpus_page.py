@@ -19,10 +19,13 @@ from epigone.report.text import script_code, script_json, visible
 def build(name: str, stats: Mapping[str, Any], out: Path) -> Path:
     """Write a page on the numbers that `epigone.corpus.stats` gives; its path is returned."""
     bars = {
-        "length-0": ("Teacher tokens in a conversation, from", stats["lengths"]["teacher tokens"]),
-        "length-1": ("Exchanges in a conversation, from", stats["lengths"]["exchanges"]),
+        "length-0": (
+            "Teacher tokens in a conversation",
+            _spans(stats["lengths"]["teacher tokens"]),
+        ),
+        "length-1": ("Exchanges in a conversation", _spans(stats["lengths"]["exchanges"])),
         "openings": ("How first prompts begin", stats["openings"]),
-        "languages": ("Languages heard in what was read", _top(stats["languages"])),
+        "languages": ("Languages of the conversations", _top(stats["languages"])),
     }
     bars = {ident: (title, counts) for ident, (title, counts) in bars.items() if counts}
     scripts = [script_code(read("vendor", script)) for script in VENDOR]
@@ -38,6 +41,7 @@ def build(name: str, stats: Mapping[str, Any], out: Path) -> Path:
         .render(
             name=name,
             stats=stats,
+            rules=sorted({*stats["dropped"], *stats["changed"]}),
             charts=[
                 (ident, title, ", ".join(f"{k}: {v}" for k, v in counts.items()))
                 for ident, (title, counts) in bars.items()
@@ -58,6 +62,14 @@ def _top(counts: Mapping[str, int], most: int = 15) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:most])
 
 
+def _spans(bins: Mapping[str, int]) -> dict[str, int]:
+    """Bins that begin at powers of two, under what they hold."""
+    return {
+        begin if int(begin) < 2 else f"{begin}\u2013{2 * int(begin) - 1}": n
+        for begin, n in bins.items()
+    }
+
+
 def _bars(counts: Mapping[str, int], *, ordered: bool) -> dict[str, Any]:
     rows = [{"what": visible(what) or "(no words)", "n": n} for what, n in counts.items()]
     what = (
@@ -65,18 +77,20 @@ def _bars(counts: Mapping[str, int], *, ordered: bool) -> dict[str, Any]:
     )
     chart = alt.Chart(alt.InlineData(rows)).mark_bar(color="#4269d0", opacity=0.85)
     tip = [
-        alt.Tooltip("what:N", title="From" if ordered else "What"),
+        alt.Tooltip("what:N", title="Span" if ordered else "What"),
         alt.Tooltip("n:Q", title="n"),
     ]
     if what is not None:
         chart = chart.encode(x=what, y=alt.Y("n:Q", title=None), tooltip=tip)
     else:
-        # One language, one opening may outnumber all others by thousands.
-        scale = alt.Scale(type="symlog", constant=10)
-        chart = chart.encode(
-            y=alt.Y("what:N", title=None, sort=None),
-            x=alt.X("n:Q", title=None, scale=scale, axis=alt.Axis(tickCount=4)),
-            tooltip=tip,
+        # One language may outnumber all others by thousands: the numbers stand beside the bars.
+        y = alt.Y("what:N", title=None, sort=None)
+        room = alt.Scale(domainMax=1.25 * max(counts.values()), nice=False)
+        x = alt.X("n:Q", title=None, scale=room, axis=alt.Axis(tickCount=4))
+        words = alt.Chart(alt.InlineData(rows)).mark_text(align="left", dx=4)
+        chart = alt.layer(
+            chart.encode(y=y, x=x, tooltip=tip),
+            words.encode(y=y, x=x, text=alt.Text("n:Q", format=",")),
         )
     height = 190 if ordered else max(60, 17 * len(rows))
     spec: dict[str, Any] = chart.properties(width="container", height=height).to_dict(

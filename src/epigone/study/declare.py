@@ -64,10 +64,33 @@ def _format(value: str) -> str:
     return value
 
 
+def _language(value: str) -> str:
+    value = value.strip()
+    if value not in LANGUAGES and not (len(value) == 3 and value.isalpha() and value.islower()):
+        fix = "languages by their ISO 639 codes, as en and de"
+        raise Mistake((), UserError("no such language", value=value, fix=fix))
+    return value
+
+
 def _data(value: object) -> object:
     return {"ref": value} if isinstance(value, str) else value
 
 
+# The codes of two letters of ISO 639.
+LANGUAGES = frozenset(
+    re.findall(
+        r"\w+",
+        """
+    aa ab ae af ak am an ar as av ay az ba be bg bh bi bm bn bo br bs ca ce ch co cr cs cu cv
+    cy da de dv dz ee el en eo es et eu fa ff fi fj fo fr fy ga gd gl gn gu gv ha he hi ho hr
+    ht hu hy hz ia id ie ig ii ik io is it iu ja jv ka kg ki kj kk kl km kn ko kr ks ku kv kw
+    ky la lb lg li ln lo lt lu lv mg mh mi mk ml mn mr ms mt my na nb nd ne ng nl nn no nr nv
+    ny oc oj om or os pa pi pl ps pt qu rm rn ro ru rw sa sc sd se sg si sk sl sm sn so sq sr
+    ss st su sv sw ta te tg th ti tk tl tn to tr ts tt tw ty ug uk ur uz ve vi vo wa wo xh yi
+    yo za zh zu
+    """,
+    )
+)
 Amount = Annotated[int, BeforeValidator(parse_amount, json_schema_input_type=int | str)]
 Name = Annotated[str, AfterValidator(_name)]
 Reference = Annotated[str, AfterValidator(_reference)]
@@ -123,7 +146,7 @@ class Corpus(Declared):
         Field(alias="from", min_length=1, description="files of teacher text and the like")
     )
     mix: str = Field(default="", description=" or ".join(MIXES))
-    languages: list[Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]] = Field(
+    languages: list[Annotated[str, AfterValidator(_language)]] = Field(
         default=["en"], description="ISO 639 codes of the languages that are kept; [] for any"
     )
     rules: dict[str, bool] = Field(

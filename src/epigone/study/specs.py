@@ -110,6 +110,7 @@ class CorpusSpec(Spec):
     min_chars: int = Field(default=1, ge=0)
     max_chars: int = Field(default=100_000, ge=1)
     max_tokens: int = Field(default=0, ge=0)
+    mix: str = ""
     held_out: int = Field(default=128, ge=0)
     max_prompt_tokens: int = Field(default=256, ge=1)
     seed: int = 0

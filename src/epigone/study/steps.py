@@ -283,6 +283,7 @@ def corpus_spec(
         min_chars=corpus.min_chars,
         max_chars=corpus.max_chars,
         max_tokens=corpus.max_tokens,
+        mix=corpus.mix,
         held_out=corpus.held_out,
         seed=seed,
     )
