@@ -16,12 +16,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import random
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -333,24 +335,61 @@ def near(file: Path, runs: int, peers: Path) -> None:
             sets[entry.id] = own
         return copies
 
-    times: dict[str, list[float]] = {"epigone": [], "datasketch": []}
+    found: dict[str, list[tuple[float, float]]] = {"datasketch": [], "epigone": []}
     results: dict[str, set[str]] = {}
     for _ in range(runs):
         for name, work in (("epigone", ours), ("datasketch", theirs)):
-            begun = time.perf_counter()
-            results[name] = work()
-            times[name].append(time.perf_counter() - begun)
+            results[name], seconds, memory = forked(work)
+            found[name].append((seconds, memory))
     a, b = results["epigone"], results["datasketch"]
     print(
         f"\nnear duplicates among {len(queries):,} queries: "
         f"epigone {len(a)}, datasketch {len(b)}, both {len(a & b)}"
     )
-    for name, spent in times.items():
-        print(f"| {name} | {statistics.median(spent):.2f} s | {min(spent):.2f}-{max(spent):.2f} |")
-    print(
-        "time ratio "
-        + spread([y / x for x, y in zip(times["epigone"], times["datasketch"], strict=True)])
-    )
+    print("| library | median s | median MB | time ratio | memory ratio |")
+    print("| --- | --- | --- | --- | --- |")
+    for name, rows in found.items():
+        pairs = list(zip(found["datasketch"], rows, strict=True))
+        print(
+            f"| {name} | {statistics.median(t for t, _ in rows):.1f} | "
+            f"{statistics.median(m for _, m in rows) / 1e6:.0f} | "
+            f"{spread([x[0] / y[0] for x, y in pairs])} | "
+            f"{spread([x[1] / y[1] for x, y in pairs])} |"
+        )
+
+
+def forked(work: Callable[[], set[str]]) -> tuple[set[str], float, float]:
+    """What a function returns in a process of its own, its seconds, and the bytes that it added."""
+    context = multiprocessing.get_context("fork")
+    ours, other = context.Pipe(duplex=False)
+
+    def run() -> None:
+        # Resident pages, not the high-water mark, which a child inherits from its parent.
+        before = resident()
+        peak, done = [0.0], threading.Event()
+
+        def watch() -> None:
+            while not done.wait(0.02):
+                peak[0] = max(peak[0], resident())
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        begun = time.perf_counter()
+        result = work()
+        seconds = time.perf_counter() - begun
+        done.set()
+        watcher.join()
+        other.send((result, seconds, peak[0] - before))
+
+    child = context.Process(target=run)
+    child.start()
+    answer: tuple[set[str], float, float] = ours.recv()
+    child.join()
+    return answer
+
+
+def resident() -> float:
+    return float(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def main() -> None:

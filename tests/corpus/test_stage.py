@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 import random
 import sys
@@ -16,7 +17,7 @@ from epigone.errors import CorpusError
 from epigone.files import read_json, read_jsonl
 from epigone.schema import Conversation, silent
 from epigone.study import train_file
-from epigone.study.specs import RULES, CorpusSpec
+from epigone.study.specs import RULES, CorpusSpec, DataSpec
 
 Make = Callable[..., CorpusSpec]
 TEXT = "the weather in the mountains will be sunny and warm with some wind from the west"
@@ -364,3 +365,120 @@ def test_the_stage_resolves_its_references(
     assert [d for d, _ in seen] == sorted(d for d, _ in seen)
     assert seen[-1] == (1.0, 1.0)
     json.dumps(facts)
+
+
+def test_the_instruction_of_a_task_does_not_empty_its_corpus(
+    tmp_path: Path, tokenizer: Path, spec: Make
+) -> None:
+    task = "answer the following question about the weather in the mountains with a short answer"
+    rng = random.Random(0)
+    rows = [row(f"{task}: {' '.join(rng.choices(WORDS, k=9))} {i}", "sunny") for i in range(300)]
+    special = "the wind in the west was never as warm as on that day in the mountains"
+    # One held-out prompt and one other share a passage of their own.
+    rows += [row(f"{special} {i} {i}", f"it was {i}") for i in (1, 2)]
+    build([write(tmp_path / "f", rows)], spec(held_out=16), tokenizer, tmp_path / "out")
+    train, held = load(tmp_path / "out/train.parquet"), load(tmp_path / "out/held_out.jsonl")
+    assert len(train) + len(held) >= 301
+    both = [c for c in (*train, *held) if special in c.messages[0].content]
+    assert len(both) == (1 if any(special in c.messages[0].content for c in held) else 2)
+
+
+def test_the_order_of_the_sources_changes_no_row_and_stricter_terms_count(
+    tmp_path: Path, tokenizer: Path, spec: Make
+) -> None:
+    rows = [row(f"what is the weather on day {i} there", "sunny and warm") for i in range(20)]
+    files = {name: write(tmp_path / name, rows) for name in ("a", "b")}
+    teachers = {"a": "gpt-4", "b": "mixtral"}
+    found = []
+    for order in (("a", "b"), ("b", "a")):
+        sources = tuple(
+            DataSpec(ref=f"logs-{name}", fingerprint=name, teacher=teachers[name]) for name in order
+        )
+        out = tmp_path / "-".join(order)
+        facts = build([files[n] for n in order], spec(sources=sources), tokenizer, out)
+        assert facts["by_terms"] == {"openai": 20}
+        found.append((out / "train.parquet").read_bytes())
+    assert found[0] == found[1]
+
+
+def test_in_a_folder_what_is_no_data_is_left_out_and_told(
+    tmp_path: Path, tokenizer: Path, spec: Make, adds_up: Callable[[Path], None]
+) -> None:
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    for name in ("a", "b"):
+        (logs / name).mkdir()
+        write(logs / name / "data.json", [row(f"what is the weather in {name} now", "sunny")])
+    (logs / "package.json").write_text('{"name": "x", "version": 1}')
+    (logs / "empty.jsonl").touch()
+    (logs / "notes.txt").write_text("no data")
+    facts = build([logs], spec(), tokenizer, tmp_path / "out")
+    adds_up(tmp_path / "out")
+    assert facts["read"] == 2
+    assert list(facts["formats"]) == ["source-0/data.json", "source-0/data.json (2)"]
+    assert {line.split(":")[0] for line in facts["skipped"]} == {
+        "package.json", "empty.jsonl", "notes.txt",
+    }  # fmt: skip
+    with pytest.raises(CorpusError, match="no known format"):
+        build([logs / "package.json"], spec(), tokenizer, tmp_path / "two")
+    for folder in ("a", "b"):
+        (logs / folder / "data.json").unlink()
+    with pytest.raises(CorpusError, match="no file is of a known format, as"):
+        build([logs], spec(), tokenizer, tmp_path / "three")
+
+
+def test_a_packed_file_that_is_cut_off_is_read_as_far_as_it_goes(
+    tmp_path: Path, tokenizer: Path, spec: Make
+) -> None:
+    rows = [json.dumps(row(f"what is the weather on day {i}", f"sunny {i}")) for i in range(900)]
+    packed = gzip.compress("\n".join(rows).encode())
+    path = tmp_path / "logs"
+    path.write_bytes(packed[: len(packed) * 2 // 3])
+    facts = build([path], spec(), tokenizer, tmp_path / "out")
+    assert 500 < facts["read"] < 700
+    assert any("the packed file is cut off at its byte" in line for line in facts["lost"])
+
+
+def test_the_account_shows_no_address_and_no_endless_list(
+    tmp_path: Path, tokenizer: Path, spec: Make
+) -> None:
+    good = {**row("what is the weather now", "sunny"), "id": "jane@firm-real.com"}
+    broken = '{"conversations": [ jane@firm-real.com sk-abcdefghijklmnopqrstuv42 }'
+    lines = [json.dumps(good), *[broken, json.dumps(row("and then what", "wind"))] * 150]
+    (tmp_path / "f.jsonl").write_text("\n".join(lines))
+    build([tmp_path / "f.jsonl"], spec(), tokenizer, tmp_path / "out")
+    account = (tmp_path / "out" / "audit.json").read_text()
+    (source,) = json.loads(account)["sources"]
+    assert source["lost_stretches"] == 150
+    assert len(source["lost"]) == 100
+    assert "jane@" not in account
+    assert "sk-abc" not in account
+    assert all("jane" not in c.id for c in load(tmp_path / "out/train.parquet"))
+
+
+def test_a_corpus_that_nobody_can_read_says_as_what_it_was_read(
+    tmp_path: Path, tokenizer: Path, spec: Make
+) -> None:
+    path = write(tmp_path / "f", [row("what is the weather", "sunny")] * 5)
+    asked = spec()
+    named = asked.sources[0].model_copy(update={"format": "alpaca"})
+    asked = asked.model_copy(update={"sources": (named,)})
+    with pytest.raises(CorpusError, match=r"5 values could not be read: .* as alpaca"):
+        build([path], asked, tokenizer, tmp_path / "out")
+
+
+def test_a_mix_bounds_all_sources_of_a_format_together(
+    tmp_path: Path, tokenizer: Path, spec: Make
+) -> None:
+    files = [
+        write(tmp_path / name, [row(f"what is {name} on day {i}", "sunny") for i in range(30)])
+        for name in ("a", "b", "c")
+    ]
+    formats = (("sharegpt", 12), ("sharegpt", 12), ("openai", 0))
+    sources = tuple(
+        DataSpec(ref=str(i), fingerprint=str(i), format=format if cap else "", cap=cap)
+        for i, (format, cap) in enumerate(formats)
+    )
+    for mix, kept in (("sharegpt-mix", 12 + 30), ("", 12 + 12 + 30)):
+        asked = spec(sources=sources, mix=mix)
+        assert build(files, asked, tokenizer, tmp_path / f"out{mix}")["train"] == kept

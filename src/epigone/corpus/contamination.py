@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 
 from epigone.corpus.selection import spaced
@@ -85,6 +85,22 @@ class Index:
             if tuple(said) in self._whole:
                 found.add(tuple(said))
             found.update(self._hits(said))
+        return found
+
+    def telling(self, items: Iterable[Item], common: Set[tuple[str, ...]]) -> set[tuple[str, ...]]:
+        """The runs of items that are more than a few words behind or before a common one."""
+        found: set[tuple[str, ...]] = set()
+        for item in items:
+            asked = tuple(words(item.question))
+            own = [1] * len(asked)
+            for length in (*self._lengths, len(asked)):
+                for start in range(len(asked) - length + 1):
+                    if asked[start : start + length] in common:
+                        own[start : start + length] = [0] * length
+            for length in (*self._lengths, len(asked)):
+                for start in range(len(asked) - length + 1):
+                    if sum(own[start : start + length]) >= min(length, SHORTEST):
+                        found.add(asked[start : start + length])
         return found
 
     def name(self, run: tuple[str, ...]) -> str:

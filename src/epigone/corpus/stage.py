@@ -140,7 +140,7 @@ def _rows(
                 continue
             raise
         with file:
-            name = _name(named.ref, path, [s.name for s in audit.sources])
+            name = _name(named.ref, files[number], path, [s.name for s in audit.sources])
             source = Source(name, size, file.format.name, file.container)
             audit.sources.append(source)
             for count, item in enumerate(file):
@@ -161,9 +161,11 @@ def _rows(
         before += size
 
 
-def _name(ref: str, file: Path, others: Sequence[str]) -> str:
+def _name(ref: str, source: Path, file: Path, others: Sequence[str]) -> str:
     # A path is nobody's business and no part of the result; a catalogue's name is.
-    name = file.name if Path(ref).expanduser().exists() else ref
+    name = file.name
+    if not Path(ref).expanduser().exists():
+        name = f"{ref}/{name}" if source.is_dir() else ref
     again = sum(other == name or other.startswith(f"{name} (") for other in others)
     return f"{name} ({again + 1})" if again else name
 
@@ -230,7 +232,8 @@ def _apart(kept: list[Entry], held: list[Entry], audit: Audit, store: Store) -> 
     left = [entry for entry in kept if entry.place not in taken]
     if not held:
         return left
-    secret = Index([Item(entry.id, store.query(entry)) for entry in held])
+    items = [Item(entry.id, store.query(entry)) for entry in held]
+    secret = Index(items)
     found: dict[int, set[tuple[str, ...]]] = {}
     holders: Counter[tuple[str, ...]] = Counter()
     for entry in left:
@@ -238,12 +241,12 @@ def _apart(kept: list[Entry], held: list[Entry], audit: Audit, store: Store) -> 
         if runs := secret.runs(m.content for m in turns if m.role == "user"):
             found[entry.place] = runs
             holders.update(runs)
-    common = max(_SHARED_BY, len(kept) * _SHARED_SHARE)
+    most = max(_SHARED_BY, len(kept) * _SHARED_SHARE)
+    telling = secret.telling(items, {run for run, n in holders.items() if n > most})
     effect = audit.rule("held_out_query")
     train: list[Entry] = []
     for entry in left:
-        own = [run for run in found.get(entry.place, ()) if holders[run] <= common]
-        if own:
+        if own := found.get(entry.place, set()) & telling:
             item = min(map(secret.name, own))
             effect.drop(entry.id, entry.turns, store.query(entry), item=item)
             audit.contaminated.append({"id": entry.id, "item": f"held-out/{item}"})

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from epigone.corpus.compressed import Reader
-from epigone.corpus.values import Lost, Whole
+from epigone.corpus.values import SHOWN, Lost, Whole
 
 _CHUNK = 1 << 20
 # A field, or a row, of more characters than this is taken for one whose quote was never closed.
@@ -69,14 +69,14 @@ class Delimited:
             except csv.Error as error:
                 # A quote that is never closed takes in all that follows: only its line is lost.
                 text = self._lines.back_to_second()
-                yield Lost(begin, self._lines.at - begin, f"broken row: {error}", text[:200])
+                yield Lost(begin, self._lines.at - begin, f"broken row: {error}", text[:SHOWN])
                 continue
             if fields is None:
                 return
             cut = self._lines.fault and not self._lines.ends_line
             self._lines.forget()
             if fields and cut:
-                yield Lost(begin, self._lines.at - begin, "cut off", str(fields)[:200])
+                yield Lost(begin, self._lines.at - begin, "cut off", str(fields)[:SHOWN])
             elif fields:
                 yield Whole(*self._row(fields))
 

@@ -13,6 +13,8 @@ from typing import Any
 from epigone.corpus.compressed import Reader
 
 _CHUNK = 1 << 20
+# Characters of a lost text that are remembered; whoever shows it redacts it before cutting it.
+SHOWN = 500
 # A value that needs more characters than this is taken for a broken one.
 _LONGEST = 1 << 26
 _BETWEEN = re.compile(r"[\s,\ufeff]*")
@@ -181,7 +183,7 @@ class Values:
 
     def _broken(self, error: Exception) -> Lost:
         cut = self._eof and isinstance(error, json.JSONDecodeError)
-        begin, text = self.at, self._text[self._pos : self._pos + 200]
+        begin, text = self.at, self._text[self._pos : self._pos + SHOWN]
         resumed = self._resume()
         if resumed or not cut:
             reason = f"broken JSON: {getattr(error, 'msg', error)}"
@@ -218,7 +220,7 @@ class Values:
     def _rest(self) -> Iterator[Lost]:
         self._move(self._pos + 1)
         self._move(self._skip())
-        begin, text = self.at, self._text[self._pos : self._pos + 200]
+        begin, text = self.at, self._text[self._pos : self._pos + SHOWN]
         closing = self._inside and _CLOSING.fullmatch(text) is not None
         while self._pos < len(self._text) or not self._eof:
             self._move(len(self._text))
