@@ -102,6 +102,9 @@ def write_card(out: Path, spec: CorpusSpec, audit: Audit, final: Final) -> None:
             if e.conversations_dropped or e.conversations_changed
         ),
         "",
+        f"Teachers: {_listed(final['by_teacher'])}. Languages: {_listed(final['by_language'])}. "
+        f"Years: {_listed(final['by_year'])}.",
+        "",
         "## Terms",
         "",
         *(
@@ -117,6 +120,10 @@ def write_card(out: Path, spec: CorpusSpec, audit: Audit, final: Final) -> None:
         ),
     ]
     write_text(out / "README.md", "\n".join(lines) + "\n")
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{_cell(name)} ({n:,})" for name, n in list(counts.items())[:10])
 
 
 def _cell(text: str) -> str:

@@ -159,7 +159,7 @@ def _has_conversation(value: Any) -> bool:
 
 def _shown(seen: list[Whole | Lost]) -> str:
     first = next((item.value for item in seen if isinstance(item, Whole)), "")
-    return ascii(first)[:200]
+    return repr(first)[:200]
 
 
 def files_in(path: Path) -> tuple[list[Path], list[tuple[Path, str]]]:

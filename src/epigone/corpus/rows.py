@@ -52,7 +52,7 @@ class Invalid:
 
 def invalid(reason: str, value: Any, end: int, taken: int = 1) -> Invalid:
     """An `Invalid` that shows how the value begins."""
-    return Invalid(reason, ascii(value)[:2_000], end, taken)
+    return Invalid(reason, repr(value)[:2_000], end, taken)
 
 
 def row(

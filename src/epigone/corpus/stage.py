@@ -31,6 +31,8 @@ from epigone.study.terms import terms_of
 _MIN_PROMPT_TOKENS = 4
 # From so many conversations on, and this share of all, a passage is a task's instruction.
 _SHARED_BY, _SHARED_SHARE = 10, 0.01
+# Names of one kind, as of teachers, that are counted in the account.
+_NAMES = 50
 # Shares of the time at which parts of the work end.
 _READ, _COMPARED, _WRITTEN = 0.85, 0.92, 0.99
 
@@ -301,7 +303,7 @@ def _write_train(
     out: Path,
     progress: Progress,
 ) -> dict[str, dict[str, int]]:
-    """Mix, split and write; sums are returned, and conversations by terms and language."""
+    """Mix, split and write; sums are returned, and how many conversations are of what."""
     mixed = mix(
         train,
         {entry.place: entry.tokens for entry in train},
@@ -316,8 +318,9 @@ def _write_train(
     if not mixed.order:
         raise CorpusError("nothing is left of the corpus after mixing", fix="other weights")
     final = {"conversations": 0, "turns": 0, "tokens": 0}
-    terms: Counter[str] = Counter()
-    languages: Counter[str] = Counter()
+    by: dict[str, Counter[str]] = {
+        name: Counter() for name in ("by_terms", "by_teacher", "by_language", "by_year")
+    }
 
     def rows() -> Iterator[tuple[Conversation, Sequence[int], str]]:
         for number, entry in enumerate(mixed.order):
@@ -337,10 +340,11 @@ def _write_train(
                 final["turns"] += len(part.messages)
                 final["tokens"] += sum(own)
                 origin = part.provenance
-                terms[terms_of(origin.terms, origin.teacher).name] += 1
-                languages[stored.language or "unknown"] += 1
+                by["by_terms"][terms_of(origin.terms, origin.teacher).name] += 1
+                by["by_teacher"][origin.teacher] += 1
+                by["by_language"][stored.language or "unknown"] += 1
+                by["by_year"][origin.date[:4] or "unknown"] += 1
                 yield part, own, stored.language
 
     train_file.write(out / train_file.NAME, rows())
-    by = {"by_terms": dict(terms.most_common()), "by_language": dict(languages.most_common())}
-    return {"train": final, **by}
+    return {"train": final, **{name: dict(n.most_common(_NAMES)) for name, n in by.items()}}

@@ -131,12 +131,7 @@ def perform(
             fetching = _fetch(spec, tell)
             spent.begin()
             facts = stage_function(task.stage)(spec, inputs, partial, tell)
-            try:
-                check(facts)
-            except UserError:
-                for made in partial.iterdir():
-                    shutil.rmtree(made) if made.is_dir() else made.unlink()
-                raise
+            _pass(facts, check, partial)
         except UserError as error:
             _fail(partial, str(error))
             raise
@@ -162,6 +157,15 @@ def perform(
         )
         seal(partial, folder, record)
     return record
+
+
+def _pass(facts: dict[str, Any], check: Callable[[Mapping[str, Any]], None], partial: Path) -> None:
+    try:
+        check(facts)
+    except UserError:
+        for made in partial.iterdir():
+            shutil.rmtree(made) if made.is_dir() else made.unlink()
+        raise
 
 
 def _fetch(spec: Spec, progress: Progress) -> float:
