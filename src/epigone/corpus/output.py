@@ -115,7 +115,8 @@ def write_card(out: Path, spec: CorpusSpec, audit: Audit, final: Final) -> None:
 def _terms(spec: CorpusSpec, final: Final) -> list[str]:
     found = {t.name: t for t in (*terms_in(spec), *terms_named(final["by_terms"]))}
     return [
-        f"- {_cell(t.title)}: commercial use of a model trained on this data: {t.commercial}. {t.says}"
+        f"- {_cell(t.title)}: commercial use of a model trained on this data: {t.commercial}. "
+        + t.says
         + (f" {t.source}, version of {t.version or 'no date'}, read {t.read}." if t.source else "")
         for t in found.values()
     ]
