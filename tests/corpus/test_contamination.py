@@ -56,7 +56,7 @@ text = st.lists(st.sampled_from("ab"), max_size=16).map(" ".join)
 
 
 @given(st.lists(text, max_size=3), text, text, st.randoms(use_true_random=False))
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_the_index_finds_what_brute_force_finds(
     questions: list[str], prompt: str, reply: str, rng: random.Random
 ) -> None:

@@ -117,7 +117,7 @@ piece = st.one_of(
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(texts=st.lists(st.lists(piece, max_size=6).map("".join), max_size=4))
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=50)
 def test_every_count_is_that_of_the_tokenizers_library(
     kind: str, both: dict[str, Both], texts: list[str]
 ) -> None:
