@@ -269,6 +269,18 @@ def test_whom_a_bot_means_without_a_reference(tmp_path: Path) -> None:
     )
 
 
+def test_a_message_whose_id_comes_again_takes_no_answer_along(tmp_path: Path) -> None:
+    messages = [
+        message(1, ANN, "first", mentions=[BOT]),
+        message(1, BEN, "second"),
+        message(2, BOT, "an answer"),
+    ]
+    path = export(tmp_path / "d.json", messages)
+    found = read(path)
+    assert sum(item.taken for item in found if not isinstance(item, Lost)) == 3
+    assert texts(path) == [[("user", "second"), ("assistant", "an answer")]]
+
+
 @pytest.mark.parametrize("first", ["channel", "exportedAt", "messages"])
 def test_an_export_may_begin_with_any_of_its_keys(tmp_path: Path, first: str) -> None:
     messages = [message(1, ANN, "hi"), message(2, BOT, "hello")]

@@ -67,7 +67,7 @@ class Reader:
             except EOFError:
                 self.fault = f"the packed file is cut off at its byte {self._size:,}"
                 break
-            except Exception as error:  # each library has an error of its own
+            except _errors(self._kind) as error:
                 why = " ".join(str(error).split())[:80]
                 where = f"before byte {self._file.tell():,} of its {self._size:,}"
                 self.fault = f"the packed file is damaged {where}: {why}"
@@ -117,6 +117,14 @@ def _unpacked(file: IO[bytes], kind: str) -> Iterator[bytes]:
             data = file.read(_PACKED[kind])
             if not data:
                 return
+
+
+def _errors(kind: str) -> tuple[type[Exception], ...]:
+    if kind == "zst":
+        import zstandard
+
+        return (zstandard.ZstdError,)
+    return (zlib.error, lzma.LZMAError)
 
 
 def _stream(kind: str) -> Any:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from epigone.corpus.rows import Invalid, Row, invalid, label, row
@@ -22,7 +22,7 @@ _PLACEHOLDER = re.compile(
     r"\W*(?:thinking|typing|generating|processing|loading|working on it|please wait|one moment)\W*",
     re.IGNORECASE,
 )
-_MENTIONS = re.compile(r"(?:\s*@[^\s@]{1,40})+\s*")
+_MENTIONS = re.compile(r"(?:\s*@[^\s@]{1,40})*\s*")
 _COMMANDS = ("ApplicationCommand", "ChatInputCommand", "ContextMenuCommand", "20", "23")
 
 
@@ -60,7 +60,6 @@ def discord(values: Iterable[Whole | Lost]) -> Iterator[Row | Invalid | Lost]:
     """
     waiting: dict[str, _Said] = {}
     last: _Said | None = None
-    recent: deque[_Said] = deque(maxlen=_RECENT)
     for item in values:
         if isinstance(item, Lost):
             yield item
@@ -80,11 +79,10 @@ def discord(values: Iterable[Whole | Lost]) -> Iterator[Row | Invalid | Lost]:
                 # Two messages of one id: an answer can only be to the later one.
                 yield _finished(waiting.pop(key))
             waiting[key] = last
-            recent.append(last)
             if len(waiting) > WINDOW:
                 yield _finished(waiting.pop(next(iter(waiting))))
             continue
-        asked = _answered(value, waiting, _meant(value, recent) or last)
+        asked = _answered(value, waiting, _meant(value, waiting) or last)
         text = _bot_text(value)
         name = label(author.get("id")) or label(author.get("name"))
         if isinstance(asked, str):
@@ -118,15 +116,16 @@ def _answered(value: dict[str, Any], waiting: dict[str, _Said], last: _Said | No
     return last if last is not None else "bot message that answers nobody"
 
 
-def _meant(value: dict[str, Any], recent: Iterable[_Said]) -> _Said | None:
+def _meant(value: dict[str, Any], waiting: dict[str, _Said]) -> _Said | None:
     """The latest of recent messages that the mentions tie to a bot's message."""
     bot = label(value["author"].get("id"))
     named = _mentioned(value)
+    recent = islice(reversed(waiting.values()), _RECENT)
     open_ones = [said for said in recent if said.bot in ("", bot)]
-    for said in reversed(open_ones):
+    for said in open_ones:
         if label(said.value["author"].get("id")) in named:
             return said
-    return next((s for s in reversed(open_ones) if not s.bot and bot in _mentioned(s.value)), None)
+    return next((s for s in open_ones if not s.bot and bot in _mentioned(s.value)), None)
 
 
 def _mentioned(value: dict[str, Any]) -> set[str]:
@@ -136,7 +135,7 @@ def _mentioned(value: dict[str, Any]) -> set[str]:
 
 
 def _bot_text(value: dict[str, Any]) -> str:
-    if not _MENTIONS.fullmatch(f"@x {value['content']}"):
+    if not _MENTIONS.fullmatch(value["content"]):
         return str(value["content"])
     parts: list[str] = []
     embeds = value.get("embeds")

@@ -49,12 +49,13 @@ def to_markdown(text: str) -> str:
     """
     from bs4 import BeautifulSoup
 
+    converter = _converter()
     try:
         soup = BeautifulSoup(text, "html.parser")
         if "whitespace-pre-wrap" in text[:1_000] and "markdown prose" not in text[:1_000]:
             return str(soup.get_text()).strip("\n")
         _prepare(soup)
-        return str(_converter().convert_soup(soup)).strip()
+        return str(converter.convert_soup(soup)).strip()
     except Exception:  # HTML from anywhere meets parsers that were written for pages
         return text
 
