@@ -211,6 +211,8 @@ class Recipe(Declared):
         """The preset with this recipe's own settings on top."""
         own = self.model_dump(exclude_none=True)
         preset = own.pop("preset", self.preset)
+        if self.warmup is not None:
+            own["warmup_unit"] = "fraction" if self.warmup < 1 else "steps"
         return RecipeSpec(preset=preset, **{**PRESETS[preset], **own})
 
 

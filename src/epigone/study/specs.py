@@ -116,31 +116,94 @@ class CorpusSpec(Spec):
     seed: int = 0
 
 
+class LoraSpec(Spec):
+    """Low-rank adapters (Hu et al. 2021): which matrices get one, its rank, alpha and dropout.
+
+    `targets` are names of modules, as peft takes them; "all-linear" means every one but the head.
+    """
+
+    rank: int = Field(ge=1)
+    alpha: float = Field(gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    targets: str | tuple[str, ...] = "all-linear"
+
+
 class RecipeSpec(Spec):
     """Training settings that the cells share; `preset` has already been filled in.
 
-    `batch` counts blocks, `block` tokens. `warmup` is a fraction of the largest amount's steps
-    where it is below 1, otherwise a number of steps.
+    `batch` counts blocks, `block` tokens. `warmup` is counted in `warmup_unit`: optimiser steps,
+    supervised tokens of the base's own tokenizer, or a fraction of the steps of the largest amount
+    that a run is for. After it, the learning rate stays, falls with a cosine to 0, or falls
+    linearly to 0 over the last share `decay` of the steps of each amount (wsd). `chunks` says
+    whether pieces of conversations are packed apart, or the whole text is cut as one stream.
+
+    `replay` is the share of the loss that is taken on plain text; `kl` weighs the divergence from
+    the base, KL(base || student) in nats a supervised token; `decay_to_base` is a weight decay
+    whose target is the base instead of 0 (L2-SP, Li et al. 2018). `template` is the text of a chat
+    template, empty for the base's own.
     """
 
     preset: str
     optimizer: Literal["parameter-scaled", "adamw"]
     lr: float = Field(gt=0)
     warmup: float = Field(ge=0)
+    warmup_unit: Literal["steps", "tokens", "fraction"]
+    schedule: Literal["constant", "cosine", "wsd"] = "constant"
+    decay: float = Field(default=0.0, ge=0, le=1)
     batch: int = Field(ge=1)
     block: int = Field(ge=16)
     weight_decay: float = Field(ge=0)
     clip: float = Field(gt=0)
     loss: Literal["token-mean", "row-mean"]
     precision: Literal["auto", "bf16", "fp32"]
+    chunks: Literal["documents", "contiguous"] = "documents"
+    replay: float = Field(default=0.0, ge=0, lt=1)
+    kl: float = Field(default=0.0, ge=0)
+    decay_to_base: float = Field(default=0.0, ge=0)
+    lora: LoraSpec | None = None
+    template: str = ""
+
+    @property
+    def trunk(self) -> bool:
+        """Whether students of several amounts can come from one run: the rate knows no end.
+
+        With wsd they can, as decays that branch off; a cosine ends with its own amount.
+        """
+        return self.schedule != "cosine"
 
 
 class TrainSpec(Spec):
-    """One trunk: a base trained on nested amounts of one corpus, a student at each amount."""
+    """One trunk: a base trained on nested amounts of one corpus, a student at each amount.
+
+    `replay` is where the recipe's plain text comes from.
+    """
 
     base: ModelSpec
     amounts: tuple[int, ...]
     recipe: RecipeSpec
+    seed: int = 0
+    replay: tuple[DataSpec, ...] = ()
+
+
+class FeedbackSpec(Spec):
+    """A student (amount 0: a base) trained further on what a teacher said of answers.
+
+    `dpo` learns from pairs of a chosen and a rejected answer (Rafailov et al. 2023), `revise` from
+    answers that were written anew after a critique. The new student lies in
+    `amount_folder(amount)`, as its predecessor does in `inputs["student"]`.
+    """
+
+    method: Literal["dpo", "revise"]
+    base: ModelSpec
+    amount: int = 0
+    sources: tuple[DataSpec, ...]
+    lr: float = Field(gt=0)
+    beta: float = Field(default=0.1, gt=0)
+    epochs: int = Field(default=1, ge=1)
+    batch: int = Field(default=8, ge=1)
+    block: int = Field(default=1024, ge=16)
+    warmup: float = Field(default=0.1, ge=0, lt=1)
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
     seed: int = 0
 
 

@@ -23,7 +23,7 @@ from epigone.models.references import locate
 from epigone.schema import Conversation, Progress
 from epigone.study import train_file
 from epigone.study.amounts import refuse_empty, segments
-from epigone.study.specs import TrainSpec, amount_folder
+from epigone.study.specs import RecipeSpec, TrainSpec, amount_folder
 from epigone.training import checkpoint
 from epigone.training.blocks import Block, BlockStats, blocks_of
 from epigone.training.card import card
@@ -61,7 +61,7 @@ def train(spec: TrainSpec, corpus: Path, out: Path, progress: Progress) -> dict[
     model = loaded.model
     named = list(model.named_parameters())
     optimizer: Optimizer = OPTIMIZERS[spec.recipe.optimizer](named, spec.recipe.weight_decay)
-    warmup = warmup_steps(spec.recipe.warmup, len(batches))
+    warmup = warmup_steps(spec.recipe, len(batches))
     rate = learning_rate(spec.recipe.lr, warmup)
     folder = out / SCRATCH / "checkpoint"
     tensors = {f"p.{n}": p for n, p in named} | optimizer.state()
@@ -103,9 +103,11 @@ def train(spec: TrainSpec, corpus: Path, out: Path, progress: Progress) -> dict[
     }
 
 
-def warmup_steps(warmup: float, steps: int) -> int:
-    """Steps of warm-up: a fraction of the run where below 1, otherwise a number of steps."""
-    return math.ceil(warmup * steps) if warmup < 1 else int(warmup)
+def warmup_steps(recipe: RecipeSpec, steps: int) -> int:
+    """Steps of warm-up in a run of `steps`."""
+    if recipe.warmup_unit == "fraction":
+        return math.ceil(recipe.warmup * steps)
+    return int(recipe.warmup)
 
 
 def _batches(
