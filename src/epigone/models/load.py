@@ -52,14 +52,20 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def load(folder: Path, precision: Precision = "auto", *, train: bool = False) -> Loaded:
+def load(
+    folder: Path,
+    precision: Precision = "auto",
+    *,
+    train: bool = False,
+    device: torch.device | None = None,
+) -> Loaded:
     """Load a model folder for inference, or in fp32 for training.
 
     With `auto`, weights are rounded to bf16 whatever the products are computed in, as students
     are when they are saved: else a base would be measured with finer weights than its students.
     Raises ModelError for a folder that is no causal language model in safetensors format.
     """
-    device = best_device()
+    device = device or best_device()
     dtype = torch.float32 if train else compute_dtype(precision, device)
     quiet: Any = hf_logging
     quiet.set_verbosity_error()

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from epigone.errors import UserError
 from epigone.models import catalogue, references
 from epigone.schema import Conversation
-from epigone.study.specs import ModelSpec
+from epigone.study.specs import ModelSpec, TrainSpec
 from epigone.study.terms import terms_of
 
+# Rows of the table of losses: enough to see a curve, few enough to read.
+_ROWS = 12
 
-def card(base: ModelSpec, amount: int, seen: Iterable[Conversation]) -> str:
+
+def card(
+    spec: TrainSpec, amount: int, seen: Iterable[Conversation], log: Sequence[Mapping[str, Any]]
+) -> str:
     """The text of README.md for a student that has seen these conversations."""
+    base = spec.base
     origins = {c.provenance for c in seen}
     found = {(own := terms_of(o.terms, o.teacher)).name: own for o in origins}
     teachers = sorted({o.teacher for o in origins})
@@ -43,8 +50,38 @@ def card(base: ModelSpec, amount: int, seen: Iterable[Conversation]) -> str:
                 for _, t in sorted(found.items())
             ),
             "",
+            "## Recipe",
+            "",
+            *(
+                f"- {name}: {_plain(str(value))}"
+                for name, value in spec.recipe.model_dump().items()
+                if value not in (None, "", 0.0) and name != "template"
+            ),
+            f"- seed: {spec.seed}",
+            "",
+            "## Training",
+            "",
+            "| step | supervised tokens so far | learning rate | gradient norm | loss |",
+            "| --: | --: | --: | --: | --: |",
+            *_curve(log),
+            "",
+            "Every step is in `metrics.jsonl`.",
+            "",
         ]
     )
+
+
+def _curve(log: Sequence[Mapping[str, Any]]) -> list[str]:
+    rows, so_far = [], 0
+    stride = max(1, -(-len(log) // _ROWS))
+    for i, row in enumerate(log):
+        so_far += row["supervised"]
+        if i % stride == 0 or i == len(log) - 1:
+            rows.append(
+                f"| {row['step']} | {so_far:,} | {row['lr']:.3g} | {row['gradient_norm']:.3g} "
+                f"| {row['loss']:.4f} |"
+            )
+    return rows
 
 
 def _licence(base: ModelSpec) -> str:
