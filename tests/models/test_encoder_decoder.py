@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 from transformers import BartConfig, BartForConditionalGeneration, T5ForConditionalGeneration
 
 from epigone.errors import ModelError
+from epigone.models.chat import exchanges, source_ids, stop_ids, stop_texts
 from epigone.models.encoder_decoder import start_id, stated_limit
 from epigone.models.generate import generate
 from epigone.models.likelihood import Request
 from epigone.models.load import load
 from epigone.models.score import loglikelihoods, overlong
+from epigone.schema import Message
 
 VOCAB = 100
 
@@ -248,3 +250,31 @@ def test_what_a_model_says_of_its_longest_input(t5: Any, tiny_t5: Path) -> None:
     tokenizer.model_max_length = 512
     assert stated_limit(t5, tokenizer) == 512
     assert stated_limit(bart(), tokenizer) == 24
+
+
+def test_what_is_learned_from_exchanges_is_what_is_said(tiny_t5: Path) -> None:
+    torch.manual_seed(0)
+    loaded = load(tiny_t5, train=True)
+    model, tokenizer = loaded.model, loaded.tokenizer
+    talk = (
+        Message("user", "Why glass?"),
+        Message("assistant", "1 glass\n2 bread"),
+        Message("user", "And?\nMore."),
+        Message("assistant", "A rivers"),
+    )
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(25):
+        for e in exchanges(tokenizer, talk):
+            loss = model(input_ids=torch.tensor([e.source]), labels=torch.tensor([e.target])).loss
+            loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    said = generate(
+        model,
+        [source_ids(tokenizer, talk[:1]), source_ids(tokenizer, talk[:3])],
+        max_new_tokens=40,
+        stop_ids=stop_ids(tokenizer),
+        stop_texts=stop_texts(tokenizer),
+        tokenizer=tokenizer,
+    )
+    assert [(s.text, s.stop) for s in said] == [("1 glass\n2 bread", "end"), ("A rivers", "end")]

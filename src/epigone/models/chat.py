@@ -69,15 +69,9 @@ def source_ids(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
     training. Line breaks that the tokenizer would lose are kept (see `newlines.mark`); other white
     space is what the tokenizer makes of it, in T5's one space.
     """
+    mark = newlines.mark(tokenizer)
     text = _render(tokenizer, messages, generation_prompt=True)
-    ids = _encode(tokenizer, _marked(tokenizer, text))
-    bare, whole = _encode(tokenizer, "a"), list(tokenizer("a")["input_ids"])
-    at = next((i for i in range(len(whole)) if whole[i : i + len(bare)] == bare), 0)
-    first, last = whole[:at], whole[at + len(bare) :]
-    # A chat template may have written them already.
-    first = first if ids[: len(first)] != first else []
-    last = last if ids[len(ids) - len(last) :] != last else []
-    return first + ids + last
+    return _within_ends(tokenizer, _encode(tokenizer, text.replace("\n", mark or "\n")))
 
 
 def exchanges(tokenizer: Any, messages: Sequence[Message]) -> list[Exchange]:
@@ -87,21 +81,28 @@ def exchanges(tokenizer: Any, messages: Sequence[Message]) -> list[Exchange]:
     vocabulary lacks, in T5's for instance braces, become its unknown token in both. Raises
     ModelError where the chat template does not write the turn behind its prompt.
     """
+    mark, newline = newlines.mark(tokenizer), newlines.mark_id(tokenizer)
     found = []
     for i, message in enumerate(messages):
         if message.role != "assistant":
             continue
         prompt = _render(tokenizer, messages[:i], generation_prompt=True)
         whole = _render(tokenizer, messages[: i + 1], generation_prompt=False)
-        answer = _encode(tokenizer, _marked(tokenizer, _after(prompt, whole)))
-        end = _end_of_turn(tokenizer, answer)
-        found.append(Exchange(source_ids(tokenizer, messages[:i]), answer[:end]))
+        answer = _encode(tokenizer, _after(prompt, whole).replace("\n", mark or "\n"))
+        end = _end_of_turn(tokenizer, answer, newline)
+        source = _encode(tokenizer, prompt.replace("\n", mark or "\n"))
+        found.append(Exchange(_within_ends(tokenizer, source), answer[:end]))
     return found
 
 
-def _marked(tokenizer: Any, text: str) -> str:
-    mark = newlines.mark(tokenizer)
-    return text if mark is None else text.replace("\n", mark)
+def _within_ends(tokenizer: Any, ids: list[int]) -> list[int]:
+    bare, whole = _encode(tokenizer, "a"), list(tokenizer("a")["input_ids"])
+    at = next((i for i in range(len(whole)) if whole[i : i + len(bare)] == bare), 0)
+    first, last = whole[:at], whole[at + len(bare) :]
+    # A chat template may have written them already.
+    first = first if ids[: len(first)] != first else []
+    last = last if ids[len(ids) - len(last) :] != last else []
+    return first + ids + last
 
 
 def stop_ids(tokenizer: Any) -> frozenset[int]:
@@ -151,9 +152,9 @@ def _prefix(tokenizer: Any, messages: Sequence[Message]) -> _Rendered:
     return out
 
 
-def _end_of_turn(tokenizer: Any, answer: list[int]) -> int:
+def _end_of_turn(tokenizer: Any, answer: list[int], newline: int | None = None) -> int:
     # An unknown character and a line break end nothing; GPT-2's unknown token is its end token.
-    no_end = {tokenizer.unk_token_id, newlines.mark_id(tokenizer)} - {tokenizer.eos_token_id}
+    no_end = {tokenizer.unk_token_id, newline} - {tokenizer.eos_token_id}
     special = set(tokenizer.all_special_ids) - no_end
     for i in range(len(answer) - 1, -1, -1):
         if answer[i] in special:
