@@ -12,27 +12,12 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from epigone.corpus import build
 from epigone.errors import CorpusError
 from epigone.runs.store import outputs
 from epigone.schema import silent
 from epigone.study.declare import Recipe
-from epigone.study.specs import CorpusSpec, DataSpec, ModelSpec, SourceSpec, TrainSpec
+from epigone.study.specs import ModelSpec, TrainSpec
 from epigone.training import loop, run
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory, talk: Path, tiny_base: Path) -> Path:
-    out = tmp_path_factory.mktemp("corpus")
-    spec = CorpusSpec(
-        kind="broad",
-        sources=(DataSpec(ref=str(talk), fingerprint="x"),),
-        tokenizer=SourceSpec(ref=str(tiny_base), fingerprint="y"),
-        teacher="scribe",
-        held_out=4,
-    )
-    build([talk], spec, tiny_base / "tokenizer.json", out, silent)
-    return out
 
 
 def spec(base: Path, **recipe: Any) -> TrainSpec:
