@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import pytest
 
-from epigone.study.declare import Mistake
 from epigone.study.file import parse
 from epigone.study.steps import STAGES, Expansion, expand
+from epigone.study.values import Mistake
 
 TEXT = """\
 name: tiny
