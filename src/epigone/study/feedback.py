@@ -8,19 +8,19 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from epigone.errors import UnknownName, UserError
-from epigone.study.recipes import parse_warmup
 from epigone.study.specs import FeedbackSpec
-from epigone.study.values import Amount, Declared, Mistake, Source, amount_label, by_reference
+from epigone.study.values import (
+    Amount,
+    Declared,
+    Mistake,
+    Share,
+    Source,
+    amount_label,
+    by_reference,
+)
 
 # Peak learning rates where a study names none; the other defaults stand in FeedbackSpec.
 RATES = {"dpo": 5e-7, "revise": 1e-5}
-
-
-def _share(value: object) -> float:
-    warmup = parse_warmup(value)
-    if warmup.unit != "fraction" or warmup.value >= 1:
-        raise ValueError("the warm-up of feedback is a share of its steps, as 0.1 or 10%")
-    return warmup.value
 
 
 class Judged(Source):
@@ -50,8 +50,8 @@ class Feedback(Declared):
     epochs: int | None = Field(default=None, ge=1, description="times over the data")
     batch: int | None = Field(default=None, ge=1, description="pairs or revisions a step")
     block: int | None = Field(default=None, ge=16, description="most tokens of one of them")
-    warmup: Annotated[float, BeforeValidator(_share, json_schema_input_type=float | str)] | None = (
-        Field(default=None, description="share of the steps, as 0.1 or 10%")
+    warmup: Annotated[Share, Field(ge=0, lt=1)] | None = Field(
+        default=None, description="share of the steps, as 0.1 or 10%"
     )
 
     @model_validator(mode="after")

@@ -16,6 +16,7 @@ from epigone.study.values import (
     Declared,
     Mistake,
     Reference,
+    Share,
     Source,
     amount_label,
     by_reference,
@@ -54,6 +55,7 @@ PRESETS["lora"] = PRESETS["adamw"] | {"lr": 2e-4, "lora": LoraSpec(rank=16, alph
 # The last share of each amount's steps over which wsd falls, unless a study says otherwise.
 DECAY = 0.1
 
+_MOST = 10**15
 _WARMUP = "a warm-up is a share of the run (0.1 or 10%), '1000 steps' or '200k tokens'"
 
 
@@ -82,19 +84,19 @@ def parse_warmup(value: object) -> Warmup:
     text = str(value).strip().lower()
     if isinstance(value, bool | list | dict) or len(text) > 40:
         raise ValueError(_WARMUP)
-    found = re.fullmatch(r"(\d+(?:\.\d+)?(?:e-?\d{1,2})?)\s*(%?)|(.+?)\s+(steps?|tokens)", text)
+    if found := re.fullmatch(r"(.+?)\s+(steps?|tokens)", text):
+        count = 0 if found[1] == "0" else _counted(found[1])
+        unit: Literal["steps", "tokens"] = "tokens" if found[2] == "tokens" else "steps"
+        return Warmup(float(count), unit if count else "fraction")
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?(?:e-?[0-9]{1,3})?)\s*(%?)", text)
     if found is None:
         raise ValueError(_WARMUP)
-    if found[4]:
-        count = 0 if found[3] == "0" else _counted(found[3])
-        unit: Literal["steps", "tokens"] = "tokens" if found[4] == "tokens" else "steps"
-        return Warmup(float(count), unit if count else "fraction")
     number = Decimal(found[1]) / (100 if found[2] else 1)
+    if found[2] and number > 1:
+        raise ValueError("a warm-up is at most 100% of the run")
     if number < 1 or found[2]:
-        if number > 1:
-            raise ValueError("a warm-up is at most 100% of the run")
         return Warmup(float(number), "fraction")
-    if number != int(number):
+    if number > _MOST or number != int(number):
         raise ValueError(f"{_WARMUP}; steps are whole")
     return Warmup(float(number), "steps")
 
@@ -168,8 +170,8 @@ class Recipe(Declared):
     schedule: Literal["constant", "cosine", "wsd"] | None = Field(
         default=None, description="of the learning rate, after the warm-up"
     )
-    decay: float | None = Field(
-        default=None, gt=0, le=1, description="last share of an amount's steps, with wsd"
+    decay: Annotated[Share, Field(gt=0, le=1)] | None = Field(
+        default=None, description="last share of an amount's steps, with wsd"
     )
     batch: int | None = Field(default=None, ge=1, description="blocks an optimiser step")
     block: int | None = Field(default=None, ge=16, description="tokens a block")
@@ -182,8 +184,8 @@ class Recipe(Declared):
     chunks: Literal["documents", "contiguous"] | None = Field(
         default=None, description="pack conversations apart, or cut one stream of text"
     )
-    replay: float | None = Field(
-        default=None, ge=0, lt=1, description="share of the loss taken on plain text"
+    replay: Annotated[Share, Field(ge=0, lt=1)] | None = Field(
+        default=None, description="share of the loss taken on plain text"
     )
     replay_from: (
         Annotated[

@@ -146,9 +146,18 @@ def _variant(
         setting = str(mistake.where[0])
         where = places.get(setting, ("recipe", setting))
         error = mistake.error
-        if name:
+        if str(error) != _own_mistake(recipe):
             error = UserError(f"{name}: {error.what}", value=error.value, fix=error.fix)
         raise Mistake(where, error) from None
+
+
+def _own_mistake(recipe: Recipe) -> str:
+    """What is wrong with a recipe whatever is swept."""
+    try:
+        recipe.resolved()
+    except Mistake as mistake:
+        return str(mistake.error)
+    return ""
 
 
 def _refuse_same(variant: Variant, others: Sequence[Variant]) -> None:

@@ -61,7 +61,7 @@ def _check(text: str, name: str) -> None:
     except (jinja2.TemplateError, RecursionError) as error:
         line = getattr(error, "lineno", None)
         at = f" in line {line}" if line else ""
-        raise UserError(f"not a Jinja template: {error}{at}", value=name) from None
+        raise UserError(f"not a Jinja template{at}", value=f"{name}: {error}") from None
     if "messages" not in meta.find_undeclared_variables(tree):
         raise UserError(
             "not a chat template, it shows no messages", value=name, fix="loop over 'messages'"

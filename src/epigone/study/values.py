@@ -50,6 +50,19 @@ def parse_amount(value: object) -> int:
     return int(tokens)
 
 
+def parse_share(value: object) -> object:
+    """A share as a number: "10%" is 0.1; what has no % is left to its field.
+
+    Raises ValueError for a text that is no percentage.
+    """
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"(\d{1,3}(?:\.\d{1,20})?)\s*%", value.strip())
+    if match is None:
+        raise ValueError("a share is a number or a percentage, as 0.1 or 10%")
+    return float(Decimal(match[1]) / 100)
+
+
 def amount_label(tokens: int) -> str:
     """The shortest way to write an amount exactly: 8000 is 8k."""
     for suffix in ("b", "m", "k"):
@@ -76,6 +89,7 @@ def by_reference(value: object) -> object:
 
 
 Amount = Annotated[int, BeforeValidator(parse_amount, json_schema_input_type=int | str)]
+Share = Annotated[float, BeforeValidator(parse_share, json_schema_input_type=float | str)]
 Name = Annotated[str, AfterValidator(_name)]
 Reference = Annotated[str, AfterValidator(_reference)]
 
