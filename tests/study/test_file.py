@@ -121,7 +121,6 @@ def test_recipe_sweep_and_feedback_are_read() -> None:
         ("talk}", "talk, bta: 1}", "s.yaml:23:55: unknown key: feedback.ranked.bta (did you mean"),
         ("talk}", "talk, warmup: 9}", "s.yaml:23:63: feedback.ranked.warmup: input should be less"),
         ("{method: dpo", "{method: revise, beta: 1", "s.yaml:23:34: revise has no beta: 1"),
-        ("  ranked:", "  talk:", "s.yaml:23:3: a corpus and a feedback of one name: talk"),
         ("  ranked:", "  a,b:", "s.yaml:23:8: feedback.a,b: a name has 1 to 64"),
     ],
 )

@@ -159,7 +159,7 @@ def no_scaling(base: str) -> Sentence:
         f"Whether more data or a better base would buy more than {base} has is told by its "
         "students without feedback."
     )
-    return Sentence("scaling", "missing", "More data or a better base: see without feedback", text)
+    return Sentence("scaling", "missing", "Better base: see without feedback", text)
 
 
 def unfinished(missing: int, students: int, amount: int, largest: int) -> str:

@@ -90,7 +90,7 @@ def _subjects(expansion: Expansion) -> tuple[Subject, ...]:
             continue
         # Each variant is a line of students of its own, as each corpus is.
         named = (s.cell.corpus, *s.cell.variant.split(","))
-        line = ", ".join(name for name in named if name)
+        line = ", ".join(filter(None, named)) if s.cell.corpus else f"feedback {s.cell.variant}"
         fed_back = s.made_by is not None and s.made_by.stage == "feedback"
         found.append(Subject(s.model, s.base, line, s.cell.amount, s.cell.seed, fed_back))
     return tuple(found)

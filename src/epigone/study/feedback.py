@@ -77,10 +77,6 @@ def check_feedback(feedback: Mapping[str, Feedback], amounts: Mapping[str, Seque
     """Raise Mistake for feedback after a student that the study does not have."""
     for name, one in feedback.items():
         where = ("feedback", name)
-        if name in amounts:
-            # Without a corpus, it is shown by its name alone.
-            error = UserError("a corpus and a feedback of one name", value=name, fix="rename one")
-            raise Mistake(where, error, at_key=True)
         if one.after is not None and one.after not in amounts:
             raise Mistake((*where, "after"), UnknownName("corpus", one.after, amounts))
         if one.after is not None and one.amount not in (None, *amounts[one.after]):
