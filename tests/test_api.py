@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 
 import epigone
 from epigone.api import Study
-from epigone.errors import CorpusError, UserError
+from epigone.errors import CorpusError, MissingExtra, UserError
 from epigone.study.specs import TrainSpec
 from epigone.study.templates import CHATML
 
@@ -84,6 +85,20 @@ def test_terms_that_forbid_a_use_stop_a_run_before_any_work(
 ) -> None:
     with pytest.raises(CorpusError, match=re.escape(what)):
         study(folder, old, new).run(use="commercial")
+    assert not (folder / "runs").exists()
+
+
+def test_feedback_without_its_extra_stops_a_run_before_any_work(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *more: None if name == "trl" else find(name, *more),
+    )
+    with pytest.raises(MissingExtra, match=re.escape("pip install 'epigone[feedback]'")):
+        study(folder).run()
     assert not (folder / "runs").exists()
 
 

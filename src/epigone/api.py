@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from epigone.corpus.compressed import require
-from epigone.errors import CorpusError, UnknownName, UserError
+from epigone.errors import CorpusError, MissingExtra, UnknownName, UserError
 from epigone.files import cache_root, write_json, write_jsonl, write_text
 from epigone.models import references
 from epigone.runs import lease
@@ -346,6 +347,9 @@ def _model(ref: str) -> ModelSpec:
 
 
 def _check_sources(declaration: Declaration, folder: Path) -> None:
+    # Feedback is the last training of all, too late to find out.
+    if declaration.feedback and importlib.util.find_spec("trl") is None:
+        raise MissingExtra("learning from feedback", "feedback")
     # A token has at least one byte, so a small local file refuses a large amount before any work.
     for name, corpus in declaration.corpora.items():
         paths = [folder / Path(source.ref).expanduser() for source in corpus.sources]

@@ -6,9 +6,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 
+from epigone.study.declare import Declaration
 from epigone.study.feedback import RATES
 from epigone.study.file import parse
 from epigone.study.recipes import PRESETS, Recipe
@@ -43,6 +45,29 @@ def rows(heading: str) -> list[list[str]]:
 def test_every_example_is_a_study(block: str) -> None:
     assert parse(STUDY + block).variants()
     assert set(yaml.safe_load(block)) <= {"recipe", "sweep", "feedback"}
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_editors_accept_every_example(block: str) -> None:
+    jsonschema.validate(yaml.safe_load(STUDY + block), Declaration.model_json_schema())
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        "sweep: {repaly: [0]}",
+        "sweep: {replay: []}",
+        "sweep: {replay: 0.1}",
+        "sweep: {kl: [-1]}",
+        "sweep: {replay: [null]}",
+        "sweep: {lora: [{rank: 2}]}",
+        "recipe: {warmup: [1]}",
+        "feedback: {ranked: {method: ppo, from: [x]}}",
+    ],
+)
+def test_editors_refuse_what_is_no_study(block: str) -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(yaml.safe_load(STUDY + block), Declaration.model_json_schema())
 
 
 def test_the_table_has_every_setting() -> None:

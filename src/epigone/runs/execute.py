@@ -72,8 +72,8 @@ def execute(
 ) -> Result:
     """Run every step that is not done; `only` names one stage.
 
-    Corpora come first; they and training have the machine to themselves. Other steps run side by
-    side as `lanes()` says.
+    Corpora come first; they and all training have the machine to themselves. Other steps run side
+    by side as `lanes()` says.
 
     A failed step blocks only its descendants. A user's mistake found by a step ends the run with
     its UserError, because every later step of the study would build on it.
