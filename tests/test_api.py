@@ -115,7 +115,7 @@ def test_files_that_are_not_there_have_their_place(
     folder: Path, old: str, new: str, what: str
 ) -> None:
     with pytest.raises(UserError) as caught:
-        study(folder, old, new).expansion()
+        study(folder, old, new).expansion(online=True)
     assert what in str(caught.value)
 
 

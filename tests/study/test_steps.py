@@ -184,6 +184,17 @@ def test_amounts_share_a_run_where_the_rate_knows_no_end(schedule: str, runs: in
     )
 
 
+def test_bases_whose_revisions_are_not_known_yet_keep_steps_of_their_own() -> None:
+    class Offline(World):
+        def fingerprint(self, ref: str) -> str:
+            return "unresolved"
+
+    found, known = expand(parse(TEXT + FEEDBACK), Offline()), expanded(TEXT + FEEDBACK)
+    assert [s.slug for s in found.steps] == [s.slug for s in known.steps]
+    for subject, same in zip(found.subjects, known.subjects, strict=True):
+        assert [s.slug for s in found.steps_of(subject)] == [s.slug for s in known.steps_of(same)]
+
+
 def test_feedback_goes_on_from_the_students_that_it_names() -> None:
     found = expanded(TEXT + FEEDBACK)
     # 2 bases x 2 seeds x 3

@@ -136,9 +136,9 @@ class Expansion:
         made = set()
         step = subject.made_by
         while step is not None:
-            made.add(step.hash)
+            made.add(step.name)
             step = step.inputs.get("student")
-        return [s for s in self.steps if s.model == subject.model or s.hash in made]
+        return [s for s in self.steps if s.model == subject.model or s.name in made]
 
 
 def expand(declaration: Declaration, resolve: Resolve) -> Expansion:
@@ -149,8 +149,8 @@ def expand(declaration: Declaration, resolve: Resolve) -> Expansion:
     steps: list[Step] = []
     for corpus in sorted(corpora.values(), key=lambda step: "held_out" in step.inputs):
         steps += [s for s in (*corpus.inputs.values(), corpus) if s not in steps]
-    # A trunk makes several students.
-    steps += {s.made_by.hash: s.made_by for s in students if s.made_by is not None}.values()
+    # A trunk makes several students; until a hub's revisions are known, two can have one hash.
+    steps += {s.made_by.name: s.made_by for s in students if s.made_by is not None}.values()
     steps += _measures(declaration, models, students, corpora, resolve)
     untrained = [Subject(base.name, base.name) for base in models]
     return Expansion(tuple(steps), (*untrained, *students), declaration.teacher.name)
