@@ -13,9 +13,8 @@ from epigone.api import Study
 from epigone.cli.common import Json, Runs, StudyArgument, Use, say_json, seconds, table
 from epigone.runs.execute import expected
 from epigone.runs.plan import Planned
-from epigone.study.declare import amount_label
 from epigone.study.specs import TrainSpec
-from epigone.study.terms import refuse
+from epigone.study.values import amount_label
 
 
 def register(app: typer.Typer) -> None:
@@ -38,8 +37,7 @@ def plan(
     planned = loaded.plan()
     cells = loaded.expansion().cells()
     terms = loaded.terms()
-    for name, found in terms.items():
-        refuse(f"corpus {name!r}", found, use)
+    loaded.check_terms(use)
     if json:
         say_json(
             {

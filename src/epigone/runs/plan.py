@@ -14,11 +14,11 @@ from epigone.runs.store import Damaged, Store
 from epigone.schema import Record
 from epigone.study import train_file
 from epigone.study.amounts import refuse_empty, segments
-from epigone.study.declare import amount_label
 from epigone.study.identity import differences
 from epigone.study.specs import BenchmarkSpec, GenerateSpec, ModelSpec, TrainSpec
 from epigone.study.steps import Expansion, Step
 from epigone.study.terms import Use, refuse, terms_named
+from epigone.study.values import amount_label
 
 State = Literal["done", "failed", "to do", "damaged"]
 

@@ -9,6 +9,7 @@ from epigone.errors import UnknownName, UserError
 from epigone.evaluation.catalogue import known_tasks
 from epigone.files import read_json
 from epigone.models import catalogue, references
+from epigone.study.templates import template_text
 
 UNRESOLVED = "unresolved"
 
@@ -67,6 +68,10 @@ class World:
         if reference.kind == "catalogue":
             return ref
         return Path(str(reference.value)).name.removesuffix(".gguf").replace(":", "-")
+
+    def template(self, name: str) -> str:
+        """The text of a chat template, by its name or its file."""
+        return template_text(name, self._folder or Path.cwd())
 
     def _parsed(self, ref: str) -> references.Reference:
         return references.parse(ref, self._folder)
