@@ -81,7 +81,7 @@ def prepare(spec: TrainSpec, world: World, progress: Progress) -> Prepared:
     _give_template(loaded, recipe.template)
     _check_head(model)
     packs = not loaded.encoder_decoder and isolates(model)
-    base = None
+    base: Any = None
     if recipe.lora is not None:
         _adapt(model, recipe.lora, spec.seed, compute)
     if recipe.kl:
@@ -204,7 +204,7 @@ def _adapt(model: Any, lora: LoraSpec, seed: int, compute: torch.dtype) -> None:
         inject_adapter_in_model(
             LoraConfig(
                 r=lora.rank,
-                lora_alpha=lora.alpha,
+                lora_alpha=lora.alpha,  # type: ignore[arg-type]  # any number does
                 lora_dropout=lora.dropout,
                 target_modules=targets,
             ),
