@@ -1,15 +1,12 @@
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     Gemma3TextConfig,
@@ -22,10 +19,7 @@ from transformers import (
     T5Config,
 )
 
-from epigone.errors import ModelError
 from epigone.models import sizes
-from epigone.models.references import parameters, shape
-
 
 Build = tuple[int, Callable[[int], PretrainedConfig]]
 

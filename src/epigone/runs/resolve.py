@@ -11,14 +11,16 @@ from epigone.files import read_json
 from epigone.models import catalogue, references
 
 UNRESOLVED = "unresolved"
+# Fingerprint of local data that is not there yet, and that no earlier run has seen.
+ABSENT = "absent"
 
 
 class World:
     """Resolves a study's references; `locked` are the revisions of an earlier run.
 
     Relative paths start at `folder`, else at the current one. With `online` false nothing is
-    asked of the network, and a hub reference without a revision stays "unresolved" until the
-    study runs.
+    asked of the network, a hub reference without a revision stays "unresolved" until the study
+    runs, and local data that is not there is known by what an earlier run saw of it, or "absent".
     """
 
     def __init__(
@@ -35,7 +37,7 @@ class World:
 
     def reference(self, ref: str) -> str:
         """A text that means the same reference from any folder."""
-        return str(self._parsed(ref))
+        return str(self._absent(ref) or self._parsed(ref))
 
     def fingerprint(self, ref: str) -> str:
         """The revision or content hash of a reference."""
@@ -43,6 +45,8 @@ class World:
 
     def data_fingerprint(self, ref: str) -> str:
         """The revision or content hash of a reference to data."""
+        if self._absent(ref):
+            return self._locked.get(ref, ABSENT)
         return self._once(ref, lambda r: references.data_fingerprint(r, offline=not self._online))
 
     def _once(self, ref: str, find: Callable[[references.Reference], str | None]) -> str:
@@ -67,6 +71,9 @@ class World:
         if reference.kind == "catalogue":
             return ref
         return Path(str(reference.value)).name.removesuffix(".gguf").replace(":", "-")
+
+    def _absent(self, ref: str) -> Path | None:
+        return None if self._online else references.absent(ref, self._folder)
 
     def _parsed(self, ref: str) -> references.Reference:
         return references.parse(ref, self._folder)

@@ -102,8 +102,8 @@ class Task:
 
 # Of SmolLM2's tokens; a test counts them again.
 TASKS: Mapping[str, Task] = {
-    "facts": Task(201, 75, 16),
-    "choices": Task(168, 240, 0),
+    "facts": Task(201, 65, 16),
+    "choices": Task(168, 231, 0),
 }
 
 
@@ -148,7 +148,7 @@ def training(
     if recipe.schedule == "wsd":
         # The trunk goes on at its rate, while each smaller student decays on a branch of its own.
         passes += [
-            (r.tokens * recipe.decay, math.ceil(r.steps * recipe.decay)) for r in reaches[:-1]
+            (r.tokens * recipe.decay, max(1, round(r.steps * recipe.decay))) for r in reaches[:-1]
         ]
     return Training(
         tuple(reaches),
@@ -228,9 +228,7 @@ def forward_flops(shape: Shape, tokens: float, supervised: float, context: float
     return sum(_forward(shape, tokens, supervised, context))
 
 
-def _forward(
-    shape: Shape, tokens: float, supervised: float, context: float
-) -> tuple[float, float]:
+def _forward(shape: Shape, tokens: float, supervised: float, context: float) -> tuple[float, float]:
     """Operations of the products with weights, and of those between positions."""
     s, d, a, layers = supervised, shape.width, shape.attention, shape.layers
     if not shape.encoder:
