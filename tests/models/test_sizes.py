@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ from transformers import (
 )
 
 from epigone.models import sizes
+from epigone.models.references import parameters, shape
 
 Build = tuple[int, Callable[[int], PretrainedConfig]]
 
@@ -209,3 +212,41 @@ def test_extrapolating_from_two_layers_is_exact() -> None:
 def test_known_sizes_are_the_published_ones_and_none_is_unchecked() -> None:
     assert sizes.known().keys() == BUILDS.keys()
     assert {name: sizes.known()[name].parameters for name in PUBLISHED} == PUBLISHED
+
+
+def test_a_local_folder_is_read_and_not_loaded(tiny_base: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_base)
+    found = shape(str(tiny_base))
+    assert found is not None
+    assert asdict(found) == counted(model.config)
+    assert parameters(str(tiny_base)) == found.parameters
+
+
+def test_a_hub_model_is_read_from_the_hubs_cache(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    assert shape("hf:some/body") is None
+    assert parameters("hf:some/body") is None
+    snapshot = tmp_path / "models--some--body" / "snapshots" / ("a" * 40)
+    shutil.copytree(tiny_base, snapshot)
+    assert shape("hf:some/body") == shape(str(tiny_base))
+
+
+def test_names_are_known_in_any_case_and_revision() -> None:
+    assert shape("hf:Huggyllama/LLaMA-7B@main") == sizes.known()["llama-7b"]
+    assert shape("smollm2-135m-instruct") == sizes.known()["smollm2-135m"]
+    assert parameters("hf:google/flan-ul2") == 19_591_209_984
+    assert shape("sharegpt-v3-part") is None
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"hidden_size": 8}', '{"hidden_size": "8"}'])
+def test_a_configuration_that_tells_nothing_gives_no_shape(
+    tiny_base: Path, tmp_path: Path, text: str
+) -> None:
+    shutil.copytree(tiny_base, tmp_path / "m")
+    (tmp_path / "m" / "config.json").write_text(text)
+    assert shape(str(tmp_path / "m")) is None
+    assert parameters(str(tmp_path / "m")) == parameters(str(tiny_base))

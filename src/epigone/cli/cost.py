@@ -39,7 +39,7 @@ def tell(found: Estimate) -> None:
     for path in found.not_here:
         print(f"not here yet: {path}")
     for line in found.warnings:
-        print(f"\nwarning: {line}")
+        print(f"warning: {line}")
 
 
 def _trunk(run: Run) -> str:

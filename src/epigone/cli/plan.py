@@ -73,10 +73,13 @@ def plan(
     _tell_cells(expansion, planned, tall)
     print()
     _tell_steps(planned, why, tall)
+    limits: dict[str, list[str]] = defaultdict(list)
     for name, found in terms.items():
         for t in found:
             if t.commercial != "yes":
-                print(f"\nterms of {name}: {t.title}: {t.says}")
+                limits[f"{t.title}: {t.says}"].append(name)
+    for says, names in limits.items():
+        print(f"\nterms of {', '.join(names)}: {says}")
     if todo:
         cost.tell(estimated)
     _tell_totals(expansion, planned)
