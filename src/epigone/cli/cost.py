@@ -23,15 +23,29 @@ def tell(found: Estimate) -> None:
     """Print what is to do in GPU-hours and money, what it needs, and what to think about."""
     if found.runs:
         print("\nTo train, before anything is spent (docs/cost.md has the formulas):")
-        columns = ("base", "corpus", "amounts", "steps", "tokens", "GPU-hours", "apart", "memory")
+        columns = (
+            "base",
+            "corpus",
+            "amounts",
+            "steps",
+            "with prompts",
+            "GPU-hours",
+            "apart",
+            "memory",
+        )
         table("", columns, list(_rows(found)))
-        print(f"GPU-hours and gigabytes a GPU on {' / '.join(m.name for m in MACHINES)}.")
+        print(
+            "'with prompts' are tokens to process; GPU-hours are those of "
+            f"{' / '.join(m.name for m in MACHINES)}."
+        )
+        for line in dict.fromkeys(f"{r.spec.base.name} takes {_memory(r)}" for r in found.runs):
+            print(line)
         for line in sorted({_trunk(run) for run in found.runs}):
             print(line)
         for line in _shares(found):
             print(line)
     print()
-    columns = ("machine", "training", "feedback", "answers", "GPU-hours", "hours", "USD", "price")
+    columns = ("machine", "training", "feedback", "measuring", "GPU-hours", "hours", "USD", "price")
     table("", columns, list(_bills(found)))
     for why in found.not_counted:
         print(f"not counted: {why}")
@@ -74,7 +88,6 @@ def _rows(found: Estimate) -> Iterator[list[str]]:
         reached = {r.amount: r.steps for run in runs for r in run.training.reaches}
         known = all(run.shape is not None for run in runs)
         flops = [sum(run.training.flops for run in runs), sum(run.training.apart for run in runs)]
-        memory = [_memory(run) for run in runs]
         yield [
             base,
             corpus,
@@ -82,7 +95,6 @@ def _rows(found: Estimate) -> Iterator[list[str]]:
             " ".join(f"{reached[a]:,}" for a in sorted(reached)),
             _large(sum(run.training.tokens for run in runs)),
             *(_on_machines(f) if known else "not known" for f in flops),
-            memory[0],
         ]
 
 
@@ -92,14 +104,15 @@ def _on_machines(flops: float) -> str:
 
 def _memory(run: Run) -> str:
     if run.shape is None:
-        return "not known"
+        return "memory that is not known without a download"
     told = []
     for machine in MACHINES:
         asked, count = gpus_needed(run.shape, run.spec, machine)
-        room = machine.gpu.memory
-        short = "" if count == machine.count else f", needs {count} GPUs"
-        told.append(f"{asked / 1e9:.0f} of {room / 1e9:.0f}{short}")
-    return " / ".join(told)
+        short = "" if count == machine.count else f": too much, {count} GPUs would hold it"
+        told.append(
+            f"{asked / 1e9:.0f} of {machine.gpu.memory / 1e9:.0f} GB a GPU on {machine.name}{short}"
+        )
+    return "; ".join(told)
 
 
 def _bills(found: Estimate) -> Iterator[list[str]]:

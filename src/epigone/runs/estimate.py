@@ -144,9 +144,12 @@ def _runs(expansion: Expansion, todo: Sequence[Step], shares: _Shares) -> list[R
     made: dict[str, list[Cell]] = defaultdict(list)
     for subject in expansion.subjects:
         if subject.cell is not None:
-            for step in expansion.steps_of(subject):
-                if step.stage == "train":
-                    made[step.hash].append(subject.cell)
+            steps = expansion.steps_of(subject)
+            # What is trained further on feedback is a student of its own, not one of the run's.
+            if not any(s.stage == "feedback" for s in steps):
+                for step in steps:
+                    if step.stage == "train":
+                        made[step.hash].append(subject.cell)
     found = []
     for step in todo:
         if isinstance(spec := step.spec, TrainSpec):
