@@ -22,11 +22,23 @@ from epigone.runs.resolve import UNRESOLVED, World, locked_fingerprints
 from epigone.runs.store import Store
 from epigone.schema import Progress, Record, Sample, Score, silent
 from epigone.study import train_file
-from epigone.study.declare import STYLE_METRICS, Corpus, Declaration, Mistake, Recipe
-from epigone.study.file import located, read, told
-from epigone.study.specs import CorpusSpec, ItemsSpec, Kind, ModelSpec, RecipeSpec, TrainSpec
-from epigone.study.steps import STAGES, Expansion, corpus_spec, expand
+from epigone.study.declare import STYLE_METRICS, Corpus, Declaration
+from epigone.study.file import located, read
+from epigone.study.recipes import Recipe
+from epigone.study.resolved import corpus_spec, one_recipe
+from epigone.study.specs import (
+    CorpusSpec,
+    DataSpec,
+    FeedbackSpec,
+    ItemsSpec,
+    Kind,
+    ModelSpec,
+    RecipeSpec,
+    TrainSpec,
+)
+from epigone.study.steps import STAGES, Expansion, expand
 from epigone.study.terms import Terms, Use, refuse, terms_in, terms_named
+from epigone.study.values import Mistake, told
 
 if TYPE_CHECKING:
     from epigone.findings import Findings
@@ -66,15 +78,26 @@ class Study:
         return plan(self.expansion(), self.store)
 
     def terms(self) -> dict[str, list[Terms]]:
-        """The terms under which each corpus stands: its sources and, once built, its rows."""
-        found: dict[str, list[Terms]] = {}
+        """The terms under which all data stands that students learn from.
+
+        A corpus has its own name here: its sources and, once built, its rows. The others are
+        "replay text" and "feedback NAME".
+        """
+        found: dict[str, dict[str, Terms]] = {}
         for step in self.expansion().steps:
             if isinstance(step.spec, CorpusSpec):
                 record = self.store.record(step)
                 rows = terms_named(record.facts.get("by_terms", ())) if record else []
-                by_name = {t.name: t for t in (*terms_in(step.spec), *rows)}
-                found[step.slug] = list(by_name.values())
-        return found
+                found[step.axes[0]] = {t.name: t for t in (*terms_in(step.spec), *rows)}
+            elif isinstance(step.spec, TrainSpec | FeedbackSpec) and (own := terms_in(step.spec)):
+                name = "replay text" if step.stage == "train" else f"feedback {step.feedback}"
+                found.setdefault(name, {}).update({t.name: t for t in own})
+        return {name: list(terms.values()) for name, terms in found.items()}
+
+    def check_terms(self, use: Use) -> None:
+        """Raise CorpusError where the terms of the data forbid a use of the students."""
+        for name, found in self.terms().items():
+            refuse(f"corpus {name!r}" if name in self.declaration.corpora else name, found, use)
 
     def run(
         self,
@@ -91,8 +114,7 @@ class Study:
         if only is not None and only not in STAGES:
             raise UnknownName("stage", only, STAGES)
         expansion, world = self._expand(True)
-        for name, found in self.terms().items():
-            refuse(f"corpus {name!r}", found, use)
+        self.check_terms(use)
         _check_sources(self.declaration, self.file.parent)
         with lease.hold(self.root):
             write_text(self.root / "study.yaml", self.file.read_text(encoding="utf-8"))
@@ -224,15 +246,18 @@ def train(
 ) -> Record:
     """Train a base on nested amounts of a corpus folder; `out`/amount-N is the student of N tokens.
 
-    `recipe` has the keys of a study file's recipe.
+    `recipe` has the keys of a study file's recipe; its paths start at the current folder.
     """
     folder = corpus_folder(corpus)
-    spec = TrainSpec(
-        base=_model(base),
-        amounts=tuple(sorted(set(amounts))),
-        recipe=_recipe(recipe or {}),
-        seed=seed,
-    )
+    settings, replay = _recipe(recipe or {})
+    wanted = tuple(sorted(set(amounts)))
+    if len(wanted) > 1 and not settings.trunk:
+        raise UserError(
+            f"with a {settings.schedule} schedule each amount is a run of its own",
+            value=", ".join(map(str, wanted)),
+            fix="train one amount, or take schedule wsd",
+        )
+    spec = TrainSpec(base=_model(base), amounts=wanted, recipe=settings, seed=seed, replay=replay)
     return perform(task_alone("train", spec, {"corpus": folder}, Path(out)), progress)
 
 
@@ -304,11 +329,13 @@ def corpus_folder(path: str | Path) -> Path:
     return folder
 
 
-def _recipe(settings: Mapping[str, Any]) -> RecipeSpec:
+def _recipe(settings: Mapping[str, Any]) -> tuple[RecipeSpec, tuple[DataSpec, ...]]:
     try:
-        return Recipe.model_validate(dict(settings)).resolved()
+        return one_recipe(Recipe.model_validate(dict(settings)), World(online=True))
     except ValidationError as error:
         raise told(error) from None
+    except Mistake as mistake:
+        raise mistake.error from None
 
 
 def _model(ref: str) -> ModelSpec:

@@ -4,9 +4,9 @@ import pytest
 
 from epigone.study.confounds import confounds
 from epigone.study.cost import training
-from epigone.study.declare import parse_amount
 from epigone.study.recipes import PRESETS
 from epigone.study.specs import RecipeSpec
+from epigone.study.values import parse_amount
 
 LADDER = [300_000, 20_000_000, 80_000_000, 150_000_000]
 

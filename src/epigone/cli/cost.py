@@ -10,7 +10,7 @@ from epigone.cli.common import table
 from epigone.runs.estimate import Estimate, Run, gpus_needed
 from epigone.study import cost
 from epigone.study.cost import MACHINES
-from epigone.study.declare import amount_label
+from epigone.study.values import amount_label
 
 _ASSUMED = (
     f"training reaches {cost.MFU:.0%} of a GPU's peak, writing {cost.BANDWIDTH_SHARE:.0%} of its "

@@ -19,10 +19,9 @@ from epigone.runs.machine import here
 from epigone.runs.plan import Planned, memory
 from epigone.runs.plan import plan as what_to_do
 from epigone.schema import Cell
-from epigone.study.declare import amount_label
 from epigone.study.specs import TrainSpec
 from epigone.study.steps import Expansion
-from epigone.study.terms import refuse
+from epigone.study.values import amount_label
 
 # A grid of more cells is told a line for each base and corpus, and its steps by stage.
 _TALL = 30
@@ -52,8 +51,7 @@ def plan(
     expansion = loaded.expansion()
     planned = what_to_do(expansion, loaded.store)
     terms = loaded.terms()
-    for name, found in terms.items():
-        refuse(f"corpus {name!r}", found, use)
+    loaded.check_terms(use)
     todo = [p.step for p in planned if p.state != "done"]
     estimated = estimate(expansion, loaded.store, todo, gpu_hour)
     if json:

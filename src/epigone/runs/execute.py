@@ -26,7 +26,7 @@ _ROOM = 7_000_000_000
 
 # Stages whose steps have the machine to themselves, the more urgent first: data that cannot be
 # used must be told before any other work is done.
-_ALONE = ("items", "corpus", "train")
+_ALONE = ("items", "corpus", "train", "feedback")
 
 Outcome = Literal["done", "failed", "blocked", "left"]
 

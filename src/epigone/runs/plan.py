@@ -16,7 +16,6 @@ from epigone.schema import Record
 from epigone.study import cost, train_file
 from epigone.study.amounts import refuse_empty, segments
 from epigone.study.cost import Shape, Task
-from epigone.study.declare import amount_label
 from epigone.study.identity import differences
 from epigone.study.specs import (
     BenchmarkSpec,
@@ -28,6 +27,7 @@ from epigone.study.specs import (
 )
 from epigone.study.steps import Expansion, Step
 from epigone.study.terms import Use, refuse, terms_named
+from epigone.study.values import amount_label
 
 State = Literal["done", "failed", "to do", "damaged"]
 

@@ -9,6 +9,7 @@ from epigone.errors import UnknownName, UserError
 from epigone.evaluation.catalogue import known_tasks
 from epigone.files import read_json
 from epigone.models import catalogue, references
+from epigone.study.templates import template_text
 
 UNRESOLVED = "unresolved"
 # Fingerprint of local data that is not there yet, and that no earlier run has seen.
@@ -74,6 +75,10 @@ class World:
 
     def _absent(self, ref: str) -> Path | None:
         return None if self._online else references.absent(ref, self._folder)
+
+    def template(self, name: str) -> str:
+        """The text of a chat template, by its name or its file."""
+        return template_text(name, self._folder or Path.cwd())
 
     def _parsed(self, ref: str) -> references.Reference:
         return references.parse(ref, self._folder)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from epigone.study.cost import Reach, supervised_per_step
-from epigone.study.declare import amount_label
 from epigone.study.specs import RecipeSpec
+from epigone.study.values import amount_label
 
 # A run of fewer steps has hardly any room for a warm-up and for training.
 _FEW = 10
