@@ -68,6 +68,9 @@ def test_a_tall_grid_is_told_in_few_lines_and_at_a_given_price(cli: Cli, tmp_pat
     lines = told.stdout.splitlines()
     assert len(lines) < 60
     assert sum(line.startswith("llama-13b\t") for line in lines) == 6
+    rows = [line.split("\t") for line in lines if "\t" in line]
+    header = next(row for row in rows if "apart" in row)
+    assert {len(r) for r in rows if r[0] == "llama-13b"} == {5, len(header)}
     assert "223 of 141 GB a GPU on 1 x H200: too much, 2 GPUs would hold it" in told.stdout
     assert "not here yet: " in told.stdout
     assert "one run gives the students of all amounts" in told.stdout

@@ -218,7 +218,7 @@ def _warnings(runs: Sequence[Run]) -> Iterator[str]:
     groups: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
         groups[run.variant].append(run)
-    told: dict[str, None] = {}
+    told: dict[str, list[str]] = defaultdict(list)
     for variant, group in groups.items():
         # Every base and seed takes the same steps, as long as a token is a token.
         reached: dict[str, dict[int, cost.Reach]] = defaultdict(dict)
@@ -228,8 +228,10 @@ def _warnings(runs: Sequence[Run]) -> Iterator[str]:
         corpora = {name: [r for _, r in sorted(own.items())] for name, own in reached.items()}
         shares = {run.corpus: run.share.value for run in group}
         for line in confounds(group[0].spec.recipe, corpora, shares):
-            told[f"{variant}: {line}" if variant else line] = None
-    yield from told
+            told[line].append(variant)
+    for line, variants in told.items():
+        everywhere = len(variants) == len(groups)
+        yield line if everywhere else f"{'; '.join(variants)}: {line}"
 
 
 def _absent(todo: Sequence[Step]) -> Iterator[str]:
