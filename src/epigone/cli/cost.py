@@ -31,7 +31,6 @@ def tell(found: Estimate) -> None:
             "with prompts",
             "GPU-hours",
             "apart",
-            "memory",
         )
         table("", columns, list(_rows(found)))
         print(
