@@ -23,16 +23,8 @@ def tell(found: Estimate) -> None:
     """Print what is to do in GPU-hours and money, what it needs, and what to think about."""
     if found.runs:
         print("\nTo train, before anything is spent (docs/cost.md has the formulas):")
-        columns = (
-            "base",
-            "corpus",
-            "amounts",
-            "steps",
-            "with prompts",
-            "GPU-hours",
-            "apart",
-        )
-        table("", columns, list(_rows(found)))
+        heads = ("base", "corpus", "amounts", "steps", "with prompts", "GPU-hours", "apart")
+        table("", heads, list(_rows(found)))
         print(
             "'with prompts' are tokens to process; GPU-hours are those of "
             f"{' / '.join(m.name for m in MACHINES)}."
