@@ -11,8 +11,9 @@ from epigone.files import read_json
 from epigone.models import catalogue, references
 from epigone.study.templates import template_text
 
+# How the fingerprints begin of what cannot be known yet: hub references without a revision, and
+# local data that is not there. The reference follows, or two of them would seem to be the same.
 UNRESOLVED = "unresolved"
-# Fingerprint of local data that is not there yet, and that no earlier run has seen.
 ABSENT = "absent"
 
 
@@ -47,14 +48,14 @@ class World:
     def data_fingerprint(self, ref: str) -> str:
         """The revision or content hash of a reference to data."""
         if self._absent(ref):
-            return self._locked.get(ref, ABSENT)
+            return self._locked.get(ref, f"{ABSENT}:{ref}")
         return self._once(ref, lambda r: references.data_fingerprint(r, offline=not self._online))
 
     def _once(self, ref: str, find: Callable[[references.Reference], str | None]) -> str:
         if ref not in self.seen:
             parsed = self._parsed(ref)
             found = self._locked.get(ref) if parsed.kind == "hf" else None
-            self.seen[ref] = found or find(parsed) or UNRESOLVED
+            self.seen[ref] = found or find(parsed) or f"{UNRESOLVED}:{parsed}"
         return self.seen[ref]
 
     def provenance(self, ref: str) -> tuple[str, str]:
