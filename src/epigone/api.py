@@ -368,7 +368,7 @@ def _check_sources(declaration: Declaration, folder: Path) -> None:
 
 
 def _lock(declaration: Declaration, expansion: Expansion, world: World) -> dict[str, Any]:
-    unresolved = [ref for ref, found in world.seen.items() if found == UNRESOLVED]
+    unresolved = [ref for ref, found in world.seen.items() if found.startswith(UNRESOLVED)]
     if unresolved:
         raise UserError("reference without a revision", value=unresolved[0])
     return {
