@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -13,24 +12,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from epigone.errors import CorpusError
-from epigone.runs.store import outputs
 from epigone.schema import silent
-from epigone.study.declare import Recipe
-from epigone.study.specs import ModelSpec, TrainSpec
 from epigone.training import loop, run
 
-
-def spec(base: Path, **recipe: Any) -> TrainSpec:
-    settings = {"batch": 2, "block": 128, "warmup": 2.0, **recipe}
-    return TrainSpec(
-        base=ModelSpec(kind="base", name="tiny", ref=str(base), fingerprint="x"),
-        amounts=(1_000, 3_000),
-        recipe=Recipe(**settings).resolved(),
-    )
-
-
-def students(out: Path) -> dict[str, str]:
-    return outputs(out)
+from .runs_example import spec, students
 
 
 @pytest.mark.parametrize("optimizer", ["parameter-scaled", "adamw"])
@@ -62,6 +47,8 @@ import os, signal, sys
 from pathlib import Path
 from epigone.study.specs import TrainSpec
 from epigone.training import loop, run
+
+from .runs_example import spec, students
 
 loop.CHECKPOINT_SECONDS = -1.0
 
