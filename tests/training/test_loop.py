@@ -48,8 +48,6 @@ from pathlib import Path
 from epigone.study.specs import TrainSpec
 from epigone.training import loop, run
 
-from .runs_example import spec, students
-
 loop.CHECKPOINT_SECONDS = -1.0
 
 def progress(done, total, note=""):
