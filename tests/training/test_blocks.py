@@ -48,7 +48,7 @@ def test_tokens_are_kept_dropped_or_repeated_and_all_counted(mask: list[bool], b
 def test_a_chunk_goes_on_where_the_last_one_ended() -> None:
     stats = BlockStats()
     pieces = chunks(Tokens(list(range(8)), [False] * 2 + [True] * 6), 4, stats)
-    assert [p.ids for p in pieces] == [(0, 1, 2, 3), (3, 4, 5, 6), (6, 7)]
+    assert [list(p.ids) for p in pieces] == [[0, 1, 2, 3], [3, 4, 5, 6], [6, 7]]
     assert [p.targets for p in pieces] == [2, 3, 1]
     assert (stats.supervised_lost, stats.repeated) == (0, 2)
 

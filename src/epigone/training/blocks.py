@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,9 +20,10 @@ class Piece:
     `source` and predicts `ids`, whose position 0 is where its decoder starts.
     """
 
-    ids: tuple[int, ...]
-    supervised: tuple[bool, ...]
-    source: tuple[int, ...] = ()
+    # Arrays of machine integers: a corpus of 150 million tokens would be gigabytes of tuples.
+    ids: Sequence[int]
+    supervised: Sequence[int]
+    source: Sequence[int] = ()
 
     @property
     def targets(self) -> int:
@@ -110,7 +112,7 @@ def chunks(tokens: Tokens, block: int, stats: BlockStats) -> list[Piece]:
         last = max((i for i, s in enumerate(mask) if s), default=-1)
         stats.unsupervised_dropped += len(ids) - last - 1
         if last >= 0:
-            pieces.append(Piece(tuple(ids[: last + 1]), tuple(mask[: last + 1])))
+            pieces.append(Piece(array("i", ids[: last + 1]), bytes(mask[: last + 1])))
         elif start:
             stats.repeated -= 1
             stats.unsupervised_dropped -= 1
@@ -247,5 +249,5 @@ def text_blocks(texts: Iterable[str], tokenizer: Any, block: int) -> Iterator[Bl
         if tokenizer.eos_token_id is not None:
             ids.append(int(tokenizer.eos_token_id))
         while len(ids) >= block:
-            yield Block((Piece(tuple(ids[:block]), (False,) + (True,) * (block - 1)),))
+            yield Block((Piece(array("i", ids[:block]), bytes([0] + [1] * (block - 1))),))
             ids = ids[block - 1 :]

@@ -6,11 +6,13 @@ import gzip
 import json
 import math
 import random
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from epigone.errors import StepFailed, UserError
@@ -86,7 +88,7 @@ def _pairs(
     # An encoder-decoder reads the conversation so far, of which the end says most, and writes the
     # answer; a longer answer goes on in a piece of its own.
     for exchange in exchanges(tokenizer, conversation.messages):
-        source = tuple(exchange.source[-block:])
+        source = array("i", exchange.source[-block:])
         stats.source_lost += len(exchange.source) - len(source)
         target = Tokens([start, *exchange.target], [False] + [True] * len(exchange.target))
         found = chunks(target, block, stats)
@@ -222,9 +224,9 @@ def _tensors(group: Sequence[Block], weights: Sequence[float], kl: float) -> Mic
         at = 0
         for piece in block.pieces:
             end = at + len(piece.ids)
-            ids[r, at:end] = torch.tensor(piece.ids)
+            ids[r, at:end] = _tensor(piece.ids)
             positions[r, at:end] = torch.arange(len(piece.ids))
-            mask[r, at:end] = torch.tensor(piece.supervised)
+            mask[r, at:end] = _tensor(piece.supervised)
             at = end
         # The padding is a piece of its own, which no real token attends to.
         positions[r, at:] = torch.arange(width - at)
@@ -237,8 +239,14 @@ def _tensors(group: Sequence[Block], weights: Sequence[float], kl: float) -> Mic
         source = torch.zeros((len(group), max(map(len, sources))), dtype=torch.long)
         source_mask = torch.zeros_like(source)
         for r, own in enumerate(sources):
-            source[r, : len(own)] = torch.tensor(own)
+            source[r, : len(own)] = _tensor(own)
             source_mask[r, : len(own)] = 1
     return Micro(
         ids, positions, rows, columns, found, found * kl if kl else None, source, source_mask
     )
+
+
+def _tensor(values: Sequence[int]) -> torch.Tensor:
+    kind = np.uint8 if isinstance(values, bytes) else np.int32
+    whole = np.frombuffer(values, kind) if isinstance(values, bytes) else np.asarray(values, kind)
+    return torch.from_numpy(whole.copy())

@@ -17,7 +17,7 @@ from typing import Any, Self
 import torch
 import torch.distributed as dist
 
-from epigone.errors import Stopped
+from epigone.errors import EpigoneError, Stopped
 from epigone.processes import die_with_parent
 from epigone.schema import silent
 from epigone.study.specs import TrainSpec
@@ -193,4 +193,8 @@ class Stop:
 
 if __name__ == "__main__":
     die_with_parent()
-    follow()
+    try:
+        follow()
+    except EpigoneError:
+        # The first process tells it.
+        sys.exit(1)

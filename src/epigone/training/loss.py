@@ -115,7 +115,7 @@ class _HeadLoss(Function):
         if ctx.needs_input_grad[1]:
             taken = head.grad if direct else None
             if taken is None:
-                taken = torch.zeros_like(head)
+                taken = torch.zeros_like(head, dtype=torch.float32 if not direct else None)
             if direct:
                 head.grad = taken
         parts = hidden.new_zeros(2, dtype=torch.float32)
@@ -130,7 +130,9 @@ class _HeadLoss(Function):
                 taken.addmm_(grad.t(), h)
             elif taken is not None:
                 taken.add_(grad.t() @ h)
-        ctx.save_for_backward(grad_hidden, *([] if direct or taken is None else [taken]))
+        ctx.save_for_backward(
+            grad_hidden, *([] if direct or taken is None else [taken.to(head.dtype)])
+        )
         ctx.mark_non_differentiable(parts)
         return parts.sum(), parts
 
