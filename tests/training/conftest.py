@@ -57,15 +57,21 @@ def tiny(request: pytest.FixtureRequest) -> Any:
     return makers[request.param]().float().train()
 
 
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory, talk: Path, tiny_base: Path) -> Path:
-    out = tmp_path_factory.mktemp("corpus")
+def build_corpus(files: list[Path], base: Path, out: Path, **settings: Any) -> Path:
+    """A corpus of files of conversations, counted with a base's tokenizer."""
+    out.mkdir(exist_ok=True)
     spec = CorpusSpec(
         kind="broad",
-        sources=(DataSpec(ref=str(talk), fingerprint="x"),),
-        tokenizer=SourceSpec(ref=str(tiny_base), fingerprint="y"),
+        sources=tuple(DataSpec(ref=str(f), fingerprint="x") for f in files),
+        tokenizer=SourceSpec(ref=str(base), fingerprint="y"),
         teacher="scribe",
         held_out=4,
+        **settings,
     )
-    build([talk], spec, tiny_base / "tokenizer.json", out, silent)
+    build(files, spec, base / "tokenizer.json", out, silent)
     return out
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory, talk: Path, tiny_base: Path) -> Path:
+    return build_corpus([talk], tiny_base, tmp_path_factory.mktemp("corpus"))

@@ -19,10 +19,14 @@ from transformers import (
 
 from epigone.errors import UnknownName, UserError
 from epigone.files import read_jsonl
-from epigone.schema import silent
+from epigone.models.chat import prompt_ids, stop_ids
+from epigone.models.generate import generate
+from epigone.models.load import load
+from epigone.schema import Message, silent
 from epigone.study.specs import DataSpec, LoraSpec
-from epigone.training import loop, run
+from epigone.training import loop, probe, run
 
+from .conftest import build_corpus
 from .runs_example import done, settled, students, weights
 
 WSD = {"schedule": "wsd", "decay": 0.4}
@@ -207,3 +211,47 @@ def test_trackers_are_given_every_step(
     monkeypatch.setenv("EPIGONE_TRACK", "tensorbord")
     with pytest.raises(UnknownName, match="tensorboard"):
         done(settled(tiny_base, (800,)), corpus, tmp_path)
+
+
+def test_an_encoder_decoders_batch_may_be_split_anyhow(
+    t5_base: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(t5_base, base)
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "dropout_rate": 0.0}))
+    first = []
+    for tokens in (1, 200, 100_000):
+        monkeypatch.setattr(probe, "CPU_TOKENS", tokens)
+        done(settled(base, (800,), batch=8), corpus, tmp_path / str(tokens))
+        first.append(next(iter(read_jsonl(tmp_path / str(tokens) / "metrics.jsonl"))))
+    for row in first[1:]:
+        assert row["loss"] == pytest.approx(first[0]["loss"], rel=1e-5)
+        assert row["gradient_norm"] == pytest.approx(first[0]["gradient_norm"], rel=1e-5)
+
+
+def test_a_student_learns_to_stop(tiny_base: Path, tmp_path: Path) -> None:
+    rows = [
+        {"id": str(i), "conversations": [
+            {"from": "human", "value": f"Is this the question with the number {i} of them all?"},
+            {"from": "gpt", "value": "Yes, it is."},
+        ]}
+        for i in range(90)
+    ]  # fmt: skip
+    file = tmp_path / "yes.json"
+    file.write_text(json.dumps(rows))
+    folder = build_corpus([file], tiny_base, tmp_path / "corpus", rules=("no_turns",))
+    asked = settled(tiny_base, (500,), optimizer="adamw", lr=1e-2, batch=1)
+    done(asked, folder, tmp_path / "out")
+    loaded = load(tmp_path / "out/amount-500")
+    ids = prompt_ids(
+        loaded.tokenizer, (Message("user", "Is this the question with the number 7?"),)
+    )
+    stops = stop_ids(loaded.tokenizer)
+    (answer,) = generate(
+        loaded.model, [ids], max_new_tokens=40, stop_ids=stops, tokenizer=loaded.tokenizer
+    )
+    assert ((answer.text or "").strip(), answer.stop) == ("Yes, it is.", "end")
+    # And transformers stops it by what lies in its folder alone.
+    found = loaded.model.generate(torch.tensor([ids]), max_new_tokens=40, do_sample=False)
+    assert len(found[0]) - len(ids) == len(answer.ids) + 1 <= 40

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,6 @@ class Fit:
     there: float
     seconds: float | None
     processes: int
-    measured: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def micro_tokens(self) -> int:
@@ -102,12 +101,19 @@ def fit(
     tokens = sum(_width(b) for batch in left for b in (*batch.blocks, *batch.text))
     micros = tokens / settings["micro_tokens"] / prepared.world.layout.data
     seconds = None
-    activations = settings.get("activation_bytes", 0)
+    activations = 0.0
     if micros >= _WORTH:
         per_token, activations = _measure(spec, prepared, left[0], settings["micro_tokens"])
         seconds = per_token * tokens / prepared.world.layout.data
     seconds = prepared.world.most(seconds) if seconds is not None else None
-    return Fit(settings, to_come + activations, there, seconds, prepared.world.layout.processes)
+    held_now = _held(device)
+    return Fit(
+        settings,
+        held_now + to_come + activations,
+        held_now + there,
+        seconds,
+        prepared.world.layout.processes,
+    )
 
 
 def _choose(
@@ -182,6 +188,15 @@ def _measure(spec: TrainSpec, prepared: Prepared, batch: Batch, tokens: int) -> 
 
 def _width(block: Block) -> int:
     return block.width + len(block.pieces[0].source)
+
+
+def _held(device: torch.device) -> float:
+    if device.type == "cuda":
+        return float(torch.cuda.memory_allocated(device))
+    with suppress(OSError, ValueError, IndexError):
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return float(pages * os.sysconf("SC_PAGE_SIZE"))
+    return 0.0
 
 
 def _free(device: torch.device) -> float:
