@@ -71,6 +71,21 @@ def spec(method: Any, base: Path, file: Path, **more: Any) -> FeedbackSpec:
     )
 
 
+@pytest.fixture(scope="module")
+def whole(
+    tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, data: dict[str, Path]
+) -> dict[str, tuple[Path, dict[str, Any]]]:
+    """The output and the facts of a run of each method that nothing stopped."""
+    found = {}
+    for method in ("dpo", "revise"):
+        out = tmp_path_factory.mktemp(method)
+        found[method] = out, run_feedback(spec(method, tiny_base, data[method]), {}, out, silent)
+    return found
+
+
+Whole = dict[str, tuple[Path, dict[str, Any]]]
+
+
 def log(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
@@ -145,27 +160,25 @@ def test_loss_and_gradient_are_the_formulas_for_full_and_for_last_batches(
         assert first["loss"] == second["loss"] == pytest.approx(math.log(2), abs=1e-7)
 
 
-def test_dpo_learns_which_answers_are_better(
-    tiny_base: Path, data: dict[str, Path], tmp_path: Path
-) -> None:
-    facts = run_feedback(spec("dpo", tiny_base, data["dpo"], epochs=3), {}, tmp_path, silent)
+def test_dpo_learns_which_answers_are_better(whole: Whole) -> None:
+    out, facts = whole["dpo"]
     assert facts["first_loss"] == pytest.approx(math.log(2), abs=1e-7)
     assert facts["last_loss"] < 0.5
     assert facts["last_reward_accuracy"] == 1.0
     assert facts["last_reward_margin"] > 0
     assert facts["master_weights"] == "fp32"
     # What TRL tells beside its loss must be of the same pairs.
-    for row in log(tmp_path)[2:]:
+    for row in log(out)[2:]:
         margin = row["rewards/chosen"] - row["rewards/rejected"]
         assert row["rewards/margins"] == pytest.approx(margin, abs=1e-6)
 
 
 @pytest.mark.parametrize("method", ["dpo", "revise"])
 def test_the_student_is_its_start_with_other_weights(
-    method: str, tiny_base: Path, data: dict[str, Path], tmp_path: Path
+    method: str, tiny_base: Path, whole: Whole
 ) -> None:
-    run_feedback(spec(method, tiny_base, data[method]), {}, tmp_path, silent)
-    student = tmp_path / "amount-0"
+    out, _ = whole[method]
+    student = out / "amount-0"
     for name in ("config.json", "generation_config.json"):
         # Above all no padding token, which others then take for one that ends an answer.
         old, new = (json.loads((folder / name).read_text()) for folder in (tiny_base, student))
@@ -180,7 +193,7 @@ def test_the_student_is_its_start_with_other_weights(
     assert old.keys() == new.keys()
     assert {t.dtype for t in new.values()} == {torch.bfloat16}
     assert all(not torch.equal(old[k].bfloat16(), new[k]) for k in old)
-    assert sorted(p.name for p in tmp_path.iterdir() if p.name != ".scratch") == [
+    assert sorted(p.name for p in out.iterdir() if p.name != ".scratch") == [
         "amount-0",
         "metrics.jsonl",
     ]
@@ -218,15 +231,13 @@ def test_interrupted_at_any_step_it_goes_on_to_the_same_bytes(
     method: str,
     tiny_base: Path,
     data: dict[str, Path],
+    whole: Whole,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    for folder in (whole, broken):
-        folder.mkdir()
-    asked = spec(method, tiny_base, data[method])
-    facts = run_feedback(asked, {}, whole, silent)
+    done, facts = whole[method]
     assert facts["steps"] == 6
+    asked = spec(method, tiny_base, data[method])
     monkeypatch.setattr(trainers, "CHECKPOINT_SECONDS", -1.0)
     if method == "dpo":
 
@@ -234,16 +245,16 @@ def test_interrupted_at_any_step_it_goes_on_to_the_same_bytes(
             raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            run_feedback(asked, {}, broken, in_reference)
-        reference = broken / ".scratch/trainer/reference.jsonl"
-        kept = (whole / ".scratch/trainer/reference.jsonl").read_text()
+            run_feedback(asked, {}, tmp_path, in_reference)
+        reference = tmp_path / ".scratch/trainer/reference.jsonl"
+        kept = (done / ".scratch/trainer/reference.jsonl").read_text()
         reference.write_text(kept[: len(kept) // 2])
     for step in (1, 3, 4):
         with pytest.raises(KeyboardInterrupt):
-            run_feedback(asked, {}, broken, interrupt(step))
-    assert run_feedback(asked, {}, broken, silent)["resumed_at_step"] == 4
-    assert outputs(broken) == outputs(whole)
-    assert len(list((broken / ".scratch/trainer").glob("whole-*"))) == 1
+            run_feedback(asked, {}, tmp_path, interrupt(step))
+    assert run_feedback(asked, {}, tmp_path, silent)["resumed_at_step"] == 4
+    assert outputs(tmp_path) == outputs(done)
+    assert len(list((tmp_path / ".scratch/trainer").glob("whole-*"))) == 1
 
 
 KILLED = """
@@ -269,62 +280,52 @@ run_feedback(FeedbackSpec.model_validate_json(sys.argv[1]), {}, Path(sys.argv[2]
 
 
 def test_kill_9_while_a_checkpoint_is_written_leaves_the_one_before(
-    tiny_base: Path, data: dict[str, Path], tmp_path: Path
+    tiny_base: Path, data: dict[str, Path], whole: Whole, tmp_path: Path
 ) -> None:
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    for folder in (whole, broken):
-        folder.mkdir()
     asked = spec("dpo", tiny_base, data["dpo"])
-    run_feedback(asked, {}, whole, silent)
     process = subprocess.run(
-        [sys.executable, "-c", KILLED, asked.model_dump_json(), broken],
+        [sys.executable, "-c", KILLED, asked.model_dump_json(), tmp_path],
         env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
         capture_output=True,
         text=True,
     )
     assert process.returncode == -signal.SIGKILL, process.stderr
-    kept = broken / ".scratch/trainer"
+    kept = tmp_path / ".scratch/trainer"
     assert {p.name for p in kept.glob("*-*")} == {"whole-2", "checkpoint-3"}
-    assert run_feedback(asked, {}, broken, silent)["resumed_at_step"] == 2
-    assert outputs(broken) == outputs(whole)
+    assert run_feedback(asked, {}, tmp_path, silent)["resumed_at_step"] == 2
+    assert outputs(tmp_path) == outputs(whole["dpo"][0])
 
 
-@pytest.mark.parametrize("what", ["loss", "gradient"])
-def test_nan_fails_the_step_and_costs_nothing_that_was_done(
-    what: str,
+def test_what_is_not_finite_fails_the_step_and_costs_nothing_that_was_done(
     tiny_base: Path,
     data: dict[str, Path],
+    whole: Whole,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    for folder in (whole, broken):
-        folder.mkdir()
     asked = spec("dpo", tiny_base, data["dpo"])
-    run_feedback(asked, {}, whole, silent)
     monkeypatch.setattr(trainers, "CHECKPOINT_SECONDS", -1.0)
-    with monkeypatch.context() as patch:
-        if what == "loss":
-            loss = trainers.DPOTrainer._compute_loss
+    loss, clip = trainers.DPOTrainer._compute_loss, trainers.Trainer._clip_grad_norm
 
-            def poisoned(self: Any, *arguments: Any) -> Any:
-                return loss(self, *arguments) * (math.nan if self.state.global_step == 3 else 1)
+    def poisoned(self: Any, *arguments: Any) -> Any:
+        return loss(self, *arguments) * (math.nan if self.state.global_step == 2 else 1)
 
-            patch.setattr(trainers.DPOTrainer, "_compute_loss", poisoned)
-        else:
-            clip = trainers.Trainer._clip_grad_norm
+    def overflown(self: Any, model: Any) -> Any:
+        if self.state.global_step == 3:
+            next(p for p in model.parameters()).grad.view(-1)[7] = math.inf
+        return clip(self, model)
 
-            def clipped(self: Any, model: Any) -> Any:
-                if self.state.global_step == 3:
-                    next(p for p in model.parameters()).grad.view(-1)[7] = math.inf
-                return clip(self, model)
-
-            patch.setattr(trainers.Trainer, "_clip_grad_norm", clipped)
-        with pytest.raises(StepFailed, match=r"at step 3; nothing was applied"):
-            run_feedback(asked, {}, broken, silent)
-    assert not (broken / "amount-0").exists()
-    assert run_feedback(asked, {}, broken, silent)["resumed_at_step"] == 3
-    assert outputs(broken) == outputs(whole)
+    for at, owner, name, faulty in (
+        (2, trainers.DPOTrainer, "_compute_loss", poisoned),
+        (3, trainers.Trainer, "_clip_grad_norm", overflown),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, faulty)
+            with pytest.raises(StepFailed, match=rf"at step {at}; nothing was applied"):
+                run_feedback(asked, {}, tmp_path, silent)
+        assert not (tmp_path / "amount-0").exists()
+    assert run_feedback(asked, {}, tmp_path, silent)["resumed_at_step"] == 3
+    assert outputs(tmp_path) == outputs(whole["dpo"][0])
 
 
 def test_bf16_compute_compares_the_student_with_its_start_alike(
@@ -337,7 +338,11 @@ def test_bf16_compute_compares_the_student_with_its_start_alike(
 
 
 def test_another_seed_is_another_order_and_nothing_is_sent(
-    tiny_base: Path, data: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_base: Path,
+    data: dict[str, Path],
+    whole: Whole,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     import trl.trainer.base_trainer
 
@@ -345,13 +350,9 @@ def test_another_seed_is_another_order_and_nothing_is_sent(
     monkeypatch.delenv("CI", raising=False)
     monkeypatch.setattr(trl.trainer.base_trainer, "send_telemetry", lambda *a, **k: asked.append(k))
     monkeypatch.setattr(socket.socket, "connect", lambda *a: asked.append(a))
-    found = []
-    for seed in (0, 1):
-        out = tmp_path / str(seed)
-        out.mkdir()
-        run_feedback(spec("revise", tiny_base, data["revise"], seed=seed), {}, out, silent)
-        found.append([row["loss"] for row in log(out)])
-    assert found[0] != found[1]
+    run_feedback(spec("revise", tiny_base, data["revise"], seed=1), {}, tmp_path, silent)
+    told = [[row["loss"] for row in log(out)] for out in (tmp_path, whole["revise"][0])]
+    assert told[0] != told[1]
     assert asked == []
 
 
