@@ -4,6 +4,7 @@ import json
 import math
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -356,11 +357,23 @@ def test_another_seed_is_another_order_and_nothing_is_sent(
     assert asked == []
 
 
+def test_the_page_on_feedback_runs(
+    tiny_base: Path, data: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).parents[2] / "docs/feedback.md").read_text()
+    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    Path("my-model").symlink_to(tiny_base)
+    Path("pairs.jsonl").write_text("\n".join(map(json.dumps, json.loads(data["dpo"].read_text()))))
+    exec(compile(code, "docs/feedback.md", "exec"), {})
+    assert (tmp_path / "further/amount-0/model.safetensors").is_file()
+
+
 def test_without_the_extra_one_line_names_it_before_any_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    find = "epigone.training.feedback.importlib.util.find_spec"
-    monkeypatch.setattr(find, lambda name: None)
+    monkeypatch.setitem(sys.modules, "trl", None)
+    monkeypatch.delitem(sys.modules, "epigone.training.trainers")
     asked = spec("dpo", tmp_path / "no-base", tmp_path / "no-file")
     with pytest.raises(MissingExtra, match=r"pip install 'epigone\[feedback\]'"):
         run_feedback(asked, {}, tmp_path, silent)

@@ -116,7 +116,8 @@ def test_an_implicit_prompt_is_the_one_that_trl_finds(start: str, one: str, othe
     trl = pytest.importorskip("trl")
     from collections import Counter
 
-    from epigone.training.preferences import _plain_pair, _Unusable
+    from epigone.training.feedback_files import Unusable
+    from epigone.training.preferences import _plain_pair
 
     row = {"chosen": start + one, "rejected": start + other}
     # Of texts that begin each other, TRL counts a letter too many to the answers.
@@ -124,7 +125,7 @@ def test_an_implicit_prompt_is_the_one_that_trl_finds(start: str, one: str, othe
     theirs = {key: text.strip() for key, text in trl.extract_prompt(dict(row)).items()}
     try:
         (pair,) = _plain_pair(row, Counter())
-    except _Unusable:
+    except Unusable:
         assert not all(theirs.values()) or theirs["chosen"] == theirs["rejected"]
         return
     assert isinstance(pair, Pair)

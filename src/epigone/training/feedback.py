@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -34,8 +33,10 @@ def train_further(
     spec: FeedbackSpec, inputs: Mapping[str, Path], out: Path, progress: Progress
 ) -> dict[str, Any]:
     """Train a student, or the base, on feedback; see `epigone.training.run_feedback`."""
-    if importlib.util.find_spec("trl") is None:
-        raise MissingExtra("learning from feedback", "feedback")
+    try:
+        from epigone.training.trainers import train
+    except ImportError as error:
+        raise MissingExtra("learning from feedback", "feedback") from error
     found = [_read(source, spec, progress) for source in spec.sources]
     start = (
         inputs["student"] / amount_folder(spec.amount)
@@ -50,9 +51,6 @@ def train_further(
     model = loaded.model
     config, generation = copy.deepcopy(model.config), copy.deepcopy(model.generation_config)
     started = time.monotonic()
-
-    from epigone.training.trainers import train
-
     resumed_at, log = train(spec, loaded, rows, out / SCRATCH / "trainer", dtype, progress)
     model.config, model.generation_config = config, generation
     text = feedback_card(spec, len(rows), start if "student" in inputs else None)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import chain, permutations
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, Literal
 
 from epigone.errors import CorpusError
 from epigone.schema import Message, Role
+from epigone.training.feedback_files import Unusable, beginning, data_files, values_of
 
 Method = Literal["dpo", "revise"]
 ROLES: dict[str, Role] = {
@@ -28,16 +28,12 @@ ROLES: dict[str, Role] = {
     "observation": "tool",
     "tool": "tool",
 }
-FILES = (".json", ".jsonl", ".ndjson", ".parquet")
 # A list of n answers makes up to n (n - 1) / 2 pairs.
 MOST_ANSWERS = 64
 KNOWN = "known: prompt/chosen/rejected, answers/ranking or scores, critique/revision; see the docs"
 
 _HARMFUL = re.compile("[\x00\ud800-\udfff]")
-_NESTING = re.compile(r'"(?:[^"\\]++|\\.)*+"|[\[\]{}]', re.DOTALL)
-_BETWEEN = re.compile(r"[\s,]*")
 _SPEAKER = re.compile(r"(?:\A|\n)\s*(Human|Assistant):")
-_SPLIT = re.compile(r"(train|test|validation|valid|val|dev|eval)(?=[-_.])", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,18 +79,14 @@ class Feedback:
     skipped: Counter[str] = field(default_factory=Counter)
 
 
-class _Unusable(Exception):
-    """Why a row cannot be used."""
-
-
 def read(path: Path, method: Method, cap: int = 0) -> Feedback:
     """What the data file, or every data file of the folder, holds for a method.
 
     `cap` is the most rows that are used (0: all). Raises CorpusError where no row can be used.
     """
     found = Feedback()
-    files = _files(path)
-    values = chain.from_iterable(_values(file) for file in files)
+    files = data_files(path)
+    values = chain.from_iterable(values_of(file) for file in files)
     usable = 0
     for value in values:
         if cap and usable == cap:
@@ -104,8 +96,8 @@ def read(path: Path, method: Method, cap: int = 0) -> Feedback:
             name, examples = _examples(value, found.skipped)
             wanted = [e for e in examples if isinstance(e, Pair) == (method == "dpo")]
             if examples and not wanted:
-                raise _Unusable(f"of the format {name}, which {method} does not learn from")
-        except _Unusable as reason:
+                raise Unusable(f"of the format {name}, which {method} does not learn from")
+        except Unusable as reason:
             found.skipped[str(reason)] += 1
             continue
         if wanted:
@@ -118,136 +110,23 @@ def read(path: Path, method: Method, cap: int = 0) -> Feedback:
             f"{path.name} holds nothing that {method} can learn from"
             + (f" ({why})" if why else "")
             + ", it begins with",
-            value=_beginning(files[0]),
+            value=beginning(files[0]),
             fix=KNOWN,
         )
     return found
 
 
-def _files(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    seen = [
-        f
-        for f in sorted(path.rglob("*"))
-        if f.suffix.lower() in FILES
-        and f.is_file()
-        and not any(part.startswith(".") for part in f.relative_to(path).parts)
-    ]
-    splits = {f: m[1].lower() for f in seen if (m := _SPLIT.match(f.name))}
-    # As data sets lie on the hub; what they test with is not to be trained on.
-    if "train" in splits.values():
-        seen = [f for f in seen if splits.get(f, "train") == "train"]
-    if not seen:
-        raise CorpusError(
-            "no data files in this folder", value=str(path), fix=f"known: {', '.join(FILES)}"
-        )
-    return seen
-
-
-def _beginning(file: Path) -> str:
-    with open(file, "rb") as f:
-        return f.read(400).decode("utf-8", "replace")
-
-
-# ------------------------------------------------------------------------- files to values
-
-
-def _values(file: Path) -> Iterator[Any]:
-    """The values of a file; in place of one that cannot be read stands the reason."""
-    with open(file, "rb") as f:
-        magic = f.read(4)
-        f.seek(0)
-        if magic == b"PAR1":
-            yield from _parquet(file)
-            return
-        begin = f.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
-        f.seek(0)
-        if begin == b"[":
-            yield from _array(file.name, f.read())
-            return
-        for line in f:
-            if line.strip(b"\xef\xbb\xbf \t\r\n"):
-                yield _line(line)
-
-
-def _line(line: bytes) -> Any:
-    try:
-        return json.loads(line.decode("utf-8-sig"))
-    except RecursionError:
-        return _Unusable("nested too deeply")
-    except ValueError as error:
-        broken = isinstance(error, UnicodeDecodeError)
-        return _Unusable("not UTF-8" if broken else "broken JSON")
-
-
-def _array(name: str, data: bytes) -> Iterator[Any]:
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise CorpusError(f"{name} is not UTF-8", value=str(error)) from None
-    decode = json.JSONDecoder().raw_decode
-    at = text.index("[") + 1
-    while True:
-        at = _BETWEEN.match(text, at).end()  # type: ignore[union-attr]
-        if text[at : at + 1] == "]":
-            return
-        try:
-            value, at = decode(text, at)
-        except RecursionError:
-            value, at = _Unusable("nested too deeply"), _behind(text, at)
-        except json.JSONDecodeError as error:
-            raise CorpusError(
-                f"{name}: {error.msg} at character {error.pos}",
-                value=text[at : at + 100],
-                fix="download it again, or write one row a line",
-            ) from None
-        except ValueError:  # an integer of thousands of digits
-            value, at = _Unusable("broken JSON"), _behind(text, at)
-        yield value
-
-
-def _behind(text: str, at: int) -> int:
-    """The place behind the array or object that begins at `at`."""
-    depth = 0
-    for found in _NESTING.finditer(text, at):
-        mark = found[0]
-        depth += (mark in "[{") - (mark in "]}")
-        if depth == 0:
-            return found.end()
-    return len(text)
-
-
-def _parquet(file: Path) -> Iterator[Any]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(file) as table:
-            for batch in table.iter_batches(batch_size=256):
-                yield from batch.to_pylist()
-    except (pa.ArrowException, OSError, ValueError, LookupError, TypeError) as error:
-        raise CorpusError(
-            f"{file.name} cannot be read as a Parquet file",
-            value=" ".join(str(error).split())[:100],
-            fix="download it again",
-        ) from None
-
-
-# ---------------------------------------------------------------------- values to examples
-
-
 def _examples(value: Any, skipped: Counter[str]) -> tuple[str, list[Example]]:
-    if isinstance(value, _Unusable):
+    if isinstance(value, Unusable):
         raise value
     if not isinstance(value, dict):
-        raise _Unusable("not an object")
+        raise Unusable("not an object")
     # A table has every column in every row.
     row = {key: v for key, v in value.items() if v is not None}
     for name, keys, read_row in _FORMATS:
         if keys <= row.keys():
             return name, read_row(row, skipped)
-    raise _Unusable("of no known format")
+    raise Unusable("of no known format")
 
 
 def _revision(row: dict[str, Any], _: Counter[str]) -> list[Example]:
@@ -265,9 +144,9 @@ def _ranked(row: dict[str, Any], skipped: Counter[str]) -> list[Example]:
     prompt = _ended(_prompt(row))
     answers = row["answers"]
     if not isinstance(answers, list):
-        raise _Unusable("answers of a wrong type")
+        raise Unusable("answers of a wrong type")
     if not 2 <= len(answers) <= MOST_ANSWERS:
-        raise _Unusable(f"not 2 to {MOST_ANSWERS} answers")
+        raise Unusable(f"not 2 to {MOST_ANSWERS} answers")
     texts = [_text(answer) for answer in answers]
     worth = _worth(row, len(texts))
     examples: list[Example] = []
@@ -278,12 +157,12 @@ def _ranked(row: dict[str, Any], skipped: Counter[str]) -> list[Example]:
             continue
         try:
             _different(texts[better], texts[worse])
-        except _Unusable as reason:
+        except Unusable as reason:
             skipped[str(reason)] += 1
             continue
         examples.append(Pair(prompt, texts[better], texts[worse]))
     if len(set(worth)) == 1:
-        raise _Unusable("all answers of one rank")
+        raise Unusable("all answers of one rank")
     return examples
 
 
@@ -292,16 +171,16 @@ def _worth(row: dict[str, Any], n: int) -> list[float]:
     if "ranking" in row:
         ranking = row["ranking"]
         if not isinstance(ranking, list) or any(type(i) is not int for i in ranking):
-            raise _Unusable("a ranking that is no list of numbers of answers")
+            raise Unusable("a ranking that is no list of numbers of answers")
         first = min(ranking, default=0)
         if sorted(ranking) != list(range(first, first + n)) or first not in (0, 1):
-            raise _Unusable("a ranking that does not name each answer once")
+            raise Unusable("a ranking that does not name each answer once")
         places = {i - first: place for place, i in enumerate(ranking)}
         return [float(-places[i]) for i in range(n)]
     scores = row["scores"]
     numbers = isinstance(scores, list) and all(type(s) in (int, float) for s in scores)
     if not numbers or len(scores) != n or not all(map(_finite, scores)):
-        raise _Unusable("scores that are not one number for each answer")
+        raise Unusable("scores that are not one number for each answer")
     return [float(s) for s in scores]
 
 
@@ -315,7 +194,7 @@ def _finite(number: float) -> bool:
 def _openai(row: dict[str, Any], _: Counter[str]) -> list[Example]:
     asked = row["input"]
     if not isinstance(asked, dict):
-        raise _Unusable("a prompt of a wrong type")
+        raise Unusable("a prompt of a wrong type")
     return _pair(
         _turns(asked.get("messages")), row["preferred_output"], row["non_preferred_output"]
     )
@@ -335,7 +214,7 @@ def _pair(
 ) -> list[Example]:
     sides = [_conversation(prompt, _answer(side), repeated) for side in (chosen, rejected)]
     if sides[0][:-1] != sides[1][:-1]:
-        raise _Unusable("answers to different conversations")
+        raise Unusable("answers to different conversations")
     better, worse = (side[-1].content for side in sides)
     _different(better, worse)
     return [Pair(_ended(sides[0][:-1]), better, worse)]
@@ -346,7 +225,7 @@ def _answer(value: Any) -> tuple[Message, ...]:
         return (Message("assistant", _text(value)),)
     turns = _turns(value if isinstance(value, list) else [value])
     if not turns or turns[-1].role != "assistant":
-        raise _Unusable("no answer of an assistant")
+        raise Unusable("no answer of an assistant")
     return turns
 
 
@@ -373,7 +252,7 @@ def _common_text(chosen: str, rejected: str) -> list[Example]:
         n -= 1
     prompt = chosen[:n].strip()
     if not prompt:
-        raise _Unusable("no prompt")
+        raise Unusable("no prompt")
     return _pair((Message("user", _text(prompt)),), chosen[n:].strip(), rejected[n:].strip())
 
 
@@ -400,7 +279,7 @@ def _prompt_key(row: dict[str, Any]) -> str | None:
 def _prompt(row: dict[str, Any]) -> tuple[Message, ...]:
     key = _prompt_key(row)
     if key is None:
-        raise _Unusable("no prompt")
+        raise Unusable("no prompt")
     value = row[key]
     if isinstance(value, str):
         more = row.get("input", "")
@@ -417,46 +296,46 @@ def _prompt(row: dict[str, Any]) -> tuple[Message, ...]:
 
 def _ended(prompt: tuple[Message, ...]) -> tuple[Message, ...]:
     if not prompt or prompt[-1].role not in ("user", "tool"):
-        raise _Unusable("no prompt")
+        raise Unusable("no prompt")
     return prompt
 
 
 def _turns(value: Any) -> tuple[Message, ...]:
     if not isinstance(value, list):
-        raise _Unusable("a prompt or answer of a wrong type")
+        raise Unusable("a prompt or answer of a wrong type")
     return tuple(map(_turn, value))
 
 
 def _turn(value: Any) -> Message:
     if not isinstance(value, dict):
-        raise _Unusable("a turn of a wrong type")
+        raise Unusable("a turn of a wrong type")
     turn = {key: v for key, v in value.items() if v is not None}
     speaker, text = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
     if turn.get("tool_calls"):
-        raise _Unusable("a turn with tool calls")
+        raise Unusable("a turn with tool calls")
     if isinstance(text, list):
         if not all(isinstance(part, dict) and isinstance(part.get("text"), str) for part in text):
-            raise _Unusable("a turn with other parts than text")
+            raise Unusable("a turn with other parts than text")
         text = "".join(part["text"] for part in text)
     role = ROLES.get(speaker.strip().lower()) if isinstance(speaker, str) else None
     if role is None:
-        raise _Unusable("a turn of an unknown role")
+        raise Unusable("a turn of an unknown role")
     return Message(role, _text(text))
 
 
 def _text(value: Any, empty: str = "an empty text") -> str:
     if not isinstance(value, str):
-        raise _Unusable("a text of a wrong type")
+        raise Unusable("a text of a wrong type")
     if not value.strip():
-        raise _Unusable(empty)
+        raise Unusable(empty)
     if _HARMFUL.search(value):
-        raise _Unusable("a NUL character or half a surrogate pair")
+        raise Unusable("a NUL character or half a surrogate pair")
     return value
 
 
 def _different(one: str, other: str) -> None:
     if one.strip() == other.strip():
-        raise _Unusable("equal answers")
+        raise Unusable("equal answers")
 
 
 _PROMPTS = ("prompt", "conversations", "messages", "instruction", "question")

@@ -114,6 +114,8 @@ def _arguments(
         arguments = DPOConfig(**shared, beta=spec.beta, precompute_ref_log_probs=True)
     else:
         arguments = SFTConfig(**shared, dataset_kwargs={"skip_prepare_dataset": True})
+    # Otherwise a variable of the environment would decide.
+    arguments.mixed_precision = "bf16" if dtype == torch.bfloat16 else "no"
     if arguments.n_gpu > 1:
         # A second GPU that happens to be there would make the trainer refuse to start.
         arguments._n_gpu = 1
