@@ -44,6 +44,10 @@ def train_further(
         else references.locate(spec.base.ref, progress, fingerprint=spec.base.fingerprint)
     )
     loaded = load(start, train=True)
+    if loaded.model.config.is_encoder_decoder:
+        raise ModelError(
+            "learning from feedback takes causal language models alone", value=spec.base.name
+        )
     dtype = compute_dtype(spec.precision, loaded.device)
     skipped = sum((f.skipped for f in found), Counter[str]())
     rows = _rows([e for f in found for e in f.examples], loaded.tokenizer, spec.block, skipped)
