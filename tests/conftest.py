@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -88,6 +89,70 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     )  # fmt: skip
     folder = tmp_path_factory.mktemp("models") / "tiny"
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session", params=["v1.0", "v1.1"])
+def tiny_t5(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A T5 of random weights with a Unigram tokenizer, as a model folder.
+
+    v1.0 has tied embeddings, whose logits are scaled, and T5's own tokenizer class; v1.1, as UL2,
+    has a head of its own, gated activations, and a normaliser in its tokenizer.
+    """
+    import torch
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+    from tokenizers.processors import TemplateProcessing
+    from transformers import (
+        PreTrainedTokenizerFast,
+        T5Config,
+        T5ForConditionalGeneration,
+        T5Tokenizer,
+    )
+
+    old = request.param == "v1.0"
+    raw = Tokenizer(models.Unigram())
+    raw.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
+    )
+    raw.decoder = decoders.Metaspace()
+    sentinels = [f"<extra_id_{i}>" for i in range(3)]
+    raw.train_from_iterator(
+        [f"User: {a.format(s)} Assistant: 1 2 A B C D" for s in SUBJECTS for a in ASKS],
+        trainers.UnigramTrainer(
+            vocab_size=300,
+            special_tokens=["<pad>", "</s>", "<unk>"],
+            unk_token="<unk>",
+            show_progress=False,
+        ),
+    )
+    if old:
+        vocab = [tuple(piece) for piece in json.loads(raw.to_str())["model"]["vocab"]]
+        tokenizer = T5Tokenizer(vocab=vocab, extra_ids=3)
+    else:
+        raw.normalizer = normalizers.Sequence([normalizers.Nmt(), normalizers.NFKC()])
+        raw.post_processor = TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=raw, eos_token="</s>", pad_token="<pad>", unk_token="<unk>",
+            additional_special_tokens=sentinels,
+        )  # fmt: skip
+    torch.manual_seed(0)
+    model: Any = T5ForConditionalGeneration(
+        T5Config(
+            vocab_size=len(tokenizer) + 5, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4,
+            decoder_start_token_id=0, tie_word_embeddings=old,
+            feed_forward_proj="relu" if old else "gated-gelu",
+        )
+    )  # fmt: skip
+    with torch.no_grad():
+        if not old:
+            model.lm_head.weight = torch.nn.Parameter(torch.randn(model.lm_head.weight.shape) / 5)
+        # Larger than at the start of training, so that what is said depends on what is asked.
+        for name, weight in model.named_parameters():
+            if weight.ndim > 1 and "shared" not in name and "lm_head" not in name:
+                weight.mul_(2.0)
+    folder = tmp_path_factory.mktemp("models") / f"t5-{request.param}"
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

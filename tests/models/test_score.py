@@ -18,7 +18,8 @@ from transformers import (
     Qwen2Config,
 )
 
-from epigone.models.score import Request, loglikelihoods, overlong
+from epigone.models.likelihood import Request
+from epigone.models.score import loglikelihoods, overlong
 
 VOCAB = 53
 SIZES: dict[str, Any] = {

@@ -1,48 +1,131 @@
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epigone.models.chat import Tokens
-from epigone.training.blocks import BlockStats, Piece, cut, pack
+from epigone.models.chat import Tokens, conversation_tokens
+from epigone.schema import Conversation, Message, Provenance
+from epigone.training.blocks import (
+    BlockStats,
+    Piece,
+    blocks_of,
+    chunks,
+    cut,
+    pack,
+    text_blocks,
+)
 
 MASKS = st.lists(st.booleans(), min_size=1, max_size=60)
 
 
 @given(MASKS, st.integers(2, 20))
-def test_cutting_loses_no_supervised_token_without_a_count(mask: list[bool], block: int) -> None:
+def test_chunks_supervise_every_target_once_with_its_left_neighbour(
+    mask: list[bool], block: int
+) -> None:
     stats = BlockStats()
-    tokens = Tokens(list(range(len(mask))), mask)
-    pieces = cut(tokens, block, stats)
-    assert sum(p.targets for p in pieces) + stats.supervised_lost == sum(mask)
-    assert sum(len(p.ids) for p in pieces) + stats.unsupervised_dropped == len(mask)
-
-
-@given(MASKS, st.integers(2, 20))
-def test_pieces_are_in_order_and_end_with_a_target(mask: list[bool], block: int) -> None:
-    pieces = cut(Tokens(list(range(len(mask))), mask), block, BlockStats())
-    flat = [i for p in pieces for i in p.ids]
-    assert flat == sorted(flat)
+    pieces = chunks(Tokens(list(range(len(mask))), mask), block, stats)
+    found = [i for p in pieces for i, s in zip(p.ids, p.supervised, strict=True) if s]
+    assert found == [i for i, s in enumerate(mask) if s and i]
+    assert stats.supervised_lost == mask[0]
     for piece in pieces:
         assert len(piece.ids) <= block
         assert piece.supervised[-1]
         assert not piece.supervised[0]
-        for i, s in zip(piece.ids, piece.supervised, strict=True):
-            assert not s or mask[i]
+        assert list(piece.ids) == list(range(piece.ids[0], piece.ids[-1] + 1))
 
 
-def test_only_the_first_token_of_a_continued_piece_is_lost() -> None:
+@given(MASKS, st.integers(2, 20))
+def test_tokens_are_kept_dropped_or_repeated_and_all_counted(mask: list[bool], block: int) -> None:
     stats = BlockStats()
-    pieces = cut(Tokens(list(range(8)), [False] * 2 + [True] * 6), 4, stats)
-    assert [p.ids for p in pieces] == [(0, 1, 2, 3), (4, 5, 6, 7)]
-    assert [p.targets for p in pieces] == [2, 3]
-    assert stats.supervised_lost == 1
+    pieces = chunks(Tokens(list(range(len(mask))), mask), block, stats)
+    kept = sum(len(p.ids) for p in pieces)
+    assert kept - stats.repeated + stats.unsupervised_dropped == len(mask)
 
 
-def test_a_conversation_without_targets_gives_no_piece_and_is_counted() -> None:
+def test_a_chunk_goes_on_where_the_last_one_ended() -> None:
     stats = BlockStats()
-    assert cut(Tokens([1, 2, 3], [False] * 3), 8, stats) == []
+    pieces = chunks(Tokens(list(range(8)), [False] * 2 + [True] * 6), 4, stats)
+    assert [p.ids for p in pieces] == [(0, 1, 2, 3), (3, 4, 5, 6), (6, 7)]
+    assert [p.targets for p in pieces] == [2, 3, 1]
+    assert (stats.supervised_lost, stats.repeated) == (0, 2)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_base: Any) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(tiny_base)
+
+
+def talk(*words: int) -> tuple[Message, ...]:
+    """A dialogue whose replies have so many words each."""
+    found: list[Message] = []
+    for i, n in enumerate(words):
+        found += [Message("user", f"ask {i}"), Message("assistant", " ".join([f"w{i}"] * n))]
+    return tuple(found)
+
+
+def supervised(tokenizer: Any, pieces: list[Piece]) -> str:
+    ids = [i for p in pieces for i, s in zip(p.ids, p.supervised, strict=True) if s]
+    return str(tokenizer.decode(ids))
+
+
+@pytest.mark.parametrize("block", [40, 64, 100, 1000])
+def test_dialogues_are_cut_between_exchanges_and_no_answer_is_lost(
+    tokenizer: Any, block: int
+) -> None:
+    messages = talk(4, 3, 5, 2, 60, 3, 4)
+    stats = BlockStats()
+    pieces = list(cut(messages, tokenizer, block, stats))
+    whole = conversation_tokens(tokenizer, messages)
+    answers = tokenizer.decode([i for i, s in zip(whole.ids, whole.supervised, strict=True) if s])
+    assert supervised(tokenizer, pieces) == answers
+    assert all(len(p.ids) <= block for p in pieces)
+    texts = [tokenizer.decode(p.ids) for p in pieces]
+    # Only the one long exchange is broken: all other pieces begin with a prompt.
+    begun = [t for t in texts if not t.lstrip().startswith("User:")]
+    assert all(set(t.split()) <= {"w4", "4", "w"} or "w4" in t for t in begun)
+    assert bool(begun) == (stats.chunks > 0) == (block < 300)
+
+
+def test_a_conversation_without_targets_gives_no_piece_and_is_counted(tokenizer: Any) -> None:
+    stats = BlockStats()
+    silent = Conversation("a", (Message("user", "hm"),), Provenance("s", "t"))
+    assert blocks_of([silent], tokenizer, 64, stats) == []
     assert stats.without_targets == 1
+
+
+def test_contiguous_blocks_cross_documents_and_lose_nothing(tokenizer: Any) -> None:
+    many = [Conversation(str(i), talk(3, 4), Provenance("s", "t")) for i in range(9)]
+    stats = BlockStats()
+    blocks = blocks_of(many, tokenizer, 64, stats, contiguous=True)
+    stream = [i for c in many for i in conversation_tokens(tokenizer, c.messages).ids]
+    assert all(len(b.pieces) == 1 for b in blocks)
+    # A block ends at its last target, and the next one starts where the stream was cut.
+    pieces = [b.pieces[0] for b in blocks]
+    for n, piece in enumerate(pieces):
+        assert list(piece.ids) == stream[n * 63 : n * 63 + len(piece.ids)]
+        assert piece.supervised[-1]
+    assert len(pieces) == -(-(len(stream) - 1) // 63)
+    targets = sum(sum(conversation_tokens(tokenizer, c.messages).supervised) for c in many)
+    assert stats.supervised == targets
+
+
+def test_plain_text_is_one_stream_of_full_blocks_with_ends_between_documents(
+    tokenizer: Any,
+) -> None:
+    documents = ["one two three four five six " * 5, "seven eight " * 20]
+    blocks = list(text_blocks(documents, tokenizer, 32))
+    stream: list[int] = []
+    for text in documents:
+        stream += [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    found = [*blocks[0].pieces[0].ids, *(i for b in blocks[1:] for i in b.pieces[0].ids[1:])]
+    assert found == stream[: len(found)]
+    assert len(stream) - len(found) < 32
+    assert all(b.targets == 31 and b.width == 32 for b in blocks)
 
 
 PIECES = st.lists(
@@ -52,15 +135,16 @@ PIECES = st.lists(
 
 
 @given(PIECES)
-def test_packing_keeps_every_piece_once_within_the_block(pieces: list[Piece]) -> None:
-    blocks = pack(pieces, 16)
-    packed = [p for b in blocks for p in b.pieces]
-    assert sorted(map(id, packed)) == sorted(map(id, pieces))
-    assert all(sum(len(p.ids) for p in b.pieces) <= 16 for b in blocks)
-    # first fit: two blocks that are both at most half full would have been one
-    assert sum(sum(len(p.ids) for p in b.pieces) <= 8 for b in blocks) <= 1
-
-
-@given(PIECES)
-def test_packing_is_deterministic(pieces: list[Piece]) -> None:
-    assert pack(pieces, 16) == pack(list(pieces), 16)
+def test_packing_is_first_fit_decreasing_by_brute_force(pieces: list[Piece]) -> None:
+    rooms: list[list[int]] = []
+    for i in sorted(range(len(pieces)), key=lambda i: -len(pieces[i].ids)):
+        for room in rooms:
+            if sum(len(pieces[j].ids) for j in room) + len(pieces[i].ids) <= 16:
+                room.append(i)
+                break
+        else:
+            rooms.append([i])
+    expected = sorted((sorted(r) for r in rooms), key=lambda r: r[0])
+    assert [[id(p) for p in b.pieces] for b in pack(pieces, 16)] == [
+        [id(pieces[i]) for i in r] for r in expected
+    ]

@@ -1,18 +1,24 @@
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
+from epigone.study.declare import Recipe
+from epigone.study.specs import RecipeSpec
 from epigone.training import loss as loss_module
 from epigone.training.blocks import Block, Piece
-from epigone.training.loop import micro_batches
+from epigone.training.data import micro_batches
 from epigone.training.loss import supervised_loss
+from epigone.training.schedule import Batch
 
-CPU = torch.device("cpu")
+
+def recipe(**settings: Any) -> RecipeSpec:
+    return Recipe().resolved().model_copy(update=settings)
 
 
 def pieces(count: int, seed: int = 1) -> list[Piece]:
@@ -27,8 +33,8 @@ def pieces(count: int, seed: int = 1) -> list[Piece]:
     return made
 
 
-def plain(model: Any, many: list[Piece]) -> torch.Tensor:
-    """Token-mean loss with one ordinary forward per piece: no packing, every logit computed."""
+def nll(model: Any, many: list[Piece]) -> tuple[torch.Tensor, int]:
+    """Sum of losses with one ordinary forward per piece: no packing, every logit computed."""
     total, n = torch.zeros(()), 0
     for piece in many:
         ids = torch.tensor([piece.ids])
@@ -37,15 +43,27 @@ def plain(model: Any, many: list[Piece]) -> torch.Tensor:
         losses = cross_entropy(logits, ids[0, 1:], reduction="none")
         total = total + losses[mask].sum()
         n += int(mask.sum())
+    return total, n
+
+
+def plain(model: Any, many: list[Piece]) -> torch.Tensor:
+    total, n = nll(model, many)
     return total / n
 
 
-def packed(model: Any, blocks: list[Block], length: int) -> torch.Tensor:
-    return summed(model, micro_batches(blocks, length, "token-mean", CPU))
+def blocks_of(many: list[Piece], size: int = 3) -> tuple[Block, ...]:
+    return tuple(Block(tuple(many[i : i + size])) for i in range(0, len(many), size))
 
 
-def summed(model: Any, parts: list[Any]) -> torch.Tensor:
-    return torch.stack([supervised_loss(model, *p) for p in parts]).sum()
+def found(
+    model: Any, blocks: tuple[Block, ...], tokens: int = 4096, base: Any = None, **settings: Any
+) -> torch.Tensor:
+    text = settings.pop("text", ())
+    parts = [
+        supervised_loss(model, micro, plain=True, direct=True, base=base)[0]
+        for micro in micro_batches(Batch(blocks, None, text), recipe(**settings), tokens)
+    ]
+    return torch.stack(parts).sum()
 
 
 def gradients(model: Any, loss: Callable[[], torch.Tensor]) -> list[torch.Tensor]:
@@ -54,66 +72,134 @@ def gradients(model: Any, loss: Callable[[], torch.Tensor]) -> list[torch.Tensor
     return [p.grad.clone() for p in model.parameters() if p.grad is not None]
 
 
+def same(a: list[torch.Tensor], b: list[torch.Tensor]) -> None:
+    for x, y in zip(a, b, strict=True):
+        torch.testing.assert_close(y, x, rtol=1e-4, atol=1e-6)
+
+
 def test_packed_equals_one_by_one_in_loss_and_gradient(tiny: Any) -> None:
     many = pieces(6)
-    blocks = [Block(tuple(many[:3])), Block(tuple(many[3:]))]
-    a, b = plain(tiny, many), packed(tiny, blocks, 64)
-    assert b.item() == pytest.approx(a.item(), rel=1e-6)
-    one_by_one = gradients(tiny, lambda: plain(tiny, many))
-    for x, y in zip(one_by_one, gradients(tiny, lambda: packed(tiny, blocks, 64)), strict=True):
-        torch.testing.assert_close(y, x, rtol=1e-4, atol=1e-6)
+    assert found(tiny, blocks_of(many)).item() == pytest.approx(plain(tiny, many).item(), rel=1e-6)
+    same(
+        gradients(tiny, lambda: plain(tiny, many)),
+        gradients(tiny, lambda: found(tiny, blocks_of(many))),
+    )
 
 
 def test_a_packed_neighbour_changes_nothing(tiny: Any) -> None:
     first, second, other = pieces(3)
-    ids = slice(0, first.targets)
-    del ids
-    alone = packed(tiny, [Block((first,))], 64) * first.targets
-    with_second = packed(tiny, [Block((second, first))], 64) * (first.targets + second.targets)
-    with_other = packed(tiny, [Block((other, first))], 64) * (first.targets + other.targets)
-    only_second = packed(tiny, [Block((second,))], 64) * second.targets
-    only_other = packed(tiny, [Block((other,))], 64) * other.targets
-    assert (with_second - only_second).item() == pytest.approx(alone.item(), rel=1e-5)
-    assert (with_other - only_other).item() == pytest.approx(alone.item(), rel=1e-5)
+
+    def total(*own: Piece) -> float:
+        block = Block(own)
+        return float(found(tiny, (block,)).detach()) * block.targets
+
+    alone = total(first)
+    assert total(second, first) - total(second) == pytest.approx(alone, rel=1e-5)
+    assert total(other, first) - total(other) == pytest.approx(alone, rel=1e-5)
 
 
-@pytest.mark.parametrize("tokens", [16, 64, 1024])
+@pytest.mark.parametrize("tokens", [16, 64])
 @pytest.mark.parametrize("kind", ["token-mean", "row-mean"])
 def test_any_split_into_micro_batches_gives_the_same_gradient(
-    tiny: Any, tokens: int, kind: str, monkeypatch: pytest.MonkeyPatch
+    tiny: Any, tokens: int, kind: str
 ) -> None:
-    blocks = [Block((p,)) for p in pieces(5)]
-    whole = list(micro_batches(blocks, 32, kind, CPU))
-    assert len(whole) == 1
-    expected = gradients(tiny, lambda: summed(tiny, whole))
-    monkeypatch.setattr("epigone.training.loop.MICRO_TOKENS", tokens)
-    parts = micro_batches(blocks, 32, kind, CPU)
-    found = gradients(tiny, lambda: summed(tiny, parts))
-    for x, y in zip(expected, found, strict=True):
-        torch.testing.assert_close(y, x, rtol=1e-4, atol=1e-6)
+    blocks = blocks_of(pieces(5), 1)
+    assert len(list(micro_batches(Batch(blocks, None), recipe(loss=kind), 4096))) == 1
+    whole = gradients(tiny, lambda: found(tiny, blocks, loss=kind))
+    same(whole, gradients(tiny, lambda: found(tiny, blocks, tokens, loss=kind)))
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 7])
+def test_any_split_over_ranks_gives_the_same_sum_in_the_same_number_of_parts(
+    tiny: Any, ranks: int
+) -> None:
+    batch = Batch(blocks_of(pieces(5), 1), None, blocks_of(pieces(2, 7), 1))
+    asked = recipe(replay=0.3)
+
+    def losses(rank: int, of: int) -> list[float]:
+        parts = micro_batches(batch, asked, 16, (rank, of))
+        return [
+            float(supervised_loss(tiny, m, plain=True, direct=False)[0].detach()) for m in parts
+        ]
+
+    split = [losses(rank, ranks) for rank in range(ranks)]
+    assert len({len(own) for own in split}) == 1
+    assert sum(map(sum, split)) == pytest.approx(sum(losses(0, 1)), rel=1e-6)
 
 
 def test_row_mean_is_the_mean_of_the_rows_means(tiny: Any) -> None:
     many = pieces(3)
-    blocks = [Block((p,)) for p in many]
-    parts = micro_batches(blocks, 32, "row-mean", CPU)
-    found = summed(tiny, parts).item()
     rows = [plain(tiny, [p]).item() for p in many]
-    assert found == pytest.approx(sum(rows) / 3, rel=1e-5)
+    mean = found(tiny, blocks_of(many, 1), loss="row-mean").item()
+    assert mean == pytest.approx(sum(rows) / 3, rel=1e-5)
 
 
-def test_the_heads_chunks_change_nothing(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    blocks = [Block(tuple(pieces(3)))]
-    before = gradients(tiny, lambda: packed(tiny, blocks, 64))
+@pytest.mark.parametrize("share", [0.25, 0.5])
+def test_plain_text_has_its_share_of_the_loss_whatever_its_length(tiny: Any, share: float) -> None:
+    teacher, text = pieces(4), pieces(3, 9)
+    expected = (1 - share) * plain(tiny, teacher) + share * plain(tiny, text)
+    value = found(tiny, blocks_of(teacher), replay=share, text=blocks_of(text, 1))
+    assert value.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_the_divergence_is_that_of_the_base_from_the_student_on_the_teachers_tokens(
+    tiny: Any,
+) -> None:
+    base = copy.deepcopy(tiny).eval()
+    with torch.no_grad():
+        for p in base.parameters():
+            p.add_(0.05 * torch.randn_like(p))
+    many = pieces(4)
+
+    def expected() -> torch.Tensor:
+        total, n = nll(tiny, many)
+        for piece in many:
+            ids = torch.tensor([piece.ids])
+            mask = torch.tensor(piece.supervised[1:])
+            q, p = (
+                log_softmax(m(input_ids=ids, use_cache=False).logits[0, :-1][mask], dim=1)
+                for m in (tiny, base)
+            )
+            total = total + 0.3 * kl_div(q, p.detach(), reduction="sum", log_target=True)
+        return total / n
+
+    def own() -> torch.Tensor:
+        return found(tiny, blocks_of(many), kl=0.3, base=base)
+
+    assert own().item() == pytest.approx(expected().item(), rel=1e-5)
+    same(gradients(tiny, expected), gradients(tiny, own))
+    assert all(p.grad is None for p in base.parameters())
+
+
+def test_there_is_no_divergence_from_oneself(tiny: Any) -> None:
+    blocks = blocks_of(pieces(4))
+    base = copy.deepcopy(tiny)
+    with_kl = found(tiny, blocks, kl=10.0, base=base).item()
+    assert with_kl == pytest.approx(found(tiny, blocks).item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("kl", [0.0, 0.3])
+def test_every_way_to_the_loss_gives_the_same_gradient(
+    tiny: Any, kl: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = copy.deepcopy(tiny)
+    with torch.no_grad():
+        base.get_output_embeddings().weight.mul_(1.5)
+    (micro,) = micro_batches(Batch(blocks_of(pieces(3)), None), recipe(kl=kl), 4096)
+
+    def way(**named: bool) -> Callable[[], torch.Tensor]:
+        return lambda: supervised_loss(tiny, micro, base=base if kl else None, **named)[0]
+
+    direct = gradients(tiny, way(plain=True, direct=True))
+    same(direct, gradients(tiny, way(plain=True, direct=False)))
+    same(direct, gradients(tiny, way(plain=False, direct=False)))
     monkeypatch.setattr(loss_module, "CHUNK_ELEMENTS", 128 * 5)
-    after = gradients(tiny, lambda: packed(tiny, blocks, 64))
-    for x, y in zip(before, after, strict=True):
-        torch.testing.assert_close(y, x, rtol=1e-5, atol=1e-7)
+    same(direct, gradients(tiny, way(plain=True, direct=True)))
 
 
 def test_a_scaled_loss_is_refused_because_the_heads_gradient_is_already_taken(tiny: Any) -> None:
     with pytest.raises(RuntimeError, match="unscaled"):
-        (packed(tiny, [Block(tuple(pieces(2)))], 64) * 2).backward()
+        (found(tiny, blocks_of(pieces(2))) * 2).backward()
 
 
 def test_the_heads_loss_and_gradients_are_those_of_cross_entropy() -> None:
@@ -121,7 +207,7 @@ def test_the_heads_loss_and_gradients_are_those_of_cross_entropy() -> None:
     h = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
     w = torch.randn(7, 4, dtype=torch.float64, requires_grad=True)
     y, weights = torch.tensor([0, 6, 3, 3, 1]), torch.rand(5)
-    value = loss_module._HeadLoss.apply(h, w, y, weights)
+    value, _ = loss_module._HeadLoss.apply(h, w, y, weights, None, True)
     expected = (cross_entropy(h @ w.t(), y, reduction="none") * weights).sum()
     value.backward()
     got = h.grad.clone(), w.grad.clone()

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from epigone.errors import CorpusError
 from epigone.files import read_jsonl, write_jsonl
-from epigone.models.chat import prompt_ids, stop_ids, stop_texts
+from epigone.models.chat import prompt_ids, source_ids, stop_ids, stop_texts
 from epigone.models.generate import generate
 from epigone.models.load import load
 from epigone.models.references import locate
@@ -105,7 +105,8 @@ def answer_prompts(
 ) -> list[Sample]:
     """One greedy answer for each prompt; a prompt ends with the user's turn."""
     loaded = load(folder)
-    ids = [prompt_ids(loaded.tokenizer, messages) for _, messages in prompts]
+    ids_of = source_ids if loaded.encoder_decoder else prompt_ids
+    ids = [ids_of(loaded.tokenizer, messages) for _, messages in prompts]
     answers = generate(
         loaded.model,
         ids,

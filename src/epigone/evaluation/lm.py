@@ -8,6 +8,7 @@ from typing import Any
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 
+from epigone.models.encoder_decoder import stated_limit
 from epigone.models.generate import context_limit, generate
 from epigone.models.load import Loaded
 from epigone.models.score import loglikelihoods, overlong
@@ -33,6 +34,11 @@ class SharedPrefixLM(TemplateLM):  # type: ignore[misc]
         tokenizer = loaded.tokenizer
         self.tokenizer = tokenizer
         probe = tokenizer("a")["input_ids"]
+        self._limit = context_limit(loaded.model)
+        if loaded.encoder_decoder:
+            self.backend = "seq2seq"
+            # As lm-eval: what a T5 was not made for is cut, though it would run.
+            self._limit = min(self._limit, stated_limit(loaded.model, tokenizer) or self._limit)
         self._adds_bos = bool(probe) and probe[0] == tokenizer.bos_token_id
 
     @property
@@ -74,14 +80,18 @@ class SharedPrefixLM(TemplateLM):  # type: ignore[misc]
         self, requests: Sequence[tuple[tuple[str, str], list[int], list[int]]], **_: Any
     ) -> list[tuple[float, bool]]:
         pairs = [(context, continuation) for _, context, continuation in requests]
-        self.shortened += overlong(self._loaded.model, pairs)
+        if self._loaded.encoder_decoder:
+            self.shortened += sum(len(context) > self._limit for context, _ in pairs)
+            pairs = [(context[-self._limit :], continuation) for context, continuation in pairs]
+        else:
+            self.shortened += overlong(self._loaded.model, pairs)
         return loglikelihoods(self._loaded.model, pairs, progress=self._progress)
 
     def loglikelihood_rolling(
         self, requests: Sequence[Instance], disable_tqdm: bool = False
     ) -> list[float]:
         """Log-likelihood of whole texts, in windows that share no scored token."""
-        limit = min(context_limit(self._loaded.model), _WINDOW)
+        limit = min(self._limit, _WINDOW)
         out: list[float] = []
         for request in requests:
             ids = self.tok_encode(request.args[0], add_special_tokens=False)
@@ -107,7 +117,8 @@ class SharedPrefixLM(TemplateLM):  # type: ignore[misc]
             stops = (until,) if isinstance(until, str) else tuple(until)
             groups.setdefault((stops, int(settings.get("max_gen_toks", 256))), []).append(i)
         for (stops, longest), members in groups.items():
-            room = context_limit(self._loaded.model) - longest
+            # A decoder's answer needs room in the same context.
+            room = self._limit - (0 if self._loaded.encoder_decoder else longest)
             prompts = [self.tok_encode(requests[i].args[0]) for i in members]
             self.shortened += sum(len(p) > room for p in prompts)
             answers = generate(

@@ -9,6 +9,7 @@ from typing import Any
 from jinja2.exceptions import TemplateError
 
 from epigone.errors import ModelError
+from epigone.models import newlines
 from epigone.schema import Message
 
 # For bases that come without a chat template: plain words, so that no token is new to the base.
@@ -29,6 +30,18 @@ class Tokens:
     supervised: list[bool]
 
 
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One assistant turn for an encoder-decoder: the encoder's ids, and the decoder's targets.
+
+    `target` ends with the id that ends the turn. The decoder's input is the model's
+    decoder_start_token_id and `target` without its last id.
+    """
+
+    source: list[int]
+    target: list[int]
+
+
 def prompt_ids(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
     """Token ids of the conversation so far, up to where the assistant's next turn starts."""
     tokens = _prefix(tokenizer, messages)
@@ -47,6 +60,49 @@ def conversation_tokens(tokenizer: Any, messages: Sequence[Message]) -> Tokens:
     """
     tokens = _prefix(tokenizer, messages)
     return Tokens(tokens.ids, tokens.supervised)
+
+
+def source_ids(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
+    """The encoder's ids of the conversation so far, as `prompt_ids` for decoders.
+
+    The tokenizer's own special tokens stand around it once, as T5's end token does in all its
+    training. Line breaks that the tokenizer would lose are kept (see `newlines.mark`); other white
+    space is what the tokenizer makes of it, in T5's one space.
+    """
+    mark = newlines.mark(tokenizer)
+    text = _render(tokenizer, messages, generation_prompt=True)
+    return _within_ends(tokenizer, _encode(tokenizer, text.replace("\n", mark or "\n")))
+
+
+def exchanges(tokenizer: Any, messages: Sequence[Message]) -> list[Exchange]:
+    """Every assistant turn of a conversation, for training an encoder-decoder.
+
+    Each source is what `source_ids` gives for the messages before the turn. Characters that the
+    vocabulary lacks, in T5's for instance braces, become its unknown token in both. Raises
+    ModelError where the chat template does not write the turn behind its prompt.
+    """
+    mark, newline = newlines.mark(tokenizer), newlines.mark_id(tokenizer)
+    found = []
+    for i, message in enumerate(messages):
+        if message.role != "assistant":
+            continue
+        prompt = _render(tokenizer, messages[:i], generation_prompt=True)
+        whole = _render(tokenizer, messages[: i + 1], generation_prompt=False)
+        answer = _encode(tokenizer, _after(prompt, whole).replace("\n", mark or "\n"))
+        end = _end_of_turn(tokenizer, answer, newline)
+        source = _encode(tokenizer, prompt.replace("\n", mark or "\n"))
+        found.append(Exchange(_within_ends(tokenizer, source), answer[:end]))
+    return found
+
+
+def _within_ends(tokenizer: Any, ids: list[int]) -> list[int]:
+    bare, whole = _encode(tokenizer, "a"), list(tokenizer("a")["input_ids"])
+    at = next((i for i in range(len(whole)) if whole[i : i + len(bare)] == bare), 0)
+    first, last = whole[:at], whole[at + len(bare) :]
+    # A chat template may have written them already.
+    first = first if ids[: len(first)] != first else []
+    last = last if ids[len(ids) - len(last) :] != last else []
+    return first + ids + last
 
 
 def stop_ids(tokenizer: Any) -> frozenset[int]:
@@ -96,8 +152,10 @@ def _prefix(tokenizer: Any, messages: Sequence[Message]) -> _Rendered:
     return out
 
 
-def _end_of_turn(tokenizer: Any, answer: list[int]) -> int:
-    special = set(tokenizer.all_special_ids)
+def _end_of_turn(tokenizer: Any, answer: list[int], newline: int | None = None) -> int:
+    # An unknown character and a line break end nothing; GPT-2's unknown token is its end token.
+    no_end = {tokenizer.unk_token_id, newline} - {tokenizer.eos_token_id}
+    special = set(tokenizer.all_special_ids) - no_end
     for i in range(len(answer) - 1, -1, -1):
         if answer[i] in special:
             return i + 1
@@ -142,7 +200,20 @@ def _render(tokenizer: Any, messages: Sequence[Message], *, generation_prompt: b
 
 def _plain(tokenizer: Any, content: str) -> str:
     # Teacher text is data: "<|im_end|>" inside an answer must not become the token that ends it.
-    for token in tokenizer.all_special_tokens:
+    special = tokenizer.all_special_tokens
+    content = _broken(special, content, "\u200b")
+    normalizer = getattr(getattr(tokenizer, "backend_tokenizer", None), "normalizer", None)
+    if normalizer is None:
+        return content
+    # T5's tokenizer makes "</s>" of its full-width form, and then a Unigram model finds the end
+    # token among its pieces.
+    normal = "\n".join(normalizer.normalize_str(line) for line in content.split("\n"))
+    hidden = any(token in normal for token in special)
+    return _broken(special, normal, " ") if hidden else content
+
+
+def _broken(special: Sequence[str], content: str, separator: str) -> str:
+    for token in special:
         if token in content:
-            content = content.replace(token, token[0] + "\u200b" + token[1:])
+            content = content.replace(token, token[0] + separator + token[1:])
     return content

@@ -10,7 +10,10 @@ import torch
 from torch import Tensor
 
 from epigone.errors import ModelError
+from epigone.models import newlines
+from epigone.models.encoder_decoder import generate_rows, is_encoder_decoder
 from epigone.models.kv import Slots, attention_masks, prefix_kv
+from epigone.models.stops import Generated, Stops
 from epigone.schema import Progress, silent
 
 # A shared prefix shorter than this costs more in an extra forward than it saves.
@@ -18,19 +21,6 @@ MIN_PREFIX = 16
 # On a CPU a product of 5 to 15 rows takes up to 2.5 times as long as one of 16
 # (bench/products.py), so that a few idle rows are cheaper than none.
 FEW_ROWS, FULL_ROWS = 4, 16
-
-
-@dataclass(frozen=True, slots=True)
-class Generated:
-    """One prompt's continuation.
-
-    `ids` holds no end token. `text` is decoded without special tokens and cut before the stop
-    text; it is None where no tokenizer was given.
-    """
-
-    ids: tuple[int, ...]
-    text: str | None
-    stop: Literal["end", "length", "text"]
 
 
 def generate(
@@ -49,7 +39,8 @@ def generate(
 
     `prompts` are token ids. `prefix` is computed once for all prompts; None takes the longest
     prefix common to all of them, () shares nothing. A row ends at a stop id, before a stop text,
-    after `max_new_tokens`, or where the model's positions end. Progress counts prompts.
+    after `max_new_tokens`, or where the model's positions end. Progress counts prompts. The prompts
+    of an encoder-decoder go to its encoder, which has no prefixes to share.
 
     Raises ModelError for an attention type other than full and sliding, and for a prompt that is
     empty or fills the model's context; nothing has been computed then.
@@ -57,8 +48,10 @@ def generate(
     if stop_texts and tokenizer is None:
         raise ValueError("stop_texts need a tokenizer")
     limit = context_limit(model)
+    apart = is_encoder_decoder(model)
     for i, prompt in enumerate(prompts):
-        if not 0 < len(prompt) < limit:
+        # A decoder's answer needs room in the same context.
+        if not 0 < len(prompt) <= limit - (not apart):
             raise ModelError(
                 f"prompt {i} is empty or does not fit the model's context of {limit} tokens",
                 value=f"{len(prompt)} tokens",
@@ -66,20 +59,20 @@ def generate(
             )
     if not prompts:
         return []
+    newline = newlines.mark_id(tokenizer) if apart and tokenizer is not None else None
+    stops = Stops(stop_ids, tuple(stop_texts), max_new_tokens, limit, tokenizer, newline)
+    rows = min(batch_rows, len(prompts))
     with torch.inference_mode():
-        return _Loop(
-            model,
-            prompts,
-            shared_prefix(prompts, prefix),
-            min(batch_rows, len(prompts)),
-            _Stops(stop_ids, tuple(stop_texts), max_new_tokens, limit, tokenizer),
-            progress,
-        ).run()
+        if apart:
+            return generate_rows(model, prompts, stops, rows, progress)
+        shared = shared_prefix(prompts, prefix)
+        return _Loop(model, prompts, shared, rows, stops, progress).run()
 
 
 def context_limit(model: Any) -> int:
-    """How many positions the model has."""
-    return int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31)
+    """How many positions the model has; each half of an encoder-decoder has as many."""
+    config = model.config if is_encoder_decoder(model) else model.config.get_text_config()
+    return int(getattr(config, "max_position_embeddings", None) or 2**31)
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
@@ -107,36 +100,6 @@ def shared_prefix(prompts: Sequence[Sequence[int]], prefix: Sequence[int] | None
     return n if n >= MIN_PREFIX and len(prompts) > 1 else 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Stops:
-    ids: frozenset[int]
-    texts: tuple[str, ...]
-    max_new: int
-    limit: int
-    tokenizer: Any
-
-    def decode(self, ids: Sequence[int]) -> str:
-        text: str = self.tokenizer.decode(
-            list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        return text
-
-    def hit(self, ids: list[int]) -> bool:
-        """Whether a stop text ends in the newest token."""
-        if not self.texts:
-            return False
-        # A token has a byte at least and a character at most four, so this tail holds the text.
-        tail = self.decode(ids[-4 * max(map(len, self.texts)) - 8 :])
-        return any(t in tail for t in self.texts) and any(t in self.decode(ids) for t in self.texts)
-
-    def result(self, ids: list[int], stop: Literal["end", "length", "text"]) -> Generated:
-        if self.tokenizer is None:
-            return Generated(tuple(ids), None, stop)
-        text = self.decode(ids)
-        cut = min((at for t in self.texts if (at := text.find(t)) >= 0), default=len(text))
-        return Generated(tuple(ids), text[:cut], stop)
-
-
 @dataclass(slots=True)
 class _Row:
     prompt: int
@@ -153,7 +116,7 @@ class _Loop:
         prompts: Sequence[Sequence[int]],
         shared: int,
         rows: int,
-        stops: _Stops,
+        stops: Stops,
         progress: Progress,
     ) -> None:
         self.model = model

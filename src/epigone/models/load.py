@@ -7,23 +7,39 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+)
 from transformers.utils import logging as hf_logging
 
 from epigone.errors import ModelError
+from epigone.models.encoder_decoder import is_encoder_decoder, start_id
+
+# How transformers ends the names of classes that write text.
+_WRITES = ("ForCausalLM", "ForConditionalGeneration", "Model")
 
 Precision = Literal["auto", "bf16", "fp32"]
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A causal language model in eval mode with its tokenizer."""
+    """A language model in eval mode with its tokenizer."""
 
     model: Any
     tokenizer: Any
     dtype: torch.dtype
     device: torch.device
     folder: Path
+
+    @property
+    def encoder_decoder(self) -> bool:
+        """Whether prompts go to an encoder and answers to a decoder (T5, UL2)."""
+        return is_encoder_decoder(self.model)
 
 
 def compute_dtype(precision: Precision, device: torch.device) -> torch.dtype:
@@ -52,14 +68,21 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def load(folder: Path, precision: Precision = "auto", *, train: bool = False) -> Loaded:
+def load(
+    folder: Path,
+    precision: Precision = "auto",
+    *,
+    train: bool = False,
+    device: torch.device | None = None,
+) -> Loaded:
     """Load a model folder for inference, or in fp32 for training.
 
     With `auto`, weights are rounded to bf16 whatever the products are computed in, as students
     are when they are saved: else a base would be measured with finer weights than its students.
-    Raises ModelError for a folder that is no causal language model in safetensors format.
+    Raises ModelError for a folder that is no causal or encoder-decoder language model in
+    safetensors format.
     """
-    device = best_device()
+    device = device or best_device()
     dtype = torch.float32 if train else compute_dtype(precision, device)
     quiet: Any = hf_logging
     quiet.set_verbosity_error()
@@ -72,26 +95,61 @@ def load(folder: Path, precision: Precision = "auto", *, train: bool = False) ->
         )
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        kind = model_class(config, folder.name)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model: Any = AutoModelForCausalLM.from_pretrained(
+        auto: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        model, info = auto.from_pretrained(
             folder,
             config=config,
             dtype=dtype,
             local_files_only=True,
             use_safetensors=True,
-            attn_implementation="sdpa",
+            # Some architectures add to the attention's scores what sdpa cannot take.
+            attn_implementation="sdpa" if kind._supports_sdpa else "eager",
+            output_loading_info=True,
         )
     except (ValueError, OSError, KeyError) as error:
         raise ModelError(
-            f"{folder.name} cannot be loaded as a causal language model",
+            f"{folder.name} cannot be loaded as a language model",
             value=str(error).splitlines()[0],
             fix="models that need remote code are not supported",
         ) from error
+    if info["missing_keys"]:
+        # transformers would fill these at random and go on.
+        raise ModelError(
+            f"{folder.name} has not all weights of a {kind.__name__}",
+            value=min(info["missing_keys"]),
+            fix="use a folder of a whole language model",
+        )
+    if is_encoder_decoder(model):
+        model.config.decoder_start_token_id = start_id(model)
     model.to(device)
     model.eval()
     if not train and precision == "auto":
         _round(model)
     return Loaded(model, tokenizer, dtype, device, folder)
+
+
+def model_class(config: Any, name: str) -> Any:
+    """The transformers class that answers with a model of this configuration.
+
+    Raises ModelError for an architecture that is no language model, as BERT's masked one: its
+    weights fit a causal class, which would give numbers that mean nothing.
+    """
+    mapping: Any = MODEL_FOR_CAUSAL_LM_MAPPING
+    if config.is_encoder_decoder:
+        mapping = MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
+    architecture = (getattr(config, "architectures", None) or [config.model_type])[0]
+    if type(config) in mapping:
+        found = mapping[type(config)]
+        # Old checkpoints name a class without its head; missing weights are found in loading.
+        if architecture in (found.__name__, config.model_type) or architecture.endswith(_WRITES):
+            return found
+    raise ModelError(
+        f"{name} is neither a causal nor an encoder-decoder language model",
+        value=architecture,
+        fix="name a model that writes text, such as Llama, GPT-2 or T5",
+    )
 
 
 def _round(model: Any) -> None:

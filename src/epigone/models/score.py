@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import itertools
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from epigone.models.encoder_decoder import is_encoder_decoder, score_rows
 from epigone.models.generate import MIN_PREFIX, common_prefix, context_limit
 from epigone.models.kv import PrefixKV, attention_masks, prefix_kv
+from epigone.models.likelihood import MOST_LOGITS, Request, gather
 from epigone.schema import Progress, silent
-
-Request = tuple[Sequence[int], Sequence[int]]
 
 # A group of its own costs one more forward, which is worth about this many tokens.
 _GROUP_COST = 64
-# Logits of one forward: 2**26 fp32 values are 256 MiB.
-_LOGITS = 2**26
 
 
 @dataclass(slots=True)
@@ -44,11 +41,15 @@ def loglikelihoods(
     it once; requests that differ only in the last token share one row. A request longer than
     the model's context loses the left of its context (see `overlong`). `batch_tokens` bounds the
     tokens of one forward beside the prefix. Progress counts requests. An empty continuation has
-    probability 1.
+    probability 1. An encoder-decoder reads the context with its encoder and the continuation with
+    its decoder, each as long as the model allows.
 
     Raises ValueError for an empty context, and for a continuation that does not fit the context.
     """
     limit = context_limit(model)
+    if is_encoder_decoder(model):
+        with torch.inference_mode():
+            return score_rows(model, requests, limit, batch_tokens, progress)
     rows = _rows(requests, limit)
     results: list[tuple[float, bool]] = [(0.0, True)] * len(requests)
     finished = len(requests) - sum(len(r.requests) for r in rows)
@@ -57,7 +58,7 @@ def loglikelihoods(
     with torch.inference_mode():
         for shared, group in _groups(rows):
             cache = prefix_kv(model, group[0].ids[:shared])
-            for batch in _batches(group, shared, budget, max(1, _LOGITS // vocabulary)):
+            for batch in _batches(group, shared, budget, max(1, MOST_LOGITS // vocabulary)):
                 for i, result in _run(model, batch, shared, cache):
                     results[i] = result
                 finished += sum(len(r.requests) for r in batch)
@@ -68,6 +69,8 @@ def loglikelihoods(
 def overlong(model: Any, requests: Sequence[Request]) -> int:
     """How many requests do not fit the model's context and lose the left of their own context."""
     limit = context_limit(model)
+    if is_encoder_decoder(model):
+        return sum(len(c) > limit for c, _ in requests)
     return sum(len(c) + len(t) - 1 > limit for c, t in requests)
 
 
@@ -171,18 +174,4 @@ def _run(
             places += range(at, at + len(wanted))
             owners += [request] * len(wanted)
         at += len(row.ids) - row.start
-    yield from _gather(logits.reshape(at, -1), places, targets, owners)
-
-
-def _gather(
-    logits: torch.Tensor, places: list[int], targets: list[int], owners: list[int]
-) -> Iterator[tuple[int, tuple[float, bool]]]:
-    total = logits.float().logsumexp(-1)
-    best = logits.argmax(-1).tolist()
-    chosen = logits[places, targets].float() - total[places]
-    sums: dict[int, float] = defaultdict(float)
-    greedy: dict[int, bool] = defaultdict(lambda: True)
-    for place, target, owner, value in zip(places, targets, owners, chosen.tolist(), strict=True):
-        sums[owner] += value
-        greedy[owner] &= best[place] == target
-    yield from ((i, (sums[i], greedy[i])) for i in sums)
+    yield from gather(logits.reshape(at, -1), places, targets, owners)

@@ -16,7 +16,7 @@ def run(
     spec: TrainSpec, inputs: Mapping[str, Path], out: Path, progress: Progress
 ) -> dict[str, Any]:
     """Train one trunk: `inputs["corpus"]` is a corpus folder; `out` gets a student per amount."""
-    from epigone.training.loop import train
+    from epigone.training.launch import train
 
     return train(spec, inputs["corpus"], out, progress)
 

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from epigone.errors import UserError
 from epigone.models import catalogue, references
 from epigone.schema import Conversation
-from epigone.study.specs import FeedbackSpec, ModelSpec
+from epigone.study.specs import FeedbackSpec, ModelSpec, TrainSpec
 from epigone.study.terms import Terms, terms_of
 
+_RECIPE = {
+    "dpo": ("method", "lr", "warmup", "beta", "epochs", "batch", "block", "seed"),
+    "revise": ("method", "lr", "warmup", "epochs", "batch", "block", "seed"),
+}
+# Rows of the table of losses: enough to see a curve, few enough to read.
+_ROWS = 12
 
-def card(base: ModelSpec, amount: int, seen: Iterable[Conversation]) -> str:
+
+def card(
+    spec: TrainSpec, amount: int, seen: Iterable[Conversation], log: Sequence[Mapping[str, Any]]
+) -> str:
     """The text of README.md for a student that has seen these conversations."""
+    base = spec.base
     origins = {c.provenance for c in seen}
     found = {(own := terms_of(o.terms, o.teacher)).name: own for o in origins}
     teachers = sorted({o.teacher for o in origins})
@@ -39,8 +50,38 @@ def card(base: ModelSpec, amount: int, seen: Iterable[Conversation]) -> str:
             _line_of_base(base),
             *(_line("data", t) for _, t in sorted(found.items())),
             "",
+            "## Recipe",
+            "",
+            *(
+                f"- {name}: {_plain(str(value))}"
+                for name, value in spec.recipe.model_dump().items()
+                if value not in (None, "", 0.0) and name != "template"
+            ),
+            f"- seed: {spec.seed}",
+            "",
+            "## Training",
+            "",
+            "| step | supervised tokens so far | learning rate | gradient norm | loss |",
+            "| --: | --: | --: | --: | --: |",
+            *_curve(log),
+            "",
+            "Every step is in `metrics.jsonl`.",
+            "",
         ]
     )
+
+
+def _curve(log: Sequence[Mapping[str, Any]]) -> list[str]:
+    rows, so_far = [], 0
+    stride = max(1, -(-len(log) // _ROWS))
+    for i, row in enumerate(log):
+        so_far += row["supervised"]
+        if i % stride == 0 or i == len(log) - 1:
+            rows.append(
+                f"| {row['step']} | {so_far:,} | {row['lr']:.3g} | {row['gradient_norm']:.3g} "
+                f"| {row['loss']:.4f} |"
+            )
+    return rows
 
 
 def feedback_card(spec: FeedbackSpec, examples: int, before: Path | None) -> str:
@@ -72,6 +113,12 @@ def feedback_card(spec: FeedbackSpec, examples: int, before: Path | None) -> str
             "",
             *(inherited or [_line_of_base(spec.base)]),
             *(_line("feedback", t) for _, t in sorted(found.items())),
+            "",
+            "## Recipe",
+            "",
+            *(f"- {name}: {getattr(spec, name)}" for name in _RECIPE[spec.method]),
+            "",
+            "Every step is in `metrics.jsonl`.",
             "",
         ]
     )

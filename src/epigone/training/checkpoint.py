@@ -1,10 +1,12 @@
-"""Checkpoints in a folder of their own: numbered, the newest whole one counts."""
+"""Checkpoints in a folder of their own: numbered, checked, the newest whole one counts."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
+import warnings
+import zlib
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -12,62 +14,119 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from safetensors import safe_open
-from safetensors.torch import save_file
+import torch.distributed.checkpoint as dcp
 from torch import Tensor
 
 from epigone.files import fsync_dir
+from epigone.training.parallel import World
+
+# As many are kept, so that a damaged one has another before it.
+KEPT = 2
+_POSITION = "position.json"
+
+warnings.filterwarnings("ignore", "torch.distributed is disabled, unavailable or uninitialized")
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """How far a trunk has come: optimiser steps done, and the log of every one of them."""
+    """How far a run has come: updates of its programme done, and the log of every one of them.
 
-    step: int
+    `settings` are choices that were made when it began and that have to stay.
+    """
+
+    update: int
     log: tuple[dict[str, Any], ...]
+    settings: Mapping[str, Any]
 
 
-def save(folder: Path, tensors: Mapping[str, Tensor], position: Position) -> None:
-    """Put a checkpoint in place of the last one; a kill at any moment leaves one of the two."""
-    number = max((_number(p) for p in _all(folder)), default=0) + 1
+def save(
+    folder: Path, tensors: Mapping[str, Tensor], position: Position, world: World | None = None
+) -> None:
+    """Add a checkpoint; a kill at any moment leaves those before it, and this one whole or not.
+
+    In a run of several processes, all call it, and each writes what it holds.
+    """
+    world = world or World()
+    number = max((int(p.name) for p in _all(folder)), default=0) + 1
     aside = folder / f".{number}.new"
-    folder.mkdir(parents=True, exist_ok=True)
-    for torn in folder.glob(".*"):
-        shutil.rmtree(torn)
-    aside.mkdir()
-    save_file({k: t.detach().contiguous() for k, t in tensors.items()}, aside / "state.safetensors")
-    (aside / "position.json").write_text(json.dumps(asdict(position)))
-    for file in aside.iterdir():
-        fd = os.open(file, os.O_RDONLY)
-        os.fsync(fd)
-        os.close(fd)
-    # The rename is what makes it count; only then may the one before go, and it goes by a rename
-    # first, so that a half deleted one is never taken for whole.
-    aside.rename(folder / str(number))
-    fsync_dir(folder)
-    for older in _all(folder):
-        if _number(older) < number:
+    if world.leads:
+        folder.mkdir(parents=True, exist_ok=True)
+        for torn in folder.glob(".*"):
+            shutil.rmtree(torn)
+        aside.mkdir()
+    world.barrier()
+    dcp.save({k: t.detach() for k, t in tensors.items()}, checkpoint_id=aside, no_dist=world.alone)
+    world.barrier()
+    if world.leads:
+        sums = {p.name: _checksum(p) for p in sorted(aside.iterdir())}
+        (aside / _POSITION).write_text(json.dumps({"sums": sums, **asdict(position)}))
+        for file in aside.iterdir():
+            fd = os.open(file, os.O_RDONLY)
+            os.fsync(fd)
+            os.close(fd)
+        # The rename is what makes it count; only then may an older one go, and it goes by a rename
+        # first, so that a half deleted one is never taken for whole.
+        aside.rename(folder / str(number))
+        fsync_dir(folder)
+        for older in _all(folder)[:-KEPT]:
             dead = older.rename(folder / f".{older.name}.old")
             shutil.rmtree(dead)
+    world.barrier()
+
+
+def restore(
+    folder: Path, tensors: Mapping[str, Tensor], world: World | None = None
+) -> Position | None:
+    """Copy the newest whole checkpoint into `tensors` in place; None where there is none.
+
+    It may have been written by another number of processes. Damaged ones are put out of the way.
+    """
+    world = world or World()
+    for newest in reversed(_all(folder)):
+        # One process reads all of it for the checksums, and all believe it.
+        if world.most(float(world.leads and _is_whole(newest))):
+            state = {k: t.detach() for k, t in tensors.items()}
+            dcp.load(state, checkpoint_id=newest, no_dist=world.alone)
+            row = json.loads((newest / _POSITION).read_text())
+            return Position(row["update"], tuple(row["log"]), row["settings"])
+        if world.leads:
+            newest.rename(folder / f".{newest.name}.damaged")
+        world.barrier()
+    return None
+
+
+def drop(folder: Path, world: World) -> None:
+    """Delete a folder of checkpoints."""
+    world.barrier()
+    if world.leads:
+        shutil.rmtree(folder, ignore_errors=True)
+    world.barrier()
 
 
 class Saver:
     """Writes checkpoints of `tensors` in a thread, beside work that only reads them.
 
     `wait()` must stand before every change of the tensors; what went wrong in writing is raised
-    there.
+    there. Several processes write at once and wait for each other instead.
     """
 
-    def __init__(self, folder: Path, tensors: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self, folder: Path, tensors: Mapping[str, Tensor], world: World | None = None
+    ) -> None:
         """Save into `folder`, as `save` does."""
         self._folder, self._tensors = folder, tensors
+        self._world = world or World()
         self._pool = ThreadPoolExecutor(1)
         self._saving: Future[None] | None = None
 
     def begin(self, position: Position) -> None:
         """Start to write the tensors as they are now; ends the one before first."""
         self.wait()
-        self._saving = self._pool.submit(save, self._folder, self._tensors, position)
+        arguments = (self._folder, self._tensors, position, self._world)
+        if self._world.alone:
+            self._saving = self._pool.submit(save, *arguments)
+        else:
+            save(*arguments)
 
     def wait(self) -> None:
         """Return when the last checkpoint stands on the disk."""
@@ -88,21 +147,23 @@ class Saver:
             self.wait()
 
 
-def restore(folder: Path, tensors: Mapping[str, Tensor]) -> Position | None:
-    """Copy the newest checkpoint into `tensors` in place; None where there is none."""
-    newest = max(_all(folder), key=_number, default=None)
-    if newest is None:
-        return None
-    with safe_open(newest / "state.safetensors", framework="pt") as f:
-        for name, tensor in tensors.items():
-            tensor.data.copy_(f.get_tensor(name))
-    row = json.loads((newest / "position.json").read_text())
-    return Position(row["step"], tuple(row["log"]))
+def _is_whole(checkpoint: Path) -> bool:
+    try:
+        sums = json.loads((checkpoint / _POSITION).read_text())["sums"]
+        files = (p for p in checkpoint.iterdir() if p.name != _POSITION)
+        return bool({p.name: _checksum(p) for p in files} == sums)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _checksum(file: Path) -> int:
+    found = 0
+    with open(file, "rb") as f:
+        while block := f.read(1 << 24):
+            found = zlib.crc32(block, found)
+    return found
 
 
 def _all(folder: Path) -> list[Path]:
-    return [p for p in folder.glob("*") if p.name.isdigit()]
-
-
-def _number(path: Path) -> int:
-    return int(path.name)
+    found = [p for p in folder.glob("*") if p.name.isdigit()]
+    return sorted(found, key=lambda p: int(p.name))

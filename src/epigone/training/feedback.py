@@ -17,8 +17,8 @@ from epigone.models.load import compute_dtype, load
 from epigone.schema import Message, Progress
 from epigone.study.specs import DataSpec, FeedbackSpec, amount_folder
 from epigone.training.card import feedback_card
-from epigone.training.loop import _save_student
 from epigone.training.preferences import Example, Feedback, Pair, read
+from epigone.training.student import METRICS, save_student
 
 Row = dict[str, list[int]]
 # What of the first and the last step stands in the record.
@@ -44,7 +44,7 @@ def train_further(
         else references.locate(spec.base.ref, progress, fingerprint=spec.base.fingerprint)
     )
     loaded = load(start, train=True)
-    if loaded.model.config.is_encoder_decoder:
+    if loaded.encoder_decoder:
         raise ModelError(
             "learning from feedback takes causal language models alone", value=spec.base.name
         )
@@ -58,8 +58,8 @@ def train_further(
     resumed_at, log = train(spec, loaded, rows, out / SCRATCH / "trainer", dtype, progress)
     model.config, model.generation_config = config, generation
     text = feedback_card(spec, len(rows), start if "student" in inputs else None)
-    _save_student(loaded, out / amount_folder(spec.amount), text)
-    write_jsonl(out / "metrics.jsonl", log)
+    save_student(model, loaded.tokenizer, out / amount_folder(spec.amount), text, log)
+    write_jsonl(out / METRICS, log)
     return {
         "method": spec.method,
         "start": "student" if "student" in inputs else "base",

@@ -1,47 +1,34 @@
-"""The training loop: one trunk, a student at each amount."""
+"""The training loop: one run, a student at each amount."""
 
 from __future__ import annotations
 
 import math
-import os
-import random
-import shutil
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from epigone.errors import StepFailed
-from epigone.files import SCRATCH, fsync_dir, write_jsonl
-from epigone.models.chat import PLAIN_TEMPLATE
-from epigone.models.load import Loaded, compute_dtype, load
-from epigone.models.references import locate
+from epigone.files import SCRATCH, write_jsonl
+from epigone.models.references import locate_data
 from epigone.schema import Conversation, Progress
 from epigone.study import train_file
 from epigone.study.amounts import refuse_empty, segments
-from epigone.study.specs import RecipeSpec, TrainSpec, amount_folder
-from epigone.training import checkpoint
-from epigone.training.blocks import Block, BlockStats, blocks_of
+from epigone.study.specs import TrainSpec, amount_folder
+from epigone.training import checkpoint, data, probe
 from epigone.training.card import card
-from epigone.training.loss import supervised_loss
-from epigone.training.optimizer import OPTIMIZERS, Optimizer, clip_, learning_rate
+from epigone.training.launch import Stop, world_of
+from epigone.training.model import Prepared, prepare
+from epigone.training.optimizer import OPTIMIZERS, Optimizer, clip_
+from epigone.training.schedule import Batch, Update, programme, warmup_steps
+from epigone.training.student import METRICS, save_student
+from epigone.training.track import tracker
 
 # A kill loses at most about this much work: a checkpoint is due when the next step would pass it.
 CHECKPOINT_SECONDS = 50.0
-# Tokens of one micro-batch; a batch is split so that activations stay within a few hundred MB.
-MICRO_TOKENS = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Blocks of one optimiser step; `amount` is set where a student is taken after it."""
-
-    blocks: tuple[Block, ...]
-    amount: int | None
 
 
 def train(spec: TrainSpec, corpus: Path, out: Path, progress: Progress) -> dict[str, Any]:
@@ -49,188 +36,197 @@ def train(spec: TrainSpec, corpus: Path, out: Path, progress: Progress) -> dict[
     # Refuses amounts that the corpus cannot give before a model is loaded.
     parts = segments(corpus / train_file.NAME, spec.amounts)
     refuse_empty(parts, spec.amounts)
-    loaded = load(locate(spec.base.ref, progress, fingerprint=spec.base.fingerprint), train=True)
-    device = loaded.device
-    dtype = compute_dtype(spec.recipe.precision, device)
-    stats, batches = _batches(spec, parts, loaded)
-    cards = {
-        amount: card(spec.base, amount, [c for part in parts[: k + 1] for c in part])
-        for k, amount in enumerate(spec.amounts)
-    }
-    del parts
-    model = loaded.model
-    named = list(model.named_parameters())
-    optimizer: Optimizer = OPTIMIZERS[spec.recipe.optimizer](named, spec.recipe.weight_decay)
-    warmup = warmup_steps(spec.recipe, len(batches))
-    rate = learning_rate(spec.recipe.lr, warmup)
-    folder = out / SCRATCH / "checkpoint"
-    tensors = {f"p.{n}": p for n, p in named} | optimizer.state()
-    position = checkpoint.restore(folder, tensors) or checkpoint.Position(0, ())
-    resumed_at = position.step
-    log = list(position.log)
-    saved = started = time.monotonic()
-    with checkpoint.Saver(folder, tensors) as saver:
-        for index in range(position.step, len(batches)):
-            begun = time.monotonic()
-            batch = batches[index]
-            progress(index, len(batches), f"loss {log[-1]['loss']:.3f}" if log else "")
-            row = _gradients(spec, loaded, batch, index, dtype)
-            # The last checkpoint is written while the gradients are computed, but not later.
-            saver.wait()
-            log.append(row | _update(spec, optimizer, index, rate(index)))
-            if batch.amount is not None:
-                text = cards[batch.amount]
-                _save_student(loaded, out / amount_folder(batch.amount), text)
-            now = time.monotonic()
-            due = now - saved + (now - begun) > CHECKPOINT_SECONDS
-            if due and index + 1 < len(batches):
-                saver.begin(checkpoint.Position(index + 1, tuple(log)))
-                saved = now
-    progress(len(batches), len(batches))
-    write_jsonl(out / "log.jsonl", log)
-    return {
-        **stats.to_json(),
-        "steps": len(batches),
-        "warmup_steps": warmup,
-        "master_weights": "fp32",
-        "compute": str(dtype).removeprefix("torch."),
-        "students_saved_in": "bf16",
-        "device": str(device),
-        "resumed_at_step": resumed_at,
-        "seconds_training": round(time.monotonic() - started, 2),
-        "first_loss": log[0]["loss"],
-        "last_loss": log[-1]["loss"],
-    }
+    with world_of() as world:
+        prepared = prepare(spec, world, progress)
+        stats, batches = data.batches(spec, parts, prepared)
+        facts: dict[str, Any] = stats.to_json()
+        if spec.recipe.replay:
+            files = [locate_data(s.ref, progress, fingerprint=s.fingerprint) for s in spec.replay]
+            batches, passes = data.with_text(batches, files, spec.recipe, prepared)
+            facts["text_blocks"] = sum(len(b.text) for b in batches)
+            facts["text_passes"] = passes
+        run = Run(spec, prepared, batches, parts, out, progress)
+        facts |= run.go()
+    return facts
 
 
-def warmup_steps(recipe: RecipeSpec, steps: int) -> int:
-    """Steps of warm-up in a run of `steps`."""
-    if recipe.warmup_unit == "fraction":
-        return math.ceil(recipe.warmup * steps)
-    return int(recipe.warmup)
+class Run:
+    """Everything that one training run holds, and its steps in order."""
 
-
-def _batches(
-    spec: TrainSpec, parts: Sequence[Sequence[Conversation]], loaded: Loaded
-) -> tuple[BlockStats, list[Batch]]:
-    # Every amount's segment is packed by itself and ends its own batch, so that the student of a
-    # small amount has seen exactly its conversations and nothing of the next ones.
-    stats = BlockStats()
-    batches: list[Batch] = []
-    for amount, conversations in zip(spec.amounts, parts, strict=True):
-        blocks = blocks_of(conversations, loaded.tokenizer, spec.recipe.block, stats)
-        # The seed decides in which order a segment is seen; which conversations it holds stays.
-        random.Random(f"{spec.seed}:{amount}").shuffle(blocks)
-        size = spec.recipe.batch
-        groups = [tuple(blocks[i : i + size]) for i in range(0, len(blocks), size)]
-        if not groups:
-            raise StepFailed(f"no conversation of the corpus fits into the amount {amount}")
-        batches += [Batch(g, amount if g is groups[-1] else None) for g in groups]
-    return stats, batches
-
-
-def _gradients(
-    spec: TrainSpec, loaded: Loaded, batch: Batch, index: int, dtype: torch.dtype
-) -> dict[str, Any]:
-    # Seeding every step by its number makes dropout the same in a resumed run.
-    torch.manual_seed(spec.seed * 1_000_003 + index)
-    model = loaded.model.train()
-    loss = 0.0
-    for ids, positions, where, weights in micro_batches(
-        batch.blocks, spec.recipe.block, spec.recipe.loss, loaded.device
-    ):
-        with _autocast(dtype, loaded.device):
-            part = supervised_loss(model, ids, positions, where, weights)
-        torch.autograd.backward(part)
-        loss += float(part.detach())
-    if not math.isfinite(loss):
-        raise StepFailed(f"the loss is {loss} at step {index}; nothing was applied")
-    targets = sum(p.targets for b in batch.blocks for p in b.pieces)
-    return {"step": index, "loss": loss, "supervised": targets}
-
-
-def _update(spec: TrainSpec, optimizer: Optimizer, index: int, lr: float) -> dict[str, Any]:
-    grads = [p.grad for p in optimizer.parameters.values() if p.grad is not None]
-    norm = clip_(grads, spec.recipe.clip)
-    del grads
-    optimizer.step(index + 1, lr)
-    return {"lr": lr, "gradient_norm": norm}
-
-
-def micro_batches(
-    blocks: Sequence[Block], length: int, kind: str, device: torch.device
-) -> list[tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, torch.Tensor], torch.Tensor]]:
-    """Tensors for `supervised_loss`, whose parts add up to the loss of the whole batch.
-
-    Any split gives the same sum, because each token's weight is fixed by the whole batch:
-    1 / all supervised tokens (token mean), or 1 / (rows x the row's supervised tokens) (row mean).
-    """
-    total = sum(p.targets for b in blocks for p in b.pieces)
-    rows = max(1, MICRO_TOKENS // length)
-    out = []
-    for start in range(0, len(blocks), rows):
-        group = blocks[start : start + rows]
-        width = max(sum(len(p.ids) for p in b.pieces) for b in group)
-        ids = torch.zeros((len(group), width), dtype=torch.long)
-        positions = torch.arange(width).repeat(len(group), 1)
-        mask = torch.zeros((len(group), width), dtype=torch.bool)
-        weights = torch.zeros((len(group), width))
-        for r, block in enumerate(group):
-            at = 0
-            in_row = sum(p.targets for p in block.pieces)
-            for piece in block.pieces:
-                end = at + len(piece.ids)
-                ids[r, at:end] = torch.tensor(piece.ids)
-                positions[r, at:end] = torch.arange(len(piece.ids))
-                mask[r, at:end] = torch.tensor(piece.supervised)
-                at = end
-            # The padding is a piece of its own, which no real token attends to.
-            positions[r, at:] = torch.arange(width - at)
-            weights[r] = 1 / total if kind == "token-mean" else 1 / (len(blocks) * in_row)
-        row, column = mask.nonzero(as_tuple=True)
-        out.append(
-            (
-                ids.to(device),
-                positions.to(device),
-                (row.to(device), column.to(device)),
-                weights[row, column].to(device),
-            )
+    def __init__(
+        self,
+        spec: TrainSpec,
+        prepared: Prepared,
+        batches: Sequence[Batch],
+        parts: Sequence[Sequence[Conversation]],
+        out: Path,
+        progress: Progress,
+    ) -> None:
+        self.spec, self.prepared, self.batches = spec, prepared, batches
+        self.out, self.progress = out, progress
+        self.world = prepared.world
+        self.updates = programme(spec.recipe, batches)
+        self.optimizer: Optimizer = OPTIMIZERS[spec.recipe.optimizer](
+            prepared.parameters, spec.recipe, self.world, prepared.base
         )
-    return out
+        self.tensors = {f"p.{n}": p for n, p in prepared.parameters.items()}
+        self.tensors |= self.optimizer.state()
+        self.log: list[dict[str, Any]] = []
+        self._seen = parts
+
+    def go(self) -> dict[str, Any]:
+        """Run every update that is not done yet; facts for the record are returned."""
+        folder, fork = (self.out / SCRATCH / name for name in ("checkpoint", "fork"))
+        position = checkpoint.restore(folder, self.tensors, self.world)
+        done = 0 if position is None else position.update
+        if position is not None:
+            self.log = list(position.log)
+        fit = probe.fit(self.spec, self.prepared, self.batches, self.updates, position)
+        saved = started = time.monotonic()
+        with (
+            checkpoint.Saver(folder, self.tensors, self.world) as saver,
+            Stop(self.world) as stop,
+            tracker(self.spec, self.out, self.world) as track,
+        ):
+            for index in range(done, len(self.updates)):
+                begun = time.monotonic()
+                update = self.updates[index]
+                told = f"loss {self.log[-1]['loss']:.3f}" if self.log else fit.told()
+                self.progress(index, len(self.updates), told)
+                here = checkpoint.Position(index, tuple(self.log), fit.settings)
+                self._branch(update, here, saver, folder, fork)
+                row = self._gradients(update, fit.micro_tokens, stop)
+                # The last checkpoint is written while the gradients are computed, but not later.
+                saver.wait()
+                if row is None:
+                    checkpoint.save(folder, self.tensors, here, self.world)
+                    stop.raise_()
+                    continue
+                row |= self._apply(update)
+                self.log.append(row)
+                self._take(update)
+                now = time.monotonic()
+                track(row, now - begun)
+                due = self.world.most(now - saved + (now - begun)) > CHECKPOINT_SECONDS
+                if due and index + 1 < len(self.updates):
+                    saver.begin(checkpoint.Position(index + 1, tuple(self.log), fit.settings))
+                    saved = now
+        self.progress(len(self.updates), len(self.updates))
+        if self.world.leads:
+            write_jsonl(self.out / METRICS, self.log)
+        return self._facts(fit, done, time.monotonic() - started)
+
+    def _branch(
+        self,
+        update: Update,
+        here: checkpoint.Position,
+        saver: checkpoint.Saver,
+        folder: Path,
+        fork: Path,
+    ) -> None:
+        """Leave the trunk for a decay, or come back to it."""
+        if update.back:
+            saver.wait()
+            if checkpoint.restore(fork, self.tensors, self.world) is None:
+                raise StepFailed(f"what was kept of the trunk is damaged: {fork}")
+            # From here on nothing starts from the branch, so that the fork may go.
+            checkpoint.save(folder, self.tensors, here, self.world)
+            checkpoint.drop(fork, self.world)
+        if update.fork:
+            saver.wait()
+            checkpoint.drop(fork, self.world)
+            checkpoint.save(fork, self.tensors, here, self.world)
+
+    def _gradients(self, update: Update, tokens: int, stop: Stop) -> dict[str, Any] | None:
+        """The row of the log for a step, its gradients summed; None when the run is to stop."""
+        batch = self.batches[update.batch]
+        self.prepared.model.train()
+        world = self.world
+        parts = torch.zeros(3, dtype=torch.float64, device=world.device)
+        ranks = (world.data_rank, world.layout.data)
+        micros = data.micro_batches(batch, self.spec.recipe, tokens, ranks)
+        for number, micro in enumerate(micros):
+            if stop.asked():
+                for p in self.prepared.parameters.values():
+                    p.grad = None
+                return None
+            # Seeding every micro-batch by its number makes dropout the same in a resumed run, and
+            # another one in each process with other data.
+            seed = (self.spec.seed, update.batch, number * world.layout.data + world.data_rank)
+            torch.manual_seed(hash(seed) % (1 << 62))
+            with autocast(self.prepared):
+                loss, own = self.prepared.trainee(micro.to(world.device))
+            torch.autograd.backward(loss)
+            parts += torch.stack([loss.detach(), *own]).double()
+        total, _, divergence = world.sum_data(parts).tolist()
+        world.finish_gradients(self.prepared.parameters, self.prepared.partial)
+        if not math.isfinite(total):
+            raise StepFailed(f"the loss is {total} at step {update.batch}; nothing was applied")
+        tokens_in = sum(b.width for b in batch.blocks)
+        row: dict[str, Any] = {"step": update.batch, "loss": total}
+        if self.spec.recipe.kl:
+            row["kl"] = divergence / self.spec.recipe.kl
+        if update.branch is not None:
+            row["branch"] = update.branch
+        return row | {
+            "supervised": batch.targets,
+            "tokens": tokens_in,
+            "supervised_share": round(batch.targets / tokens_in, 4),
+        }
+
+    def _apply(self, update: Update) -> dict[str, Any]:
+        norm = clip_(self.prepared.parameters, self.spec.recipe.clip, self.world)
+        if not math.isfinite(norm):
+            raise StepFailed(
+                f"the gradient's norm is {norm} at step {update.batch}; nothing was applied"
+            )
+        self._refuse_divergence(update)
+        self.optimizer.step(update.batch + 1, update.lr)
+        return {"lr": update.lr, "gradient_norm": norm}
+
+    def _refuse_divergence(self, update: Update) -> None:
+        # A loss above that of guessing among all tokens, for many steps, is beyond repair.
+        rows = self.prepared.model.get_input_embeddings().weight.shape[0]
+        recent = [r["loss"] for r in self.log[-20:]]
+        if len(recent) == 20 and min(recent) > 1.5 * math.log(rows):
+            raise StepFailed(
+                f"the loss diverges: above {min(recent):.2f} for 20 steps at step {update.batch}, "
+                f"where guessing gives {math.log(rows):.2f}; try a lower learning rate"
+            )
+
+    def _take(self, update: Update) -> None:
+        if update.amount is None:
+            return
+        k = self.spec.amounts.index(update.amount)
+        seen = [c for part in self._seen[: k + 1] for c in part]
+        lineage = [r for r in self.log if r.get("branch") in (None, update.amount)]
+        steps = {r["step"]: r for r in lineage if r["step"] <= update.batch}
+        log = [steps[i] for i in sorted(steps)]
+        text = card(self.spec, update.amount, seen, log)
+        folder = self.out / amount_folder(update.amount)
+        save_student(self.prepared.model, self.prepared.tokenizer, folder, text, log, self.world)
+
+    def _facts(self, fit: probe.Fit, done: int, seconds: float) -> dict[str, Any]:
+        return {
+            "steps": len(self.updates),
+            "warmup_steps": warmup_steps(self.spec.recipe, self.batches),
+            "master_weights": "fp32",
+            "compute": str(self.prepared.compute).removeprefix("torch."),
+            "students_saved_in": "bf16",
+            "packed": self.prepared.packs,
+            "device": str(self.world.device),
+            "layout": str(self.world.layout),
+            **fit.facts(),
+            "resumed_at_step": done,
+            "seconds_training": round(seconds, 2),
+            "first_loss": self.log[0]["loss"],
+            "last_loss": self.log[-1]["loss"],
+        }
 
 
-def _autocast(dtype: torch.dtype, device: torch.device) -> AbstractContextManager[Any]:
-    if dtype == torch.float32:
+def autocast(prepared: Prepared) -> AbstractContextManager[Any]:
+    """The precision of products; shards are cast by what gathers them."""
+    world = prepared.world
+    if prepared.compute == torch.float32 or world.layout.shard > 1:
         return nullcontext()
-    return torch.autocast(device.type, dtype=dtype)
-
-
-def _save_student(loaded: Loaded, folder: Path, model_card: str) -> None:
-    # The students are run in bf16 or in fp32 made from it; half the disk, and fp32 stays the master
-    # of the training itself.
-    if folder.exists():
-        return
-    aside = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(aside, ignore_errors=True)
-    model, tokenizer = loaded.model, loaded.tokenizer
-    # Casting would make two tensors of a tied one, and both would be saved.
-    tied = model.state_dict().keys() - dict(model.named_parameters()).keys()
-    tied -= dict(model.named_buffers()).keys()
-    state = {
-        n: t.to(torch.bfloat16) if t.is_floating_point() else t
-        for n, t in model.state_dict().items()
-        if n not in tied
-    }
-    model.config.dtype = torch.bfloat16
-    model.save_pretrained(aside, state_dict=state, safe_serialization=True)
-    if tokenizer.chat_template is None:
-        tokenizer.chat_template = PLAIN_TEMPLATE
-    tokenizer.save_pretrained(aside)
-    (aside / "README.md").write_text(model_card, encoding="utf-8")
-    for file in aside.rglob("*"):
-        if file.is_file():
-            fd = os.open(file, os.O_RDONLY)
-            os.fsync(fd)
-            os.close(fd)
-    aside.rename(folder)
-    fsync_dir(folder.parent)
+    return torch.autocast(world.device.type, dtype=prepared.compute)

@@ -3,22 +3,104 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
 # Logits held at once: 512 x 262,144 x 4 bytes = 537 MB for the largest vocabularies.
 CHUNK_ELEMENTS = 1 << 26
 
 
+@dataclass(frozen=True, slots=True)
+class Micro:
+    """One micro-batch: tensors whose losses add up to those of the whole batch.
+
+    ids, positions: (rows, length); `positions` restarts at every packed piece, which is what keeps
+    pieces from attending to one another. rows, columns: (supervised,), where the targets stand,
+    column at least 1. weights: (supervised,), each token's share of the batch's loss; `kl` the
+    weight of its divergence from the base. source, source_mask: (rows, source length), what an
+    encoder-decoder reads, else None.
+    """
+
+    ids: Tensor
+    positions: Tensor
+    rows: Tensor
+    columns: Tensor
+    weights: Tensor
+    kl: Tensor | None = None
+    source: Tensor | None = None
+    source_mask: Tensor | None = None
+
+    def to(self, device: torch.device) -> Micro:
+        """The same on a device."""
+        return Micro(
+            *(
+                None if t is None else t.to(device, non_blocking=True)
+                for t in (getattr(self, name) for name in self.__slots__)
+            )  # type: ignore[arg-type]
+        )
+
+
+def hidden_states(model: Any, micro: Micro) -> Tensor:
+    """What the model's head is given for each supervised token: (supervised, width).
+
+    Raises RuntimeError for a model whose forward never calls its output embeddings.
+    """
+    taken: list[Tensor] = []
+
+    def take(_: Any, arguments: tuple[Tensor, ...]) -> tuple[Tensor]:
+        hidden = arguments[0]
+        taken.append(hidden[micro.rows, micro.columns - 1])
+        # The logits of all positions would be most of the work; those of one are thrown away.
+        return (hidden[:1, :1],)
+
+    hook = model.get_output_embeddings().register_forward_pre_hook(take)
+    try:
+        if micro.source is None:
+            # use_cache=False and no attention mask: with either, transformers no longer isolates
+            # packed pieces by their positions and contaminates them in silence.
+            model(
+                input_ids=micro.ids,
+                position_ids=micro.positions,
+                attention_mask=None,
+                use_cache=False,
+            )
+        else:
+            model(
+                input_ids=micro.source,
+                attention_mask=micro.source_mask,
+                decoder_input_ids=micro.ids,
+                use_cache=False,
+            )
+    finally:
+        hook.remove()
+    if len(taken) != 1:
+        raise RuntimeError("the model does not use its output embeddings once in a forward pass")
+    return taken[0]
+
+
 class _HeadLoss(Function):
-    """sum_i w_i * -log softmax(h_i W^T)[y_i], its gradients computed in forward, chunk by chunk."""
+    """sum_i w_i * -log softmax(h_i W^T)[y_i], its gradients computed in forward, chunk by chunk.
+
+    With `base`, the same with kl_i * KL(softmax(b_i V^T) || softmax(h_i W^T)) added, for the
+    base's hidden states b and head V.
+    """
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        head: Tensor,
+        targets: Tensor,
+        weights: Tensor,
+        base: tuple[Tensor, Tensor, Tensor] | None,
+        direct: bool,
+    ) -> tuple[Tensor, Tensor]:
         most = max(1, CHUNK_ELEMENTS // head.shape[0])
         # Chunks of equal size: a small last one would run at a fraction of the speed.
         chunks = max(1, math.ceil(hidden.shape[0] / most))
@@ -26,92 +108,143 @@ class _HeadLoss(Function):
         # With bf16 compute the products run in the hidden states' dtype, the softmax in fp32.
         matrix = head.to(hidden.dtype)
         grad_hidden = torch.empty_like(hidden)
-        # The head's gradient goes straight into its .grad: a second buffer of its size would be
-        # 670 MB for a vocabulary of 262,144. So the loss must not be scaled after this, and each
-        # forward must be followed by its backward; `supervised_loss` is the only caller.
+        # The head's gradient goes straight into its .grad where it may: a second buffer of its size
+        # would be 670 MB for a vocabulary of 262,144. So the loss must not be scaled after this,
+        # and each forward must be followed by its backward; `supervised_loss` is the only caller.
         taken: Tensor | None = None
         if ctx.needs_input_grad[1]:
-            taken = head.grad = torch.zeros_like(head) if head.grad is None else head.grad
-        total = hidden.new_zeros((), dtype=torch.float32)
+            taken = head.grad if direct else None
+            if taken is None:
+                taken = torch.zeros_like(head)
+            if direct:
+                head.grad = taken
+        parts = hidden.new_zeros(2, dtype=torch.float32)
         # One buffer for all chunks: fresh pages for each cost a tenth of the time.
         buffer = hidden.new_empty((rows, head.shape[0]))
         for i in range(0, hidden.shape[0], rows):
             h, y, w = hidden[i : i + rows], targets[i : i + rows], weights[i : i + rows]
             logits = torch.mm(h, matrix.t(), out=buffer[: len(h)]).float()
-            logits -= logits.amax(dim=1, keepdim=True)
-            picked = logits.gather(1, y[:, None]).squeeze(1)
-            logits.exp_()
-            norm = logits.sum(dim=1)
-            total += ((norm.log() - picked) * w).sum()
-            logits.mul_((w / norm)[:, None])
-            logits.scatter_add_(1, y[:, None], -w[:, None])
-            grad = logits.to(hidden.dtype)
+            grad = _chunk(logits, y, w, _of_base(base, i, rows), parts).to(hidden.dtype)
             torch.mm(grad, matrix, out=grad_hidden[i : i + rows])
             if taken is not None and grad.dtype == taken.dtype:
                 taken.addmm_(grad.t(), h)
             elif taken is not None:
                 taken.add_(grad.t() @ h)
-        ctx.save_for_backward(grad_hidden)
-        return total
+        ctx.save_for_backward(grad_hidden, *([] if direct or taken is None else [taken]))
+        ctx.mark_non_differentiable(parts)
+        return parts.sum(), parts
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
-        (grad_hidden,) = ctx.saved_tensors
-        if float(upstream) != 1.0:
+    def backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        grad_hidden, *taken = ctx.saved_tensors
+        # On a GPU the look would wait for all the work before it.
+        if upstream.device.type == "cpu" and float(upstream) != 1.0:
             raise RuntimeError("the head's gradient was taken for an unscaled loss")
-        return grad_hidden, None, None, None
+        return grad_hidden, (taken[0] if taken else None), None, None, None, None
+
+
+def _of_base(
+    base: tuple[Tensor, Tensor, Tensor] | None, start: int, rows: int
+) -> tuple[Tensor, Tensor] | None:
+    if base is None:
+        return None
+    hidden, head, weights = base
+    return (hidden[start : start + rows] @ head.t()).float(), weights[start : start + rows]
+
+
+def _chunk(
+    logits: Tensor,
+    targets: Tensor,
+    weights: Tensor,
+    base: tuple[Tensor, Tensor] | None,
+    parts: Tensor,
+) -> Tensor:
+    """Add (cross entropy, divergence) to `parts`; the gradient takes the place of the logits."""
+    logits -= logits.amax(dim=1, keepdim=True)
+    picked = logits.gather(1, targets[:, None]).squeeze(1)
+    if base is not None:
+        of_base, kl = base
+        log_p = log_softmax(of_base, dim=1)
+        p = log_p.exp()
+        # sum p (log p - x) + log sum exp x, for the student's logits x
+        divergence = (p * log_p.sub_(logits)).sum(dim=1)
+    logits.exp_()
+    norm = logits.sum(dim=1)
+    log_norm = norm.log()
+    parts[0] += ((log_norm - picked) * weights).sum()
+    if base is None:
+        logits.mul_((weights / norm)[:, None])
+    else:
+        parts[1] += ((divergence + log_norm) * kl).sum()
+        logits.mul_(((weights + kl) / norm)[:, None]).sub_(p.mul_(kl[:, None]))
+    return logits.scatter_add_(1, targets[:, None], -weights[:, None])
 
 
 def supervised_loss(
-    model: Any, ids: Tensor, positions: Tensor, where: tuple[Tensor, Tensor], weights: Tensor
-) -> Tensor:
-    """Weighted sum of token losses of one micro-batch.
+    model: Any, micro: Micro, *, plain: bool, direct: bool, base: Any = None
+) -> tuple[Tensor, Tensor]:
+    """Weighted sum of the token losses of one micro-batch, and what it is made of.
 
-    ids, positions: (rows, length); `positions` restarts at every packed piece, which is what keeps
-    pieces from attending to one another. where: (row, column) of each supervised token, column
-    at least 1; weights: (supervised,). A scalar in fp32.
+    plain: the head is a product and nothing follows it (`plain_head`). direct: the head's gradient
+    may be put where it belongs ahead of backward. base: a model to stay close to. A scalar in
+    fp32, and (cross entropy, divergence).
     """
-    rows, columns = where
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
-    plain = _plain_head(model, head)
     # The head has made the gradient of a tied matrix; the embedding then only adds the rows that
     # were read, and not another gradient of the whole matrix's size. (On a GPU in no fixed order.)
-    tied = plain and embedding.weight is head.weight
-    embedding.sparse = tied and ids.device.type == "cpu"
-    # use_cache=False and no attention mask: with either, transformers no longer isolates packed
-    # pieces by their positions and contaminates them in silence.
-    out = model.base_model(
-        input_ids=ids, position_ids=positions, attention_mask=None, use_cache=False
-    )
-    hidden = out.last_hidden_state[rows, columns - 1]
+    tied = plain and direct and embedding.weight is head.weight
+    embedding.sparse = tied and micro.ids.device.type == "cpu"
+    hidden = hidden_states(model, micro)
+    targets = micro.ids[micro.rows, micro.columns]
+    weights = micro.weights
+    aside: tuple[Tensor, Tensor, Tensor] | None = None
+    if base is not None:
+        kl = torch.zeros_like(weights) if micro.kl is None else micro.kl
+        with torch.no_grad():
+            of_base = hidden_states(base, micro)
+        aside = of_base, base.get_output_embeddings().weight.detach().to(of_base.dtype), kl
     if plain:
-        loss: Tensor = _HeadLoss.apply(  # type: ignore[no-untyped-call]
-            hidden, head.weight, ids[rows, columns], weights
+        found: tuple[Tensor, Tensor] = _HeadLoss.apply(  # type: ignore[no-untyped-call]
+            hidden, head.weight, targets, weights, aside, direct
         )
-        return loss
-    logits = _finish(model, head(hidden)).float()
-    losses = torch.nn.functional.cross_entropy(logits, ids[rows, columns], reduction="none")
-    return (losses * weights).sum()
+        return found
+    logits = finished(model, hidden).float()
+    nll = (cross_entropy(logits, targets, reduction="none") * weights).sum()
+    divergence = nll.new_zeros(())
+    if aside is not None:
+        with torch.no_grad():
+            other = log_softmax(finished(base, aside[0]).float(), dim=1)
+        each = kl_div(log_softmax(logits, dim=1), other, reduction="none", log_target=True)
+        divergence = (each.sum(dim=1) * aside[2]).sum()
+    return nll + divergence, torch.stack([nll.detach(), divergence.detach()])
 
 
-def _plain_head(model: Any, head: Any) -> bool:
+def finished(model: Any, hidden: Tensor) -> Tensor:
+    """Logits of hidden states: the head, and what the model does to its outputs."""
     config = model.config
-    bias: Tensor | None = getattr(head, "bias", None)
-    return (
-        isinstance(head, torch.nn.Linear)
-        and bias is None
-        and getattr(config, "final_logit_softcapping", None) is None
-        and getattr(config, "logit_scale", None) is None
-        and getattr(config, "logits_scaling", None) is None
-    )
-
-
-def _finish(model: Any, logits: Tensor) -> Tensor:
-    config = model.config
+    logits: Tensor = model.get_output_embeddings()(hidden)
     cap = getattr(config, "final_logit_softcapping", None)
     if getattr(config, "logit_scale", None) is not None:
         logits = logits * config.logit_scale
     if getattr(config, "logits_scaling", None) is not None:
         logits = logits / config.logits_scaling
+    bias = getattr(model, "final_logits_bias", None)
+    if bias is not None:
+        logits = logits + bias.to(logits)
     return logits if cap is None else torch.tanh(logits / cap) * cap
+
+
+def plain_head(model: Any) -> bool:
+    """Whether logits are the product of hidden states and the output embeddings, and no more."""
+    config, head = model.config, model.get_output_embeddings()
+    return (
+        isinstance(head, torch.nn.Linear)
+        and getattr(head, "bias", None) is None
+        and not hasattr(head, "lora_A")
+        and getattr(model, "final_logits_bias", None) is None
+        and all(
+            getattr(config, name, None) is None
+            for name in ("final_logit_softcapping", "logit_scale", "logits_scaling")
+        )
+    )

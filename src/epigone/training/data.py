@@ -1,0 +1,246 @@
+"""What a run learns from, in order: batches of blocks, and their micro-batches."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from epigone.errors import StepFailed, UserError
+from epigone.models.chat import Tokens
+from epigone.schema import Conversation
+from epigone.study.specs import RecipeSpec, TrainSpec
+from epigone.training.blocks import (
+    Block,
+    BlockStats,
+    Piece,
+    blocks_of,
+    chunks,
+    text_blocks,
+)
+from epigone.training.loss import Micro
+from epigone.training.model import Prepared
+from epigone.training.schedule import Batch
+
+
+def batches(
+    spec: TrainSpec, parts: Sequence[Sequence[Conversation]], prepared: Prepared
+) -> tuple[BlockStats, list[Batch]]:
+    """The batches of one run over the segments of its amounts.
+
+    Every amount's segment is packed by itself and ends its own batch, so that the student of a
+    small amount has seen exactly its conversations and nothing of the next ones. Raises StepFailed
+    for a segment in which no token is supervised.
+    """
+    stats = BlockStats()
+    found: list[Batch] = []
+    for amount, conversations in zip(spec.amounts, parts, strict=True):
+        blocks = _blocks(spec.recipe, conversations, prepared, stats)
+        # The seed decides in which order a segment is seen; which conversations it holds stays.
+        random.Random(f"{spec.seed}:{amount}").shuffle(blocks)
+        size = spec.recipe.batch
+        groups = [tuple(blocks[i : i + size]) for i in range(0, len(blocks), size)]
+        if not groups:
+            raise StepFailed(
+                f"no token of the conversations up to amount {amount} is supervised: "
+                f"{stats.without_targets} of {stats.conversations} have no answer"
+            )
+        found += [Batch(g, amount if g is groups[-1] else None) for g in groups]
+    return stats, found
+
+
+def _blocks(
+    recipe: RecipeSpec, part: Sequence[Conversation], prepared: Prepared, stats: BlockStats
+) -> list[Block]:
+    if prepared.start is None:
+        return blocks_of(
+            part,
+            prepared.tokenizer,
+            recipe.block,
+            stats,
+            contiguous=recipe.chunks == "contiguous",
+            packed=prepared.packs,
+        )
+    found: list[Block] = []
+    for conversation in part:
+        stats.conversations += 1
+        own = list(_pairs(conversation, prepared.tokenizer, recipe.block, prepared.start, stats))
+        stats.without_targets += not own
+        found += [Block((piece,)) for piece in own]
+    stats.blocks += len(found)
+    stats.tokens += sum(b.width + len(b.pieces[0].source) for b in found)
+    stats.supervised += sum(b.targets for b in found)
+    return found
+
+
+def _pairs(
+    conversation: Conversation, tokenizer: Any, block: int, start: int, stats: BlockStats
+) -> Iterator[Piece]:
+    # An encoder-decoder reads the conversation so far, of which the end says most, and writes the
+    # answer; a longer answer goes on in a piece of its own.
+    from epigone.models.chat import exchanges
+
+    for exchange in exchanges(tokenizer, conversation.messages):
+        source = tuple(exchange.source[-block:])
+        stats.source_lost += len(exchange.source) - len(source)
+        target = Tokens([start, *exchange.target], [False] + [True] * len(exchange.target))
+        found = chunks(target, block, stats)
+        stats.chunks += len(found) if len(found) > 1 else 0
+        for piece in found:
+            yield Piece(piece.ids, piece.supervised, source)
+
+
+def with_text(
+    found: Sequence[Batch], files: Sequence[Path], recipe: RecipeSpec, prepared: Prepared
+) -> tuple[list[Batch], int]:
+    """The same batches with blocks of plain text beside the teacher's, and passes over the text.
+
+    A share s of text means ceil(n s / (1 - s)) blocks beside n blocks. Raises UserError for files
+    with too little text for one block.
+    """
+    need = [math.ceil(len(b.blocks) * recipe.replay / (1 - recipe.replay)) for b in found]
+    passes = 0
+
+    def endless() -> Iterator[Block]:
+        nonlocal passes
+        while True:
+            passes += 1
+            one = text_blocks(chain.from_iterable(map(texts, files)), prepared.tokenizer,
+                              recipe.block)  # fmt: skip
+            first = next(one, None)
+            if first is None:
+                raise UserError(
+                    f"less plain text than one block of {recipe.block} tokens",
+                    value=", ".join(f.name for f in files),
+                    fix="name more text in replay_from",
+                )
+            yield first
+            yield from one
+
+    stream = endless()
+    made = [
+        Batch(b.blocks, b.amount, tuple(islice(stream, n)))
+        for b, n in zip(found, need, strict=True)
+    ]
+    return made, passes
+
+
+def texts(file: Path) -> Iterator[str]:
+    """Documents of plain text: rows' "text" of JSONL, JSON or Parquet, or a whole text file."""
+    kind = "".join(file.suffixes[-2:]).lower()
+    if file.is_dir():
+        for inner in sorted(file.rglob("*")):
+            if inner.is_file() and not inner.name.startswith("."):
+                yield from texts(inner)
+    elif kind.endswith(".parquet"):
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(file) as table:
+            for batch in table.iter_batches(500, columns=["text"]):
+                yield from (str(t) for t in batch.column(0).to_pylist() if t)
+    elif ".json" in kind:
+        opener = gzip.open if kind.endswith(".gz") else open
+        with opener(file, "rt", encoding="utf-8") as stream:
+            yield from _rows(file, stream)
+    else:
+        yield file.read_text(encoding="utf-8", errors="replace")
+
+
+def _rows(file: Path, stream: Iterable[str]) -> Iterator[str]:
+    lines = (line for line in stream if line.strip())
+    first = next(lines, "")
+    try:
+        whole = first.lstrip().startswith("[")
+        rows = (
+            json.loads(first + "".join(lines))
+            if whole
+            else (json.loads(line) for line in chain([first] if first else [], lines))
+        )
+        for row in rows:
+            if not isinstance(row, dict) or not isinstance(row.get("text"), str):
+                raise UserError('a row of plain text has no "text"', value=file.name)
+            yield row["text"]
+    except ValueError:
+        raise UserError("not JSON", value=file.name, fix='one object with "text" a line') from None
+
+
+def micro_batches(
+    batch: Batch, recipe: RecipeSpec, tokens: int, ranks: tuple[int, int] = (0, 1)
+) -> Iterator[Micro]:
+    """Tensors whose losses add up to the loss of the whole batch; those of one rank of several.
+
+    Any split gives the same sum, because each token's weight is fixed by the whole batch: 1 / all
+    supervised tokens (token mean), or 1 / (rows x the row's supervised tokens) (row mean), times
+    its share beside the plain text. A micro-batch has about `tokens` tokens. Every rank gets the
+    same number of them; what it has too few of is made up by ones that weigh nothing.
+    """
+    rank, size = ranks
+    share = recipe.replay if batch.text else 0.0
+    targets = batch.targets
+    # (blocks, the weight of a supervised token in each of their rows, that of its divergence)
+    plans: list[tuple[list[Block], list[float], float]] = []
+    for group in _groups(batch.blocks, tokens):
+        each = [
+            1 / targets if recipe.loss == "token-mean" else 1 / (len(batch.blocks) * b.targets)
+            for b in group
+        ]
+        plans.append((group, [(1 - share) * w for w in each], recipe.kl / (1 - share)))
+    of_text = sum(b.targets for b in batch.text)
+    for group in _groups(batch.text, tokens):
+        plans.append((group, [share / of_text] * len(group), 0.0))
+    for i in range(rank, math.ceil(len(plans) / size) * size, size):
+        group, weights, kl = plans[i] if i < len(plans) else (plans[0][0], None, 0.0)
+        yield _tensors(group, weights or [0.0] * len(group), kl)
+
+
+def _groups(blocks: Sequence[Block], tokens: int) -> list[list[Block]]:
+    # Within a batch the order changes nothing, and rows of like lengths need no padding.
+    def width(b: Block) -> tuple[int, int]:
+        return b.width + len(b.pieces[0].source), b.width
+
+    groups: list[list[Block]] = []
+    for block in sorted(blocks, key=width, reverse=True):
+        if groups and (len(groups[-1]) + 1) * sum(width(groups[-1][0])[:1]) <= tokens:
+            groups[-1].append(block)
+        else:
+            groups.append([block])
+    return groups
+
+
+def _tensors(group: Sequence[Block], weights: Sequence[float], kl: float) -> Micro:
+    width = max(b.width for b in group)
+    ids = torch.zeros((len(group), width), dtype=torch.long)
+    positions = torch.arange(width).repeat(len(group), 1)
+    mask = torch.zeros((len(group), width), dtype=torch.bool)
+    weight = torch.zeros((len(group), width))
+    for r, block in enumerate(group):
+        at = 0
+        for piece in block.pieces:
+            end = at + len(piece.ids)
+            ids[r, at:end] = torch.tensor(piece.ids)
+            positions[r, at:end] = torch.arange(len(piece.ids))
+            mask[r, at:end] = torch.tensor(piece.supervised)
+            at = end
+        # The padding is a piece of its own, which no real token attends to.
+        positions[r, at:] = torch.arange(width - at)
+        weight[r] = weights[r]
+    rows, columns = mask.nonzero(as_tuple=True)
+    found = weight[rows, columns]
+    sources = [b.pieces[0].source for b in group]
+    source = source_mask = None
+    if any(sources):
+        source = torch.zeros((len(group), max(map(len, sources))), dtype=torch.long)
+        source_mask = torch.zeros_like(source)
+        for r, own in enumerate(sources):
+            source[r, : len(own)] = torch.tensor(own)
+            source_mask[r, : len(own)] = 1
+    return Micro(
+        ids, positions, rows, columns, found, found * kl if kl else None, source, source_mask
+    )

@@ -1,0 +1,197 @@
+"""Processes of one training run: started here or by torchrun, told what to do, and stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+import torch
+import torch.distributed as dist
+
+from epigone.errors import EpigoneError
+from epigone.processes import die_with_parent
+from epigone.schema import silent
+from epigone.study.specs import TrainSpec
+from epigone.training.parallel import PARALLEL, Layout, World, join, parse_layout
+
+PROCESSES = "EPIGONE_PROCESSES"
+
+
+class Stopped(EpigoneError):
+    """A run was asked to end; what it had done is kept, and the same command continues."""
+
+
+def layout_asked() -> Layout:
+    """The layout that the environment asks for, $EPIGONE_PARALLEL, on the processes there are.
+
+    These are $WORLD_SIZE under a launcher, else $EPIGONE_PROCESSES, else one for each GPU.
+    """
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if started == 1:
+        started = int(os.environ.get(PROCESSES, "0")) or max(1, torch.cuda.device_count())
+    return parse_layout(os.environ.get(PARALLEL, ""), started)
+
+
+def train(spec: TrainSpec, corpus: Path, out: Path, progress: Any) -> dict[str, Any]:
+    """Train in as many processes as the environment asks for; this one is the first of them."""
+    from epigone.training.loop import train as alone
+
+    layout = layout_asked()
+    if layout.processes == 1:
+        return alone(spec, corpus, out, progress)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        _announce(join(layout), spec, corpus, out)
+        return alone(spec, corpus, out, progress)
+    with _followers(layout.processes):
+        _announce(join(layout), spec, corpus, out)
+        return alone(spec, corpus, out, progress)
+
+
+def follow() -> None:
+    """Do the part of a process that is not the first: hear what is asked for, and train."""
+    from epigone.training.loop import train as alone
+
+    join(layout_asked())
+    asked: list[Any] = [None, None, None]
+    dist.broadcast_object_list(asked, src=0)
+    alone(TrainSpec.model_validate_json(asked[0]), Path(asked[1]), Path(asked[2]), silent)
+
+
+def _announce(_: World, spec: TrainSpec, corpus: Path, out: Path) -> None:
+    asked = [spec.model_dump_json(), str(corpus), str(out)]
+    dist.broadcast_object_list(asked, src=0)
+
+
+@contextmanager
+def world_of() -> Iterator[World]:
+    """The processes of this run; they part when it ends."""
+    world = join(layout_asked() if dist.is_initialized() else Layout())
+    try:
+        yield world
+    except BaseException:
+        # The others wait for this one in a sum; only its end lets them go.
+        raise
+    else:
+        world.barrier()
+
+
+@contextmanager
+def _followers(processes: int) -> Iterator[None]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    shared = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": str(processes),
+        "LOCAL_WORLD_SIZE": str(processes),
+    }
+    threads = str(max(1, torch.get_num_threads() // processes))
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-P", "-m", "epigone.training.launch"],
+            env={
+                **os.environ,
+                **shared,
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "OMP_NUM_THREADS": threads,
+            },
+            stdin=subprocess.DEVNULL,
+        )
+        for rank in range(1, processes)
+    ]
+    before = {name: os.environ.get(name) for name in (*shared, "RANK", "LOCAL_RANK")}
+    os.environ.update(shared, RANK="0", LOCAL_RANK="0")
+    own = torch.get_num_threads()
+    if not torch.cuda.is_available():
+        torch.set_num_threads(int(threads))
+    ended = threading.Event()
+    watching = threading.Thread(target=_watch, args=(started, ended), daemon=True)
+    watching.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+        _forget_state()
+        for process in started:
+            try:
+                process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        torch.set_num_threads(own)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _forget_state() -> None:
+    from accelerate.state import AcceleratorState, PartialState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    PartialState._reset_state()
+
+
+def _watch(started: list[subprocess.Popen[bytes]], ended: threading.Event) -> None:
+    # A process that died would be waited for by the others, and on a GPU for many minutes.
+    while not ended.wait(0.5):
+        if any(p.poll() not in (None, 0) for p in started):
+            for p in started:
+                if p.poll() is None:
+                    p.kill()
+            if not ended.wait(20):
+                os.kill(os.getpid(), signal.SIGKILL)
+            return
+
+
+class Stop:
+    """Whether this run was asked to end by SIGTERM, in whichever of its processes."""
+
+    def __init__(self, world: World) -> None:
+        """Listen while it is entered; only a process's main thread can."""
+        self._world = world
+        self._asked = False
+        self._before: Any = None
+
+    def __enter__(self) -> Self:
+        """Itself."""
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, self._hear)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None
+    ) -> None:
+        """Listen no more."""
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+
+    def _hear(self, signum: int, frame: FrameType | None) -> None:
+        self._asked = True
+
+    def asked(self) -> bool:
+        """Whether any process was asked to end; all processes must call this together."""
+        return bool(self._world.most(float(self._asked)))
+
+    def raise_(self) -> None:
+        """End the run."""
+        raise Stopped("stopped by SIGTERM; run the same command again to continue")
+
+
+if __name__ == "__main__":
+    die_with_parent()
+    follow()

@@ -1,0 +1,254 @@
+"""A base made ready for training: template, tokens, adapters, slices, shards."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from epigone.errors import ModelError
+from epigone.models.load import Loaded, compute_dtype, load
+from epigone.models.references import locate
+from epigone.schema import Progress
+from epigone.study.specs import LoraSpec, TrainSpec
+from epigone.training.loss import Micro, finished, hidden_states, plain_head, supervised_loss
+from epigone.training.parallel import World, local, shard_
+from epigone.training.slices import slice_
+
+# Markers of turns, as chat templates write them.
+_MARKERS = re.compile(r"<\|[A-Za-z0-9_]+\|>")
+# For tokenizers that have no token to end a text with.
+_END = "<|endoftext|>"
+
+
+class Trainee(nn.Module):
+    """A model whose forward is the loss of a micro-batch, so that wrappers see one call."""
+
+    def __init__(self, model: Any, base: Any, *, plain: bool, direct: bool) -> None:
+        super().__init__()
+        self.model = model
+        # Not a submodule: it is never trained, saved or counted.
+        self._base = [base]
+        self._plain, self._direct = plain, direct
+
+    def forward(self, micro: Micro) -> tuple[Tensor, Tensor]:
+        """As `supervised_loss`."""
+        return supervised_loss(
+            self.model, micro, plain=self._plain, direct=self._direct, base=self._base[0]
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A base that can be trained.
+
+    `parameters` are those that are trained, by the model's own names; `base` has their first
+    values where they are pulled back to them. `partial` names parameters whose gradients have to
+    be summed over slices. `packs` says whether several pieces can lie in one row; `start` is the
+    token with which a decoder starts, None without an encoder.
+    """
+
+    trainee: Trainee
+    model: Any
+    tokenizer: Any
+    world: World
+    compute: torch.dtype
+    parameters: Mapping[str, Tensor]
+    base: Mapping[str, Tensor]
+    partial: tuple[str, ...]
+    packs: bool
+    start: int | None
+
+
+def prepare(spec: TrainSpec, world: World, progress: Progress) -> Prepared:
+    """Load and change a base as the recipe asks.
+
+    Raises ModelError for models that cannot be trained so.
+    """
+    recipe = spec.recipe
+    folder = locate(spec.base.ref, progress, fingerprint=spec.base.fingerprint)
+    split = world.layout.shard * world.layout.tensor > 1
+    # What is split goes to the GPU in parts; no GPU has to hold the whole.
+    loaded = load(folder, train=True, device=torch.device("cpu") if split else world.device)
+    model, tokenizer = loaded.model, loaded.tokenizer
+    compute = compute_dtype(recipe.precision, world.device)
+    _give_template(loaded, recipe.template)
+    _check_head(model)
+    packs = not model.config.is_encoder_decoder and isolates(model)
+    base = None
+    if recipe.lora is not None:
+        _adapt(model, recipe.lora, spec.seed, compute)
+    if recipe.kl:
+        base = _frozen(model, compute) if recipe.lora is None else _Unadapted(model)
+    partial = slice_(model, world)
+    if recipe.kl and recipe.lora is None:
+        slice_(base, world)
+    trainee = Trainee(
+        model, base, plain=plain_head(model), direct=world.alone and recipe.lora is None
+    )
+    shard_(trainee, model, world, compute)
+    if recipe.kl and recipe.lora is None:
+        shard_(base, base, world, compute)
+    if split:
+        trainee.to(world.device)
+        if isinstance(base, nn.Module):
+            base.to(world.device)
+    parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    start = model.config.decoder_start_token_id if model.config.is_encoder_decoder else None
+    return Prepared(
+        trainee=trainee,
+        model=model,
+        tokenizer=tokenizer,
+        world=world,
+        compute=compute,
+        parameters=parameters,
+        base=_first_values(parameters) if recipe.decay_to_base else {},
+        partial=tuple(partial),
+        packs=packs,
+        start=start,
+    )
+
+
+def isolates(model: Any) -> bool:
+    """Whether positions that start anew keep a model from seeing an earlier piece of its row.
+
+    Architectures that read no positions (recurrences, ALiBi) do not: their pieces are given rows
+    of their own.
+    """
+    device = next(model.parameters()).device
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    ids = torch.arange(3, 15, device=device)[None] % vocabulary
+    positions = torch.tensor([[0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 5, 6]], device=device)
+    both = _hidden(model, ids, positions)[5:]
+    alone = _hidden(model, ids[:, 5:], positions[:, 5:])
+    return bool(torch.allclose(both, alone, rtol=1e-3, atol=1e-4 * float(alone.abs().max())))
+
+
+def _hidden(model: Any, ids: Tensor, positions: Tensor) -> Tensor:
+    columns = torch.arange(1, ids.shape[1] + 1, device=ids.device)
+    rows = torch.zeros_like(columns)
+    weights = torch.ones(len(columns), device=ids.device)
+    with torch.no_grad():
+        return hidden_states(model, Micro(ids, positions, rows, columns, weights)).float()
+
+
+def _check_head(model: Any) -> None:
+    # Logits are computed from hidden states here, and not by the model: both have to agree.
+    device = next(model.parameters()).device
+    ids = torch.arange(3, 8, device=device)[None] % model.get_input_embeddings().weight.shape[0]
+    positions = torch.arange(5, device=device)[None]
+    named = {"input_ids": ids, "use_cache": False}
+    if model.config.is_encoder_decoder:
+        named["decoder_input_ids"] = ids
+        columns = torch.arange(1, 6, device=device)
+        micro = Micro(ids, positions, torch.zeros_like(columns), columns, torch.ones(5), None, ids)
+        with torch.no_grad():
+            hidden = hidden_states(model, micro)
+    else:
+        hidden = _hidden(model, ids, positions)
+    with torch.no_grad():
+        own, theirs = finished(model, hidden).float(), model(**named).logits[0].float()
+    if not torch.allclose(own, theirs, rtol=1e-3, atol=1e-4 * float(theirs.abs().max())):
+        raise ModelError(
+            "the model does something to its logits that training does not know",
+            value=model.config.model_type,
+        )
+
+
+def _give_template(loaded: Loaded, template: str) -> None:
+    """Set a chat template, and add the tokens that it needs and the vocabulary lacks."""
+    model, tokenizer = loaded.model, loaded.tokenizer
+    new: list[str] = []
+    if template:
+        tokenizer.chat_template = template
+        # A marker that falls into several tokens would be text that any answer may contain.
+        new = [
+            m
+            for m in dict.fromkeys(_MARKERS.findall(template))
+            if len(tokenizer(m, add_special_tokens=False)["input_ids"]) != 1
+        ]
+        tokenizer.add_special_tokens(
+            {"additional_special_tokens": new}, replace_extra_special_tokens=False
+        )
+    if tokenizer.eos_token_id is None:
+        tokenizer.add_special_tokens({"eos_token": _END})
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        _resize(model, len(tokenizer), rows)
+
+
+def _resize(model: Any, size: int, rows: int) -> None:
+    model.resize_token_embeddings(size, mean_resizing=False)
+    # New tokens start as the mean of all others: their logits are then unremarkable, not extreme.
+    for module in {
+        id(m): m for m in (model.get_input_embeddings(), model.get_output_embeddings())
+    }.values():
+        with torch.no_grad():
+            module.weight[rows:] = module.weight[:rows].mean(dim=0)
+            if getattr(module, "bias", None) is not None:
+                module.bias[rows:] = module.bias[:rows].mean()
+
+
+def _adapt(model: Any, lora: LoraSpec, seed: int, compute: torch.dtype) -> None:
+    from peft import LoraConfig, inject_adapter_in_model
+
+    torch.manual_seed(seed)
+    targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
+    try:
+        inject_adapter_in_model(
+            LoraConfig(
+                r=lora.rank,
+                lora_alpha=lora.alpha,
+                lora_dropout=lora.dropout,
+                target_modules=targets,
+            ),
+            model,
+        )
+    except ValueError as error:
+        raise ModelError("adapters do not fit", value=str(error).splitlines()[0]) from None
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad = "lora_" in name
+        if not parameter.requires_grad:
+            # The base stays as it is, so it needs no finer weights than the products have.
+            parameter.data = parameter.data.to(compute)
+
+
+class _Unadapted:
+    """The base below a model with adapters: the same weights, with the adapters switched off."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def __call__(self, **inputs: Any) -> Any:
+        layers = [m for m in self._model.modules() if hasattr(m, "enable_adapters")]
+        for layer in layers:
+            layer.enable_adapters(False)
+        try:
+            return self._model(**inputs)
+        finally:
+            for layer in layers:
+                layer.enable_adapters(True)
+
+
+def _frozen(model: Any, compute: torch.dtype) -> Any:
+    base = copy.deepcopy(model).to(compute).eval()
+    base.requires_grad_(False)
+    return base
+
+
+def _first_values(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    found = {}
+    for name, p in parameters.items():
+        own = local(p).detach()
+        half = own.to(torch.bfloat16)
+        # Most bases are published in bf16, which holds them exactly in half the space.
+        found[name] = half if torch.equal(half.to(own.dtype), own) else own.clone()
+    return found

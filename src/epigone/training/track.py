@@ -1,0 +1,56 @@
+"""Metrics of each step to TensorBoard, W&B or MLflow, through Accelerate's trackers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from epigone.errors import UnknownName, UserError
+from epigone.study.specs import TrainSpec
+from epigone.training.parallel import World
+
+TRACK = "EPIGONE_TRACK"
+TRACKERS = ("tensorboard", "wandb", "mlflow")
+Track = Callable[[Mapping[str, Any], float], None]
+
+
+def trackers_asked() -> list[str]:
+    """Names in $EPIGONE_TRACK; raises UserError for unknown ones and for those not installed."""
+    from accelerate import tracking
+
+    names = [n.strip() for n in os.environ.get(TRACK, "").split(",") if n.strip()]
+    for name in names:
+        if name not in TRACKERS:
+            raise UnknownName("tracker", name, TRACKERS)
+        if not getattr(tracking, f"is_{name}_available")():
+            raise UserError(f"{name} is not installed", fix=f"pip install {name}")
+    return names
+
+
+@contextmanager
+def tracker(spec: TrainSpec, out: Path, world: World) -> Iterator[Track]:
+    """A function that is given each step's row of metrics and its seconds."""
+    names = trackers_asked()
+    if not names or not world.leads:
+        yield lambda row, seconds: None
+        return
+    from accelerate import Accelerator
+
+    accelerator = Accelerator(log_with=names, project_dir=str(out.parent / "trackers"))
+    settings = {
+        k: v for k, v in spec.recipe.model_dump().items() if isinstance(v, int | float | str | bool)
+    }
+    accelerator.init_trackers("epigone", {"base": spec.base.name, "seed": spec.seed, **settings})
+
+    def track(row: Mapping[str, Any], seconds: float) -> None:
+        values = {k: v for k, v in row.items() if k != "step"}
+        values["supervised_per_second"] = row["supervised"] / seconds
+        accelerator.log(values, step=row["step"])
+
+    try:
+        yield track
+    finally:
+        accelerator.end_training()
