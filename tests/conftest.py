@@ -96,6 +96,17 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session", params=["v1.0", "v1.1"])
 def tiny_t5(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`make_t5` of both kinds."""
+    return make_t5(request.param, tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="session")
+def t5_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`make_t5` of the newer kind."""
+    return make_t5("v1.1", tmp_path_factory.mktemp("models"))
+
+
+def make_t5(kind: str, parent: Path) -> Path:
     """A T5 of random weights with a Unigram tokenizer, as a model folder.
 
     v1.0 has tied embeddings, whose logits are scaled, and T5's own tokenizer class; v1.1, as UL2,
@@ -111,7 +122,7 @@ def tiny_t5(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         T5Tokenizer,
     )
 
-    old = request.param == "v1.0"
+    old = kind == "v1.0"
     raw = Tokenizer(models.Unigram())
     raw.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
@@ -152,7 +163,7 @@ def tiny_t5(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         for name, weight in model.named_parameters():
             if weight.ndim > 1 and "shared" not in name and "lm_head" not in name:
                 weight.mul_(2.0)
-    folder = tmp_path_factory.mktemp("models") / f"t5-{request.param}"
+    folder = parent / f"t5-{kind}"
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

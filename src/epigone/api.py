@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from epigone.corpus.compressed import require
-from epigone.errors import CorpusError, UnknownName, UserError
+from epigone.errors import CorpusError, MissingExtra, UnknownName, UserError
 from epigone.files import cache_root, write_json, write_jsonl, write_text
 from epigone.models import references
 from epigone.runs import lease
@@ -22,11 +23,23 @@ from epigone.runs.resolve import UNRESOLVED, World, locked_fingerprints
 from epigone.runs.store import Store
 from epigone.schema import Progress, Record, Sample, Score, silent
 from epigone.study import train_file
-from epigone.study.declare import STYLE_METRICS, Corpus, Declaration, Mistake, Recipe
-from epigone.study.file import located, read, told
-from epigone.study.specs import CorpusSpec, ItemsSpec, Kind, ModelSpec, RecipeSpec, TrainSpec
-from epigone.study.steps import STAGES, Expansion, corpus_spec, expand
+from epigone.study.declare import STYLE_METRICS, Corpus, Declaration
+from epigone.study.file import located, read
+from epigone.study.recipes import Recipe
+from epigone.study.resolved import corpus_spec, one_recipe
+from epigone.study.specs import (
+    CorpusSpec,
+    DataSpec,
+    FeedbackSpec,
+    ItemsSpec,
+    Kind,
+    ModelSpec,
+    RecipeSpec,
+    TrainSpec,
+)
+from epigone.study.steps import STAGES, Expansion, expand
 from epigone.study.terms import Terms, Use, refuse, terms_in, terms_named
+from epigone.study.values import Mistake, told
 
 if TYPE_CHECKING:
     from epigone.findings import Findings
@@ -66,15 +79,26 @@ class Study:
         return plan(self.expansion(), self.store)
 
     def terms(self) -> dict[str, list[Terms]]:
-        """The terms under which each corpus stands: its sources and, once built, its rows."""
-        found: dict[str, list[Terms]] = {}
+        """The terms under which all data stands that students learn from.
+
+        A corpus has its own name here: its sources and, once built, its rows. The others are
+        "replay text" and "feedback NAME".
+        """
+        found: dict[str, dict[str, Terms]] = {}
         for step in self.expansion().steps:
             if isinstance(step.spec, CorpusSpec):
                 record = self.store.record(step)
                 rows = terms_named(record.facts.get("by_terms", ())) if record else []
-                by_name = {t.name: t for t in (*terms_in(step.spec), *rows)}
-                found[step.slug] = list(by_name.values())
-        return found
+                found[step.axes[0]] = {t.name: t for t in (*terms_in(step.spec), *rows)}
+            elif isinstance(step.spec, TrainSpec | FeedbackSpec) and (own := terms_in(step.spec)):
+                name = "replay text" if step.stage == "train" else f"feedback {step.feedback}"
+                found.setdefault(name, {}).update({t.name: t for t in own})
+        return {name: list(terms.values()) for name, terms in found.items()}
+
+    def check_terms(self, use: Use) -> None:
+        """Raise CorpusError where the terms of the data forbid a use of the students."""
+        for name, found in self.terms().items():
+            refuse(f"corpus {name!r}" if name in self.declaration.corpora else name, found, use)
 
     def run(
         self,
@@ -91,8 +115,7 @@ class Study:
         if only is not None and only not in STAGES:
             raise UnknownName("stage", only, STAGES)
         expansion, world = self._expand(True)
-        for name, found in self.terms().items():
-            refuse(f"corpus {name!r}", found, use)
+        self.check_terms(use)
         _check_sources(self.declaration, self.file.parent)
         with lease.hold(self.root):
             write_text(self.root / "study.yaml", self.file.read_text(encoding="utf-8"))
@@ -224,15 +247,18 @@ def train(
 ) -> Record:
     """Train a base on nested amounts of a corpus folder; `out`/amount-N is the student of N tokens.
 
-    `recipe` has the keys of a study file's recipe.
+    `recipe` has the keys of a study file's recipe; its paths start at the current folder.
     """
     folder = corpus_folder(corpus)
-    spec = TrainSpec(
-        base=_model(base),
-        amounts=tuple(sorted(set(amounts))),
-        recipe=_recipe(recipe or {}),
-        seed=seed,
-    )
+    settings, replay = _recipe(recipe or {})
+    wanted = tuple(sorted(set(amounts)))
+    if len(wanted) > 1 and not settings.trunk:
+        raise UserError(
+            f"with a {settings.schedule} schedule each amount is a run of its own",
+            value=", ".join(map(str, wanted)),
+            fix="train one amount, or take schedule wsd",
+        )
+    spec = TrainSpec(base=_model(base), amounts=wanted, recipe=settings, seed=seed, replay=replay)
     return perform(task_alone("train", spec, {"corpus": folder}, Path(out)), progress)
 
 
@@ -304,11 +330,13 @@ def corpus_folder(path: str | Path) -> Path:
     return folder
 
 
-def _recipe(settings: Mapping[str, Any]) -> RecipeSpec:
+def _recipe(settings: Mapping[str, Any]) -> tuple[RecipeSpec, tuple[DataSpec, ...]]:
     try:
-        return Recipe.model_validate(dict(settings)).resolved()
+        return one_recipe(Recipe.model_validate(dict(settings)), World(online=True))
     except ValidationError as error:
         raise told(error) from None
+    except Mistake as mistake:
+        raise mistake.error from None
 
 
 def _model(ref: str) -> ModelSpec:
@@ -319,6 +347,9 @@ def _model(ref: str) -> ModelSpec:
 
 
 def _check_sources(declaration: Declaration, folder: Path) -> None:
+    # Feedback is the last training of all, too late to find out.
+    if declaration.feedback and importlib.util.find_spec("trl") is None:
+        raise MissingExtra("learning from feedback", "feedback")
     # A token has at least one byte, so a small local file refuses a large amount before any work.
     for name, corpus in declaration.corpora.items():
         paths = [folder / Path(source.ref).expanduser() for source in corpus.sources]
@@ -337,7 +368,7 @@ def _check_sources(declaration: Declaration, folder: Path) -> None:
 
 
 def _lock(declaration: Declaration, expansion: Expansion, world: World) -> dict[str, Any]:
-    unresolved = [ref for ref, found in world.seen.items() if found == UNRESOLVED]
+    unresolved = [ref for ref, found in world.seen.items() if found.startswith(UNRESOLVED)]
     if unresolved:
         raise UserError("reference without a revision", value=unresolved[0])
     return {

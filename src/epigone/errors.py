@@ -86,6 +86,10 @@ class StepFailed(EpigoneError):
     """A step of a study failed; its log tells why."""
 
 
+class Stopped(KeyboardInterrupt):
+    """The work was asked to end by a signal; what it had done is kept."""
+
+
 def _short(value: object, limit: int = 200) -> str:
     text = value if isinstance(value, str) else repr(value)
     # A hostile file must not be able to write terminal escapes or a book into the message.

@@ -153,12 +153,17 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One point of the grid: base x corpus x amount x seed; one student."""
+    """One point of the grid: base x corpus x amount x seed; one student.
+
+    `variant` tells the swept settings of its recipe and the feedback after it, as
+    "replay=0.25,kl=0.1,ranked"; without a corpus (amount 0), feedback began at the base.
+    """
 
     base: str
     corpus: str
     amount: int
     seed: int
+    variant: str = ""
 
 
 @dataclass(frozen=True, slots=True)

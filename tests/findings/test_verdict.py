@@ -307,3 +307,65 @@ def test_numbers_as_text():
         "32.5k",
         "20M",
     ]
+
+
+VARIANTS = {
+    "small": (0.1, 0.3),
+    "plain-8000": (0.5, 0.3),
+    "plain-32000": (0.7, 0.2),
+    "held-8000": (0.3, 0.3),
+    "held-32000": (0.4, 0.35),
+    "held-fed": (0.5, 0.6),
+    "alone": (0.05, 0.5),
+}
+
+
+def lines():
+    found = [Subject("small", "small")]
+    for line, name in (("talk, kl=0", "plain"), ("talk, kl=0.1", "held")):
+        found += [Subject(f"{name}-{a}", "small", line, a) for a in AMOUNTS]
+    return [
+        *found,
+        Subject("held-fed", "small", "talk, kl=0.1, ranked", 32000, feedback=True),
+        Subject("alone", "small", "feedback raw", 0, feedback=True),
+    ]
+
+
+def test_a_variant_is_judged_as_if_it_were_there_alone():
+    scores = make(VARIANTS, 400)
+    whole = analyse(lines(), scores)
+    assert [v.corpus for v in whole.verdicts] == [
+        "talk, kl=0", "talk, kl=0.1", "talk, kl=0.1, ranked", "feedback raw"
+    ]  # fmt: skip
+    for verdict in whole.verdicts:
+        own = [s for s in lines() if s.corpus in (None, verdict.corpus)]
+        names = {s.model for s in own}
+        apart = analyse(own, [s for s in scores if s.model in names])
+        assert apart.verdicts == (verdict,)
+
+
+def test_a_base_with_feedback_alone_is_no_untrained_base():
+    found = analyse(lines(), make(VARIANTS, 400))
+    assert {g.subject.model for g in found.gaps} == set(VARIANTS) - {"small"}
+    gap = next(g for g in found.gaps if g.subject.model == "alone" and g.task == "facts")
+    assert gap.base == pytest.approx(0.3, abs=0.06)
+    assert gap.student == pytest.approx(0.5, abs=0.06)
+    verdict = found.verdicts[-1]
+    assert verdict.answer.startswith("After feedback alone, small moved away")
+    assert "its capability rose" in verdict.answer
+    told = " ".join([verdict.answer, *(s.text for s in verdict.sentences)])
+    assert "Feedback did not move the style of small" in told
+    assert "0 tokens" not in told
+
+
+def test_feedback_is_no_step_of_data():
+    found = analyse(lines(), make(VARIANTS, 400))
+    fed, alone = found.verdicts[-2:]
+    assert fed.answer.startswith("After 32k tokens of imitation and feedback, small moved toward")
+    assert "with 32k tokens and feedback" in fed.sentences[1].text
+    for verdict in (fed, alone):
+        assert verdict.scaling is None
+        assert verdict.sentences[2].answer == "missing"
+        assert "without feedback" in verdict.sentences[2].text
+        assert verdict.note == ""
+    assert found.verdicts[0].scaling is not None

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epigone.study.declare import Recipe, amount_label, parse_amount
+from epigone.study.recipes import Recipe
+from epigone.study.values import amount_label, parse_amount
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -60,6 +62,85 @@ def test_mistakes_have_a_place_a_value_and_a_fix(old: str, new: str, message: st
         parse(GOOD.replace(old, new, 1), "s.yaml")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+MORE = (
+    GOOD
+    + """\
+recipe:
+  preset: adamw
+  lr: 2e-5
+  warmup: 200k tokens
+  schedule: wsd
+  replay_from: [w.txt]
+  lora: {rank: 8}
+sweep:
+  replay: [0, 0.25]
+  kl: [0, 1e-1]
+feedback:
+  ranked: {method: dpo, from: [p.jsonl], after: talk}
+"""
+)
+
+
+def test_recipe_sweep_and_feedback_are_read() -> None:
+    study = parse(MORE)
+    assert study.recipe.lr == 2e-5
+    assert [v.name for v in study.variants()] == [
+        "replay=0,kl=0", "replay=0,kl=0.1", "replay=0.25,kl=0", "replay=0.25,kl=0.1"
+    ]  # fmt: skip
+    assert study.feedback["ranked"].settings()["lr"] == 5e-7
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("200k tokens", "200 apples", "s.yaml:15:11: recipe.warmup: a warm-up is a share of"),
+        ("  lr:", "  lrr:", "s.yaml:14:3: unknown key: recipe.lrr (did you mean 'lr'?)"),
+        ("wsd", "wds", "s.yaml:16:13: recipe.schedule: input should be 'constant', 'cosine' or"),
+        ("wsd", "cosine\n  decay: 0.1", "s.yaml:17:10: a cosine schedule has no"),
+        ("{rank: 8}", "{rnk: 8}", "s.yaml:18:10: unknown key: recipe.lora.rnk (did you mean 'ra"),
+        ("  preset: adamw\n", "", "s.yaml:17:9: replay=0,kl=0: parameter-scaled steps are too"),
+        ("replay:", "relpay:", "s.yaml:20:3: unknown recipe setting: relpay (did you mean 'repl"),
+        ("  kl: [0, 1e-1]", "  kl: []", "s.yaml:21:7: sweep.kl: list should have at least 1 item"),
+        ("  kl: [0, 1e-1]", "  kl: 0.1", "s.yaml:21:7: sweep.kl: input should be a valid list"),
+        ("1e-1]", "-1]", "s.yaml:21:11: kl: input should be greater than or equal to 0"),
+        ("1e-1]", "0]", "s.yaml:21:11: named twice in sweep.kl: 0"),
+        (
+            "  kl: [0",
+            "  lr: [1",
+            "s.yaml:21:3: a setting stands in the recipe and in the sweep: lr",
+        ),
+        ("[w.txt]", "[{rf: w.txt}]", "s.yaml:17:18: unknown key: recipe.replay_from.0.rf (did yo"),
+        ("  replay_from: [w.txt]\n", "", "s.yaml:19:15: replay=0.25,kl=0: replay without plain t"),
+        ("  replay: [0, 0.25]", "  clip: [1]", "s.yaml:17:16: plain text that no replay uses"),
+        ("dpo", "ppo", "s.yaml:23:20: feedback.ranked.method: input should be 'dpo' or 'revise'"),
+        ("after: talk", "after: tlak", "s.yaml:23:49: unknown corpus: tlak (did you mean 'talk'?"),
+        ("talk}", "talk, amount: 9k}", "s.yaml:23:63: no student of corpus 'talk' has this amount"),
+        (", after: talk}", ", amount: 8k}", "s.yaml:23:50: an amount of no corpus"),
+        ("talk}", "talk, bta: 1}", "s.yaml:23:55: unknown key: feedback.ranked.bta (did you mean"),
+        ("talk}", "talk, warmup: 9}", "s.yaml:23:63: feedback.ranked.warmup: input should be less"),
+        ("{method: dpo", "{method: revise, beta: 1", "s.yaml:23:34: revise has no beta: 1"),
+        ("  ranked:", "  a,b:", "s.yaml:23:8: feedback.a,b: a name has 1 to 64"),
+    ],
+)
+def test_mistakes_in_recipe_sweep_and_feedback(old: str, new: str, message: str) -> None:
+    assert old in MORE
+    with pytest.raises(StudyFileError) as caught:
+        parse(MORE.replace(old, new, 1), "s.yaml")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_the_template_offers_in_comments_is_a_study() -> None:
+    text = resources.files("epigone.study").joinpath("template.yaml").read_text("utf-8")
+    text = text.replace("STUDY_NAME", "mine")
+    before = parse(text)
+    after = parse(re.sub(r"^( *)# (?=(\w+: |\w+:$|  \w+: \{))", r"\1", text, flags=re.MULTILINE))
+    assert (before.sweep, before.feedback) == ({}, {})
+    assert len(after.variants()) == 4
+    assert list(after.feedback) == ["ranked"]
+    assert after.recipe.resolved().schedule == "wsd"
 
 
 @pytest.mark.parametrize(

@@ -60,3 +60,10 @@ def test_a_slug_is_a_safe_folder_name(axes: list[str]) -> None:
     assert not name.startswith(".")
     assert len(name) <= 100
     assert name.isascii()
+
+
+@given(st.lists(st.text("abcdef-=,.0", min_size=20, max_size=60), min_size=4, max_size=6))
+def test_long_names_that_differ_at_their_end_stay_different(axes: list[str]) -> None:
+    one, two = slug(*axes, "8k", "s0"), slug(*axes, "8k", "s1")
+    assert len(one) <= 100
+    assert one != two

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,10 @@ from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
 )
+
+from epigone.corpus import build
+from epigone.schema import silent
+from epigone.study.specs import CorpusSpec, DataSpec, SourceSpec
 
 
 def _llama() -> Any:
@@ -50,3 +55,17 @@ def tiny(request: pytest.FixtureRequest) -> Any:
     makers: dict[str, Callable[[], Any]] = {"llama": _llama, "gemma3": _gemma, "gpt2": _gpt2}
     torch.manual_seed(0)
     return makers[request.param]().float().train()
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory, talk: Path, tiny_base: Path) -> Path:
+    out = tmp_path_factory.mktemp("corpus")
+    spec = CorpusSpec(
+        kind="broad",
+        sources=(DataSpec(ref=str(talk), fingerprint="x"),),
+        tokenizer=SourceSpec(ref=str(tiny_base), fingerprint="y"),
+        teacher="scribe",
+        held_out=4,
+    )
+    build([talk], spec, tiny_base / "tokenizer.json", out, silent)
+    return out

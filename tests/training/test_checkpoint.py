@@ -60,7 +60,8 @@ def killed_at(call: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(checkpoint.shutil, "rmtree", dying(shutil.rmtree))
     monkeypatch.setattr(Path, "rename", dying(Path.rename))
-    monkeypatch.setattr(checkpoint.dcp, "save", dying(checkpoint.dcp.save))
+    saver = checkpoint.state_dict_saver
+    monkeypatch.setattr(saver, "save", dying(saver.save))
     monkeypatch.setattr(Path, "write_text", dying(Path.write_text))
     monkeypatch.setattr(Path, "mkdir", dying(Path.mkdir))
     monkeypatch.setattr(os, "fsync", dying(os.fsync))

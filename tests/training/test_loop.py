@@ -5,47 +5,17 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from epigone.corpus import build
 from epigone.errors import CorpusError
-from epigone.runs.store import outputs
 from epigone.schema import silent
-from epigone.study.declare import Recipe
-from epigone.study.specs import CorpusSpec, DataSpec, ModelSpec, SourceSpec, TrainSpec
 from epigone.training import loop, run
 
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory, talk: Path, tiny_base: Path) -> Path:
-    out = tmp_path_factory.mktemp("corpus")
-    spec = CorpusSpec(
-        kind="broad",
-        sources=(DataSpec(ref=str(talk), fingerprint="x"),),
-        tokenizer=SourceSpec(ref=str(tiny_base), fingerprint="y"),
-        teacher="scribe",
-        held_out=4,
-    )
-    build([talk], spec, tiny_base / "tokenizer.json", out, silent)
-    return out
-
-
-def spec(base: Path, **recipe: Any) -> TrainSpec:
-    settings = {"batch": 2, "block": 128, "warmup": 2.0, **recipe}
-    return TrainSpec(
-        base=ModelSpec(kind="base", name="tiny", ref=str(base), fingerprint="x"),
-        amounts=(1_000, 3_000),
-        recipe=Recipe(**settings).resolved(),
-    )
-
-
-def students(out: Path) -> dict[str, str]:
-    return outputs(out)
+from .runs_example import spec, students
 
 
 @pytest.mark.parametrize("optimizer", ["parameter-scaled", "adamw"])

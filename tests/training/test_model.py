@@ -17,6 +17,8 @@ from epigone.training import model as model_module
 from epigone.training.model import Prepared, isolates, prepare
 from epigone.training.parallel import World
 
+from .conftest import llama
+
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -40,11 +42,10 @@ def test_positions_isolate_pieces_in_models_that_read_them_and_not_in_others(tin
 
 
 @pytest.mark.parametrize("attention", ["eager", "flex_attention"])
-def test_packing_isolates_in_other_attentions_too(tiny: Any, attention: str) -> None:
-    if attention == "flex_attention" and tiny.config.model_type == "gpt2":
-        pytest.skip("heads of 8 numbers are too small for it")
-    tiny.eval().set_attn_implementation(attention)
-    assert isolates(tiny)
+def test_packing_isolates_in_other_attentions_too(attention: str) -> None:
+    model = llama().eval()
+    model.set_attn_implementation(attention)
+    assert isolates(model)
 
 
 def test_a_model_with_every_key_visible_would_be_found_out(tiny: Any) -> None:

@@ -27,7 +27,7 @@ from epigone.cli import (
     train,
 )
 from epigone.errors import EpigoneError, UnknownName, UserError
-from epigone.study.file import told
+from epigone.study.values import told
 
 _WRONG_PATH = frozenset(
     {errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EROFS}

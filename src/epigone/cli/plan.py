@@ -1,8 +1,9 @@
-"""epigone plan: what a study would do, before anything is done."""
+"""epigone plan: what a study would do and cost, before anything is done."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,12 +11,20 @@ from typing import Annotated, Any
 import typer
 
 from epigone.api import Study
+from epigone.cli import cost
 from epigone.cli.common import Json, Runs, StudyArgument, Use, say_json, seconds, table
+from epigone.runs.estimate import estimate
 from epigone.runs.execute import expected
-from epigone.runs.plan import Planned
-from epigone.study.declare import amount_label
+from epigone.runs.machine import here
+from epigone.runs.plan import Planned, memory
+from epigone.runs.plan import plan as what_to_do
+from epigone.schema import Cell
 from epigone.study.specs import TrainSpec
-from epigone.study.terms import refuse
+from epigone.study.steps import Expansion
+from epigone.study.values import amount_label
+
+# A grid of more cells is told a line for each base and corpus, and its steps by stage.
+_TALL = 30
 
 
 def register(app: typer.Typer) -> None:
@@ -26,76 +35,131 @@ def register(app: typer.Typer) -> None:
 def plan(
     study: StudyArgument,
     why: Annotated[bool, typer.Option("--why", help="Say why each step has to run.")] = False,
+    gpu_hour: Annotated[
+        float | None,
+        typer.Option("--gpu-hour", metavar="USD", min=0, help="Price of a GPU for an hour."),
+    ] = None,
     use: Use = "research",
     runs: Runs = Path("runs"),
     json: Json = False,
 ) -> None:
-    """Show cells, steps done and to do, tokens and expected time; nothing is downloaded or run.
+    """Show cells, steps done and to do, time, GPU-hours and money; nothing is downloaded or run.
 
     Example: epigone plan studies/pocket.yaml --why
     """
     loaded = Study.load(study, runs=runs)
-    planned = loaded.plan()
-    cells = loaded.expansion().cells()
+    expansion = loaded.expansion()
+    planned = what_to_do(expansion, loaded.store)
     terms = loaded.terms()
-    for name, found in terms.items():
-        refuse(f"corpus {name!r}", found, use)
+    loaded.check_terms(use)
+    todo = [p.step for p in planned if p.state != "done"]
+    estimated = estimate(expansion, loaded.store, todo, gpu_hour)
     if json:
         say_json(
             {
                 "study": loaded.declaration.name,
                 "root": str(loaded.root),
-                "cells": [
-                    {"base": c.base, "corpus": c.corpus, "amount": c.amount, "seed": c.seed}
-                    for c in cells
-                ],
+                "cells": [asdict(c) for c in expansion.cells()],
                 "terms": {name: [asdict(t) for t in found] for name, found in terms.items()},
                 "steps": [_row(p) for p in planned],
                 **_totals(planned),
+                **cost.to_json(estimated),
             }
         )
         return
-    done = {p.step.name for p in planned if p.state == "done"}
-    table("", ("base", "corpus", "amount", "seed", "student", "steps done"), _cells(loaded, done))
+    tall = len(expansion.cells()) > _TALL
+    _tell_cells(expansion, planned, tall)
     print()
-    if why:
-        rows = [[p.state, p.step.name, p.why] for p in planned if p.state != "done"]
-        table("", ("state", "step", "why"), rows)
-    else:
-        rows = [
-            [p.state, p.step.name, "" if p.state == "done" else seconds(p.seconds)] for p in planned
-        ]
-        table("", ("state", "step", "expected"), rows)
+    _tell_steps(planned, why, tall)
+    limits: dict[str, list[str]] = defaultdict(list)
     for name, found in terms.items():
         for t in found:
             if t.commercial != "yes":
-                print(f"\nterms of {name}: {t.title}: {t.says}")
+                limits[f"{t.title}: {t.says}"].append(name)
+    for says, names in limits.items():
+        print(f"\nterms of {', '.join(names)}: {says}")
+    if todo:
+        cost.tell(estimated)
+    _tell_totals(expansion, planned)
+
+
+def _tell_totals(expansion: Expansion, planned: Sequence[Planned]) -> None:
     total = _totals(planned)
     print(
-        f"\n{len(cells)} cells; "
+        f"\n{len(expansion.cells())} cells; "
         f"{len(planned)} steps: {total['done']} done, {total['to_do']} to do; "
         f"{total['teacher_tokens_to_train']:,} teacher tokens to train on; "
-        f"about {seconds(total['seconds'])} of work, without downloads; "
-        f"${total['usd']:.2f} (the teacher is recorded)"
+        f"about {seconds(total['seconds'])} of work on this machine as it is, without downloads; "
+        f"${total['usd']:.2f} for the teacher, which is recorded"
+    )
+    if total["to_do"]:
+        _tell_machine(planned)
+
+
+def _tell_machine(planned: Sequence[Planned]) -> None:
+    machine = here()
+    most = max((p.step for p in planned if p.state != "done"), key=memory)
+    need, room = memory(most), machine.room
+    gpus = ", ".join(f"{name} with {size / 1e9:.0f} GB" for name, size in machine.gpus)
+    print(
+        f"this machine: {machine.ram / 1e9:.0f} GB of memory, {gpus or 'no GPU'}; "
+        f"the largest step, {most.name}, takes about {need / 1e9:.1f} GB"
+        + (f": it does not fit into {room / 1e9:.0f} GB" if need > room else "")
     )
 
 
-def _cells(study: Study, done: Collection[str]) -> list[list[str]]:
-    expansion = study.expansion()
+def _tell_cells(expansion: Expansion, planned: Sequence[Planned], tall: bool) -> None:
+    done = {p.step.name for p in planned if p.state == "done"}
     rows: list[list[str]] = []
+    groups: dict[tuple[str, ...], list[tuple[Cell, bool]]] = defaultdict(list)
     for subject in expansion.subjects:
         if (cell := subject.cell) is None:
             continue
         steps = expansion.steps_of(subject)
-        trained = all(s.name in done for s in steps if s.stage == "train")
+        trained = all(s.name in done for s in steps if s.stage in ("train", "feedback"))
+        groups[(cell.base, _corpus(cell), str(cell.seed))].append((cell, trained))
         rows.append(
             [
-                *(cell.base, cell.corpus, amount_label(cell.amount), str(cell.seed)),
+                *(cell.base, _corpus(cell), amount_label(cell.amount), str(cell.seed)),
                 "done" if trained else "to do",
                 f"{sum(s.name in done for s in steps)} of {len(steps)}",
             ]
         )
-    return rows
+    if not tall:
+        table("", ("base", "corpus", "amount", "seed", "student", "steps done"), rows)
+        return
+    rows = []
+    for (base, corpus, seed), cells in groups.items():
+        amounts = " ".join(amount_label(c.amount) for c, _ in cells)
+        rows.append([base, corpus, seed, amounts, f"{sum(t for _, t in cells)} of {len(cells)}"])
+    table("", ("base", "corpus", "seed", "amounts", "students done"), rows)
+
+
+def _corpus(cell: Cell) -> str:
+    variant = str(getattr(cell, "variant", ""))
+    return ", ".join(part for part in (cell.corpus, variant) if part) or "-"
+
+
+def _tell_steps(planned: Sequence[Planned], why: bool, tall: bool) -> None:
+    if why:
+        rows = [[p.state, p.step.name, p.why] for p in planned if p.state != "done"]
+        table("", ("state", "step", "why"), rows)
+    elif not tall:
+        rows = [
+            [p.state, p.step.name, "" if p.state == "done" else seconds(p.seconds)] for p in planned
+        ]
+        table("", ("state", "step", "expected"), rows)
+    else:
+        stages: dict[str, list[Planned]] = defaultdict(list)
+        for p in planned:
+            stages[p.step.stage].append(p)
+        rows = []
+        for stage, own in stages.items():
+            states = [sum(p.state == state for p in own) for state in ("done", "failed", "damaged")]
+            rows.append(
+                [stage, *map(str, (len(own), *states)), seconds(sum(p.seconds for p in own))]
+            )
+        table("", ("stage", "steps", "done", "failed", "damaged", "expected"), rows)
 
 
 def _row(p: Planned) -> dict[str, Any]:

@@ -9,10 +9,10 @@ import typer
 
 from epigone import api
 from epigone.cli.common import Json, Teller, say_json
-from epigone.errors import UnknownName, UserError
-from epigone.study.declare import parse_amount
+from epigone.errors import UserError
 from epigone.study.recipes import PRESETS
 from epigone.study.specs import amount_folder
+from epigone.study.values import parse_amount
 
 
 def register(app: typer.Typer) -> None:
@@ -30,10 +30,45 @@ def train(
         list[str], typer.Option("--amount", help="Tokens of teacher output, as 8k; repeatable.")
     ],
     preset: Annotated[str, typer.Option(help=" or ".join(PRESETS))] = "false-promise",
+    optimizer: Annotated[str | None, typer.Option(help="parameter-scaled or adamw.")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
-    warmup: Annotated[float | None, typer.Option(help="Fraction of the run, or steps.")] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Blocks an optimiser step.")] = None,
-    block: Annotated[int | None, typer.Option(min=16, help="Tokens a block.")] = None,
+    warmup: Annotated[
+        str | None, typer.Option(help="0.1 or 10% of the run, '1000 steps', '200k tokens'.")
+    ] = None,
+    schedule: Annotated[str | None, typer.Option(help="constant, cosine or wsd.")] = None,
+    decay: Annotated[
+        float | None, typer.Option(help="Last share of each amount's steps, with wsd.")
+    ] = None,
+    batch: Annotated[int | None, typer.Option(help="Blocks an optimiser step.")] = None,
+    block: Annotated[int | None, typer.Option(help="Tokens a block.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Toward 0, decoupled.")] = None,
+    clip: Annotated[float | None, typer.Option(help="Largest global gradient norm.")] = None,
+    loss: Annotated[str | None, typer.Option(help="token-mean or row-mean.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="Of matrix products: auto, bf16 or fp32.")
+    ] = None,
+    chunks: Annotated[str | None, typer.Option(help="documents or contiguous.")] = None,
+    replay: Annotated[
+        float | None, typer.Option(help="Share of the loss taken on plain text.")
+    ] = None,
+    replay_from: Annotated[
+        list[str] | None, typer.Option(help="Plain text by reference; repeatable.")
+    ] = None,
+    kl: Annotated[float | None, typer.Option(help="Weight of KL(base || student).")] = None,
+    decay_to_base: Annotated[
+        float | None, typer.Option(help="Weight decay toward the base.")
+    ] = None,
+    lora_rank: Annotated[int | None, typer.Option(help="Adapters of this rank.")] = None,
+    lora_alpha: Annotated[
+        float | None, typer.Option(help="Of adapters; twice the rank unless given.")
+    ] = None,
+    lora_dropout: Annotated[float | None, typer.Option(help="Of adapters.")] = None,
+    lora_targets: Annotated[
+        str | None, typer.Option(help="all-linear, or names of modules with commas.")
+    ] = None,
+    template: Annotated[
+        str | None, typer.Option(help="Chat template: chatml, or a .jinja file.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, max=(1 << 32) - 1, help="Of everything random.")] = 0,
     json: Json = False,
 ) -> None:
@@ -41,21 +76,42 @@ def train(
 
     Example: epigone train smollm2-135m-instruct my-corpus --amount 8k -o students --block 512
     """
-    if preset not in PRESETS:
-        raise UnknownName("recipe preset", preset, PRESETS)
     try:
         amounts = [parse_amount(a) for a in amount]
     except ValueError as error:
         raise UserError(str(error), value=" ".join(amount)) from None
-    given = {"lr": lr, "warmup": warmup, "batch": batch, "block": block}
-    recipe: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
+    targets: str | list[str] | None = lora_targets
+    if lora_targets and "," in lora_targets:
+        targets = [name.strip() for name in lora_targets.split(",")]
+    lora = {"rank": lora_rank, "alpha": lora_alpha, "dropout": lora_dropout, "targets": targets}
+    recipe = _given(
+        preset=preset,
+        optimizer=optimizer,
+        lr=lr,
+        warmup=warmup,
+        schedule=schedule,
+        decay=decay,
+        batch=batch,
+        block=block,
+        weight_decay=weight_decay,
+        clip=clip,
+        loss=loss,
+        precision=precision,
+        chunks=chunks,
+        replay=replay,
+        replay_from=replay_from or None,
+        kl=kl,
+        decay_to_base=decay_to_base,
+        lora=_given(**lora) or None,
+        template=template,
+    )
     with Teller() as teller:
         record = api.train(
             base,
             corpus,
             out,
             amounts=amounts,
-            recipe={"preset": preset, **recipe},
+            recipe=recipe,
             seed=seed,
             progress=teller,
         )
@@ -64,3 +120,7 @@ def train(
         return
     for tokens in sorted(set(amounts)):
         print(out / amount_folder(tokens))
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}

@@ -49,7 +49,7 @@ class _Grid:
     tasks: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
 
     def untrained(self, base: str) -> str | None:
-        return next((s.model for s in self.subjects if s.base == base and s.amount == 0), None)
+        return next((s.model for s in self.subjects if s.base == base and s.untrained), None)
 
     def bases(self) -> list[str]:
         return list(dict.fromkeys(s.base for s in self.subjects))
@@ -58,7 +58,7 @@ class _Grid:
         return [
             s
             for s in self.subjects
-            if s.base == base and s.amount > 0 and corpus in (None, s.corpus)
+            if s.base == base and not s.untrained and corpus in (None, s.corpus)
         ]
 
     def teacher_score(self, key: Key) -> Score | None:
@@ -129,7 +129,7 @@ def _gaps(grid: _Grid) -> list[GapRow]:
     rows = []
     for subject in grid.subjects:
         start = grid.scores.get(grid.untrained(subject.base) or "", {})
-        if subject.amount == 0:
+        if subject.untrained:
             continue
         for key, student in sorted(grid.scores.get(subject.model, {}).items()):
             if key in start:
@@ -202,6 +202,7 @@ def _summary(
         capability_change=moved,
         capability_tasks=tasks,
         capability_detectable=size,
+        feedback=students[0].feedback,
     )
 
 
@@ -224,13 +225,14 @@ def _verdicts(
     }
     found = []
     for base in grid.bases():
-        corpora = sorted({s.corpus or "" for s in grid.students(base)})
+        corpora = list(dict.fromkeys(s.corpus or "" for s in grid.students(base)))
         for corpus in corpora or [""]:
             own = [s for s in summaries if (s.base, s.corpus) == (base, corpus)]
             style = verdict.latest(own, "style")
             capability = verdict.latest(own, "capability")
-            step = _scaling(grid, base, corpus)
             students = grid.students(base, corpus)
+            fed_back = any(s.feedback for s in students)
+            step = None if fed_back else _scaling(grid, base, corpus)
             amount = max((s.amount for s in own), default=0)
             largest = max((s.amount for s in students), default=0)
             gone = sum(s.model in lacking for s in students)
@@ -243,7 +245,7 @@ def _verdicts(
                     (
                         verdict.style(base, style),
                         verdict.capability(base, capability),
-                        verdict.scaling(base, step),
+                        verdict.no_scaling(base) if fed_back else verdict.scaling(base, step),
                     ),
                     step,
                     verdict.unfinished(gone, len(students), amount, largest),

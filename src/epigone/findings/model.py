@@ -14,13 +14,23 @@ Answer = Literal["up", "down", "unclear", "missing"]
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """One model of the grid: an untrained base has `corpus` None and `amount` 0."""
+    """One model of the grid: an untrained base has `corpus` None and `amount` 0.
+
+    `corpus` names a line of students, such as "sharegpt, replay=0.25"; with `feedback` they were
+    trained further after that amount, or after none at all.
+    """
 
     model: str
     base: str
     corpus: str | None = None
     amount: int = 0
     seed: int = 0
+    feedback: bool = False
+
+    @property
+    def untrained(self) -> bool:
+        """Whether it is a base as it came."""
+        return self.amount == 0 and not self.feedback
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +89,7 @@ class Summary:
     capability_change: Interval
     capability_tasks: tuple[str, ...]
     capability_detectable: float | None
+    feedback: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,8 @@ def answer(base: str, style: Summary | None, capability: Summary | None) -> str:
     }[_answer(change)]
     alike = (_answer(moved), _answer(change)) in (("up", "up"), ("down", "down"))
     link = "and" if alike else "while"
-    return f"After {tokens(amounts[0])} tokens of imitation, {base} {how}, {link} {later}{what}."
+    first = style if style and moved.value is not None else capability
+    return f"After {_training(first)}, {base} {how}, {link} {later}{what}."
 
 
 def latest(summaries: Sequence[Summary], family: Literal["style", "capability"]) -> Summary | None:
@@ -79,18 +80,18 @@ def style(base: str, summary: Summary | None) -> Sentence:
         over += f" ({interval.note})"
     text, headline = {
         "up": (
-            f"Imitation moved the style of {base} toward the teacher: {shown} of the gap "
-            f"closed with {tokens(summary.amount)} tokens, {over}{least}.",
+            f"{_what(summary)} moved the style of {base} toward the teacher: {shown} of the gap "
+            f"closed with {_with(summary)}, {over}{least}.",
             "Style moved toward the teacher",
         ),
         "down": (
-            f"Imitation did not move the style of {base} toward the teacher but away from it: "
-            f"{shown} of the gap closed with {tokens(summary.amount)} tokens, {over}.",
+            f"{_what(summary)} did not move the style of {base} toward the teacher but away from "
+            f"it: {shown} of the gap closed with {_with(summary)}, {over}.",
             "Style moved away from the teacher",
         ),
         "unclear": (
             f"Whether the style of {base} moved toward the teacher cannot be told: {shown} of "
-            f"the gap closed with {tokens(summary.amount)} tokens, {over}.",
+            f"the gap closed with {_with(summary)}, {over}.",
             "Style: cannot tell",
         ),
     }[answer]
@@ -108,7 +109,7 @@ def capability(base: str, summary: Summary | None) -> Sentence:
     size = summary.capability_detectable
     sees = "" if size is None else f"; this study can see changes of {points(size, False)} or more"
     shown = f"{points(interval.value)} ({_between(interval, points)}){sees}"
-    after = f"with {tokens(summary.amount)} tokens"
+    after = f"with {_with(summary)}"
     text, headline = {
         "up": (f"Its capability rose {after}: {shown}.", "Capability rose"),
         "down": (f"Its capability fell {after}: {shown}.", "Capability fell"),
@@ -152,6 +153,15 @@ def scaling(base: str, found: Scaling | None) -> Sentence:
     return Sentence("scaling", answer, f"More data or a better base: {headline}", text, contrast)
 
 
+def no_scaling(base: str) -> Sentence:
+    """Rule 3 where feedback came last: it is no step of data."""
+    text = (
+        f"Whether more data or a better base would buy more than {base} has is told by its "
+        "students without feedback."
+    )
+    return Sentence("scaling", "missing", "Better base: see without feedback", text)
+
+
 def unfinished(missing: int, students: int, amount: int, largest: int) -> str:
     """What the verdict does not yet rest on, as one sentence; empty where all is there."""
     parts = []
@@ -160,6 +170,24 @@ def unfinished(missing: int, students: int, amount: int, largest: int) -> str:
     if missing:
         parts.append(f"{missing} of {students} students lack scores")
     return f"Not finished: {' and '.join(parts)}." if parts else ""
+
+
+def _with(summary: Summary) -> str:
+    """What a student was given."""
+    if not summary.amount:
+        return "feedback alone"
+    return f"{tokens(summary.amount)} tokens" + (" and feedback" if summary.feedback else "")
+
+
+def _training(summary: Summary | None) -> str:
+    given = _with(summary) if summary else "training"
+    return given.replace(" tokens", " tokens of imitation", 1)
+
+
+def _what(summary: Summary) -> str:
+    if not summary.feedback:
+        return "Imitation"
+    return "Imitation and feedback" if summary.amount else "Feedback"
 
 
 def _answer(interval: Interval) -> Answer:

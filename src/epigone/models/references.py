@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
-import struct
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,9 +14,10 @@ from urllib.parse import urlsplit
 
 from epigone.errors import ModelError, UnknownName, UserError
 from epigone.files import cache_root, canonical, read_json, sha256_file, write_json
-from epigone.models import catalogue, hub
+from epigone.models import catalogue, hub, sizes
 from epigone.models.hub import MODEL_FILES, PICKLES, pickle_refused, require_model
 from epigone.schema import Progress, silent
+from epigone.study.cost import Shape
 
 Kind = Literal["catalogue", "hf", "file", "folder", "gguf", "endpoint"]
 
@@ -72,6 +71,19 @@ def parse(ref: str | Reference, base_dir: Path | None = None) -> Reference:
     return _local(ref, base_dir)
 
 
+def absent(ref: str, base_dir: Path | None = None) -> Path | None:
+    """The path that a reference names and where nothing lies; None for any other reference."""
+    scheme, colon, _ = ref.partition(":")
+    if (colon and scheme in ("hf", "endpoint", "gguf")) or ref in catalogue.load():
+        return None
+    path = _absolute(ref, base_dir)
+    return path if _is_path(ref) and not path.exists() else None
+
+
+def _is_path(ref: str) -> bool:
+    return "/" in ref or ref.startswith(("~", "."))
+
+
 def _endpoint(ref: str, rest: str) -> Reference:
     url, _, model = rest.partition("#")
     parts = urlsplit(url)
@@ -112,7 +124,7 @@ def _local(ref: str, base_dir: Path | None) -> Reference:
                 fix="name the folder that the file lies in",
             )
         return Reference("gguf" if path.suffix == ".gguf" else "file", str(path))
-    if "/" in ref or ref.startswith(("~", ".")):
+    if _is_path(ref):
         on_hub = f", or write hf:{ref} for a model of the hub" if _HF.fullmatch(ref) else ""
         raise UserError("no such file or folder", value=ref, fix=f"check the path{on_hub}")
     raise UnknownName("model, corpus or file", ref, catalogue.load())
@@ -304,29 +316,9 @@ def _converted(file: Path, sha256: str, progress: Progress) -> Path:
 
 def parameters(ref: str | Reference) -> int | None:
     """How many weights a model has, where that is known without a download, else None."""
-    reference = parse(ref)
-    if reference.kind == "catalogue":
-        return catalogue.find(reference.value).parameters
-    if reference.kind != "folder":
-        return None
-    files = sorted(Path(reference.value).glob("*.safetensors"))
-    return sum(_count(file) for file in files) or None
+    return sizes.parameters(parse(ref))
 
 
-def _count(file: Path) -> int:
-    """Numbers in the tensors that a safetensors header lists."""
-    try:
-        with open(file, "rb") as f:
-            (length,) = struct.unpack("<Q", f.read(8))
-            header = json.loads(f.read(min(length, 100 << 20)))
-        total = 0
-        for name, tensor in header.items():
-            size = 1
-            for n in tensor["shape"] if name != "__metadata__" else [0]:
-                size *= int(n)
-            total += size
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(
-            "not a safetensors file", value=str(file), fix="download or save it again"
-        ) from error
-    return total
+def shape(ref: str | Reference) -> Shape | None:
+    """What of a model decides its cost, where that is known without a download, else None."""
+    return sizes.shape(parse(ref))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,8 +28,19 @@ from epigone.runs.plan import Planned, plan
 from epigone.runs.store import Store
 from epigone.schema import Record, Sample, Score
 from epigone.study.declare import Declaration
-from epigone.study.specs import CorpusSpec, DataSpec, GenerateSpec, TrainSpec
+from epigone.study.specs import (
+    CorpusSpec,
+    DataSpec,
+    FeedbackSpec,
+    GenerateSpec,
+    LoraSpec,
+    RecipeSpec,
+    Spec,
+    TrainSpec,
+)
 from epigone.study.steps import Expansion
+from epigone.study.templates import BUILT_IN
+from epigone.study.terms import terms_in
 
 
 def findings_of(declaration: Declaration, expansion: Expansion, store: Store) -> Findings:
@@ -71,12 +83,17 @@ def view_of(declaration: Declaration, expansion: Expansion, store: Store) -> Rep
 
 
 def _subjects(expansion: Expansion) -> tuple[Subject, ...]:
-    return tuple(
-        Subject(s.model, s.base)
-        if s.cell is None
-        else Subject(s.model, s.base, s.cell.corpus, s.cell.amount, s.cell.seed)
-        for s in expansion.subjects
-    )
+    found = []
+    for s in expansion.subjects:
+        if s.cell is None:
+            found.append(Subject(s.model, s.base))
+            continue
+        # Each variant is a line of students of its own, as each corpus is.
+        named = (s.cell.corpus, *s.cell.variant.split(","))
+        line = ", ".join(filter(None, named)) if s.cell.corpus else f"feedback {s.cell.variant}"
+        fed_back = s.made_by is not None and s.made_by.stage == "feedback"
+        found.append(Subject(s.model, s.base, line, s.cell.amount, s.cell.seed, fed_back))
+    return tuple(found)
 
 
 def _findings(
@@ -178,7 +195,11 @@ def _provenance(
         entry = catalogue.load().get(trunk.base.ref)
         terms = f"; {entry.licence}" if entry else ""
         models[trunk.base.name] = trunk.base.fingerprint + terms
-    recipe = {k: str(v) for k, v in trunks[0].recipe.model_dump().items()} if trunks else {}
+    recipes = [trunk.recipe for trunk in trunks]
+    recipe = {
+        name: " or ".join(dict.fromkeys(_setting(name, getattr(r, name)) for r in recipes))
+        for name in (RecipeSpec.model_fields if recipes else ())
+    }
     training = next((r.facts for r in records if r.stage == "train"), {})
     seen = {k: str(training[k]) for k in ("master_weights", "compute", "device") if k in training}
     machine = {k: str(last.environment.get(k, "")) for k in ("platform", "machine", "cpus")}
@@ -191,8 +212,33 @@ def _provenance(
             "python": str(last.environment.get("python", "")),
             **{k: str(v) for k, v in dict(last.environment.get("versions", {})).items()},
         },
-        "Terms": {"teacher's outputs": declaration.teacher.terms or "not stated"},
+        "Terms": {
+            "teacher's outputs": declaration.teacher.terms or "not stated",
+            **_terms(expansion),
+        },
     }
+
+
+def _setting(name: str, value: Any) -> str:
+    if isinstance(value, LoraSpec):
+        where = value.targets if isinstance(value.targets, str) else ", ".join(value.targets)
+        of = f"rank {value.rank}, alpha {value.alpha:g}, dropout {value.dropout:g}"
+        return f"{of}, on {where}"
+    if name == "template":
+        known = {"": "the base's own"} | {text: name for name, text in BUILT_IN.items()}
+        own = hashlib.sha256(value.encode()).hexdigest()[:12]
+        return known.get(value, f"the study's own, sha256 {own}")
+    return "none" if value is None else str(value)
+
+
+def _terms(expansion: Expansion) -> dict[str, str]:
+    """Terms of what students learn from besides corpora, which tell theirs themselves."""
+    found: dict[str, str] = {}
+    for step in expansion.steps:
+        if isinstance(step.spec, TrainSpec | FeedbackSpec) and (own := terms_in(step.spec)):
+            name = "replay text" if step.stage == "train" else f"feedback {step.feedback}"
+            found[name] = "; ".join(terms.title for terms in own)
+    return found
 
 
 def _remarks(planned: list[Planned]) -> tuple[str, ...]:
@@ -202,8 +248,8 @@ def _remarks(planned: list[Planned]) -> tuple[str, ...]:
             facts = p.record.facts
             remarks.append(
                 f"{p.step.slug}: {facts['supervised']:,} supervised of {facts['tokens']:,} tokens "
-                f"in {facts['steps']} optimiser steps, {facts['warmup_steps']} of them warm-up; "
-                f"every amount is a checkpoint of this one run."
+                f"in {facts['steps']} optimiser steps, {facts['warmup_steps']} of them warm-up"
+                f"{_trunk(p.step.spec)}."
             )
         if p.step.stage == "generate" and isinstance(p.step.spec, GenerateSpec):
             if p.step.spec.model.kind != "teacher":
@@ -214,6 +260,13 @@ def _remarks(planned: list[Planned]) -> tuple[str, ...]:
                 f"no more, and a longer recorded answer is cut there."
             )
     return tuple(remarks)
+
+
+def _trunk(spec: Spec) -> str:
+    if not isinstance(spec, TrainSpec) or len(spec.amounts) < 2:
+        return ""
+    how = "a decay that leaves" if spec.recipe.schedule == "wsd" else "a checkpoint of"
+    return f"; every amount is {how} this one run"
 
 
 def _number(value: Any) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import altair as alt
 
-from epigone.findings import TeacherValue, ValueRow
+from epigone.findings import Subject, TeacherValue, ValueRow
 from epigone.findings.verdict import tokens
 from epigone.report.text import bounds, number, visible
 from epigone.schema import Direction
@@ -30,6 +30,7 @@ PALETTE = (
 SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "stroke", "wedge")
 _FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
 _DODGE = 5
+_SPREAD = 40
 TEACHER_LABELS = {
     "measured": "teacher",
     "reported": "teacher (reported)",
@@ -67,7 +68,7 @@ def all_series(rows: Sequence[ValueRow]) -> list[Series]:
     found: list[tuple[str, str]] = []
     for base in bases:
         own = [r.subject for r in rows if r.subject and r.subject.base == base]
-        corpora = dict.fromkeys(s.corpus or "" for s in own if s.amount > 0)
+        corpora = dict.fromkeys(s.corpus or "" for s in own if not s.untrained)
         found += [(base, c) for c in corpora or [""]]
     several = len({c for _, c in found}) > 1
     return [
@@ -76,7 +77,8 @@ def all_series(rows: Sequence[ValueRow]) -> list[Series]:
             corpus,
             visible(f"{base} on {corpus}" if several and corpus else base),
             PALETTE[k % len(PALETTE)],
-            SHAPES[k % len(SHAPES)],
+            # The next round of colours comes with other shapes.
+            SHAPES[(k + k // len(PALETTE)) % len(SHAPES)],
         )
         for k, (base, corpus) in enumerate(found)
     ]
@@ -104,7 +106,7 @@ def chart(
     for k, line in enumerate(series):
         points = _points(rows, line)
         if points:
-            dodge = (k - (len(series) - 1) / 2) * _DODGE
+            dodge = (k - (len(series) - 1) / 2) * min(_DODGE, _SPREAD / len(series))
             layers += _line(points, line, dodge, _axes(amounts))
             told = ", ".join(f"{p['when']} {p['shown']}" for p in points)
             words.append(f"{line.label}: {told}")
@@ -122,7 +124,9 @@ def _points(rows: Sequence[ValueRow], line: Series) -> list[dict[str, Any]]:
     points = []
     for r in rows:
         s = r.subject
-        if s is None or s.base != line.base or (s.amount > 0 and (s.corpus or "") != line.corpus):
+        if s is None or s.base != line.base:
+            continue
+        if not s.untrained and (s.corpus or "") != line.corpus:
             continue
         points.append(
             {
@@ -131,21 +135,30 @@ def _points(rows: Sequence[ValueRow], line: Series) -> list[dict[str, Any]]:
                 "low": r.value.low,
                 "high": r.value.high,
                 "model": visible(r.model),
-                "when": "untrained" if s.amount == 0 else f"{tokens(s.amount)} tokens",
+                "when": _when(s),
+                "trained": not s.untrained,
                 "shown": number(r.value.value),
                 "interval": bounds(r.value) or "none",
                 "items": r.value.n,
             }
         )
-    return sorted(points, key=lambda p: (p["amount"], p["model"]))
+    return sorted(points, key=lambda p: (p["amount"], p["trained"], p["model"]))
+
+
+def _when(subject: Subject) -> str:
+    if subject.untrained:
+        return "untrained"
+    seen = f"{tokens(subject.amount)} tokens" if subject.amount else "none"
+    return f"{seen}, then feedback" if subject.feedback else seen
 
 
 def _line(points: list[dict[str, Any]], line: Series, dodge: float, axes: Any) -> list[Any]:
     x, y = axes
-    by_amount: dict[int, list[float]] = defaultdict(list)
+    # After feedback alone, a student has seen as little as its base and is not the same.
+    by_amount: dict[tuple[int, bool], list[float]] = defaultdict(list)
     for p in points:
-        by_amount[p["amount"]].append(p["value"])
-    means = [{"amount": a, "value": fmean(v)} for a, v in sorted(by_amount.items())]
+        by_amount[p["amount"], p["trained"]].append(p["value"])
+    means = [{"amount": a, "value": fmean(v)} for (a, _), v in sorted(by_amount.items())]
     bars = [p for p in points if p["low"] is not None]
     tip = [
         alt.Tooltip(f"{field}:N", title=title)

@@ -15,7 +15,7 @@ import jinja2
 from markupsafe import Markup
 
 from epigone.files import write_text
-from epigone.findings import GapRow, Summary, ValueRow, Verdict
+from epigone.findings import GapRow, Subject, Summary, ValueRow, Verdict
 from epigone.findings.gaps import teacher_value
 from epigone.findings.verdict import latest, percent, points, tokens
 from epigone.report import text
@@ -101,7 +101,7 @@ def _context(view: ReportView, tables: Sequence[str]) -> dict[str, Any]:
         "series": series,
         "charts": [(title, row) for title, row in charts if row],
         "gaps": [(title, _gaps(view, family)) for family, title in _FAMILIES],
-        "several": len({(s.corpus, s.seed) for s in view.subjects if s.amount}) > 1,
+        "several": _several(view),
         "values": view.findings.values,
         "metric": lambda r: _metric(view, r.task, r.metric),
         "states": Counter(s.state for s in view.steps),
@@ -242,14 +242,25 @@ def _change_bar(label: str, interval: Interval, reach: float) -> Bar:
     return Bar(label, points(interval.value), between, change_track(interval, reach))
 
 
+def _several(view: ReportView) -> bool:
+    """Whether base and amount alone do not tell one student from another."""
+    return len({(s.corpus, s.seed) for s in view.subjects if not s.untrained}) > 1
+
+
+def _tag(subject: Subject, several: bool) -> str:
+    seen = f"{tokens(subject.amount)} tokens" if subject.amount else "feedback alone"
+    return f"{seen}, {subject.corpus}, seed {subject.seed}" if several else seen
+
+
 def _samples(view: ReportView) -> dict[str, Any]:
     subjects = {s.model: s for s in view.subjects}
+    several = _several(view)
 
     def column(model: str, role: str, content: str, stop: str = "") -> dict[str, str]:
         subject = subjects.get(model)
         tag = role
         if subject is not None:
-            tag = "untrained" if subject.amount == 0 else f"{tokens(subject.amount)} tokens"
+            tag = "untrained" if subject.untrained else _tag(subject, several)
         return {
             "model": text.visible(subject.base if subject else model),
             "title": text.visible(model),

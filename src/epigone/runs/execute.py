@@ -26,7 +26,7 @@ _ROOM = 7_000_000_000
 
 # Stages whose steps have the machine to themselves, the more urgent first: data that cannot be
 # used must be told before any other work is done.
-_ALONE = ("items", "corpus", "train")
+_ALONE = ("items", "corpus", "train", "feedback")
 
 Outcome = Literal["done", "failed", "blocked", "left"]
 
@@ -72,8 +72,8 @@ def execute(
 ) -> Result:
     """Run every step that is not done; `only` names one stage.
 
-    Corpora come first; they and training have the machine to themselves. Other steps run side by
-    side as `lanes()` says.
+    Corpora come first; they and all training have the machine to themselves. Other steps run side
+    by side as `lanes()` says.
 
     A failed step blocks only its descendants. A user's mistake found by a step ends the run with
     its UserError, because every later step of the study would build on it.

@@ -10,23 +10,36 @@ from typing import Any, Literal
 from epigone.errors import CorpusError
 from epigone.files import cache_root, read_json, write_json
 from epigone.models import references
+from epigone.runs.estimate import base_of, rows_of
 from epigone.runs.store import Damaged, Store
 from epigone.schema import Record
-from epigone.study import train_file
+from epigone.study import cost, train_file
 from epigone.study.amounts import refuse_empty, segments
-from epigone.study.declare import amount_label
+from epigone.study.cost import Shape, Task
 from epigone.study.identity import differences
-from epigone.study.specs import BenchmarkSpec, GenerateSpec, ModelSpec, TrainSpec
+from epigone.study.specs import (
+    BenchmarkSpec,
+    CorpusSpec,
+    FeedbackSpec,
+    GenerateSpec,
+    ModelSpec,
+    TrainSpec,
+)
 from epigone.study.steps import Expansion, Step
 from epigone.study.terms import Use, refuse, terms_named
+from epigone.study.values import amount_label
 
 State = Literal["done", "failed", "to do", "damaged"]
 
 # Floating-point operations a second that a machine is assumed to do before anything was measured
 # on it; a guess that the first step of each stage replaces.
 _ASSUMED_FLOPS = 1e11
-_ASSUMED_PARAMETERS = 500_000_000
+_ASSUMED_SHAPE = Shape(500_000_000, 136_000_000, 24, 896, 151_936, 896, 128)
+_ASSUMED_TASK = Task(1_000, 250, 0)
+_ASSUMED_FEEDBACK = (1_000, 2_000_000)
+_START_SECONDS = 5.0
 _HISTORY = 5
+_SPEEDS = "stage-speeds.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,37 +124,45 @@ def work(step: Step) -> float:
     """Naive seconds of a step, from its arithmetic; measured speeds correct it by stage."""
     spec = step.spec
     if isinstance(spec, TrainSpec):
-        # 6 operations a parameter and token; about two thirds of the tokens are the teacher's.
-        return 6 * parameters(spec.base) * spec.amounts[-1] * 1.5 / _ASSUMED_FLOPS
-    if isinstance(spec, GenerateSpec):
-        if spec.model.kind == "teacher":
-            return 0.5
-        size = _size(step, spec.model)
-        return 2 * size * spec.n * spec.max_new_tokens * 2 / _ASSUMED_FLOPS
-    if isinstance(spec, BenchmarkSpec):
-        return 2 * _size(step, spec.model) * 8_000 / _ASSUMED_FLOPS
-    return 30.0 if step.stage == "corpus" else 0.5
+        corpus = step.inputs["corpus"].spec if "corpus" in step.inputs else None
+        kind = corpus.kind if isinstance(corpus, CorpusSpec) else "broad"
+        shape, share = _shape(spec.base), cost.SUPERVISED[kind]
+        flops = cost.training(shape, spec.recipe, spec.amounts, share).flops
+    elif isinstance(spec, FeedbackSpec):
+        counted = rows_of(spec.sources) or _ASSUMED_FEEDBACK
+        flops = cost.feedback_flops(_shape(spec.base), spec, *counted)
+    elif isinstance(spec, GenerateSpec) and spec.model.kind != "teacher":
+        shape = _shape(base_of(step, spec.model))
+        flops = cost.answer_flops(shape, spec.n, cost.PROMPT_TOKENS, spec.max_new_tokens)
+    elif isinstance(spec, BenchmarkSpec):
+        shape, task = _shape(base_of(step, spec.model)), cost.TASKS.get(spec.task, _ASSUMED_TASK)
+        items = min(task.items, spec.limit or task.items)
+        flops = cost.answer_flops(shape, items, task.prompt, task.answer)
+    else:
+        return 30.0 if step.stage == "corpus" else 0.5
+    # Without the seconds that any step takes, a tiny one would teach a speed that is no speed.
+    return _START_SECONDS + flops / _ASSUMED_FLOPS
 
 
 def memory(step: Step) -> float:
     """Expected peak bytes of a step."""
     spec = step.spec
-    if isinstance(spec, TrainSpec):
+    if isinstance(spec, TrainSpec | FeedbackSpec):
         # Weights, gradients and second moments in fp32, momentum in bf16, and one more gradient.
         return 0.8e9 + 17 * parameters(spec.base)
     if isinstance(spec, GenerateSpec | BenchmarkSpec) and spec.model.kind != "teacher":
-        return 0.7e9 + 5 * _size(step, spec.model)
+        return 0.7e9 + 5 * parameters(base_of(step, spec.model))
     return 0.5e9
 
 
 def parameters(model: ModelSpec) -> int:
     """Parameters of a base where they are known without a download, else a guess."""
-    return references.parameters(model.ref) or _ASSUMED_PARAMETERS
+    return references.parameters(model.ref) or _ASSUMED_SHAPE.parameters
 
 
 def learn_speed(step: Step, seconds: float) -> None:
     """Remember how long a step of this stage took on this machine, for later plans."""
-    file = cache_root() / "speeds.json"
+    file = cache_root() / _SPEEDS
     ratio = seconds / max(work(step), 1e-9)
     try:
         known = read_json(file)
@@ -156,17 +177,14 @@ def learn_speed(step: Step, seconds: float) -> None:
 
 def _speeds() -> dict[str, float]:
     try:
-        known = read_json(cache_root() / "speeds.json")
+        known = read_json(cache_root() / _SPEEDS)
         return {stage: sorted(xs)[len(xs) // 2] for stage, xs in known.items() if xs}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}
 
 
-def _size(step: Step, model: ModelSpec) -> int:
-    if model.kind == "base":
-        return parameters(model)
-    trunk = step.inputs["student"].spec
-    return parameters(trunk.base) if isinstance(trunk, TrainSpec) else _ASSUMED_PARAMETERS
+def _shape(model: ModelSpec) -> Shape:
+    return references.shape(model.ref) or _ASSUMED_SHAPE
 
 
 def _shown(value: Any) -> str:

@@ -9,16 +9,20 @@ from epigone.errors import UnknownName, UserError
 from epigone.evaluation.catalogue import known_tasks
 from epigone.files import read_json
 from epigone.models import catalogue, references
+from epigone.study.templates import template_text
 
+# How the fingerprints begin of what cannot be known yet: hub references without a revision, and
+# local data that is not there. The reference follows, or two of them would seem to be the same.
 UNRESOLVED = "unresolved"
+ABSENT = "absent"
 
 
 class World:
     """Resolves a study's references; `locked` are the revisions of an earlier run.
 
     Relative paths start at `folder`, else at the current one. With `online` false nothing is
-    asked of the network, and a hub reference without a revision stays "unresolved" until the
-    study runs.
+    asked of the network, a hub reference without a revision stays "unresolved" until the study
+    runs, and local data that is not there is known by what an earlier run saw of it, or "absent".
     """
 
     def __init__(
@@ -35,7 +39,7 @@ class World:
 
     def reference(self, ref: str) -> str:
         """A text that means the same reference from any folder."""
-        return str(self._parsed(ref))
+        return str(self._absent(ref) or self._parsed(ref))
 
     def fingerprint(self, ref: str) -> str:
         """The revision or content hash of a reference."""
@@ -43,13 +47,15 @@ class World:
 
     def data_fingerprint(self, ref: str) -> str:
         """The revision or content hash of a reference to data."""
+        if self._absent(ref):
+            return self._locked.get(ref, f"{ABSENT}:{ref}")
         return self._once(ref, lambda r: references.data_fingerprint(r, offline=not self._online))
 
     def _once(self, ref: str, find: Callable[[references.Reference], str | None]) -> str:
         if ref not in self.seen:
             parsed = self._parsed(ref)
             found = self._locked.get(ref) if parsed.kind == "hf" else None
-            self.seen[ref] = found or find(parsed) or UNRESOLVED
+            self.seen[ref] = found or find(parsed) or f"{UNRESOLVED}:{parsed}"
         return self.seen[ref]
 
     def provenance(self, ref: str) -> tuple[str, str]:
@@ -67,6 +73,13 @@ class World:
         if reference.kind == "catalogue":
             return ref
         return Path(str(reference.value)).name.removesuffix(".gguf").replace(":", "-")
+
+    def _absent(self, ref: str) -> Path | None:
+        return None if self._online else references.absent(ref, self._folder)
+
+    def template(self, name: str) -> str:
+        """The text of a chat template, by its name or its file."""
+        return template_text(name, self._folder or Path.cwd())
 
     def _parsed(self, ref: str) -> references.Reference:
         return references.parse(ref, self._folder)

@@ -3,59 +3,26 @@
 from __future__ import annotations
 
 import re
-from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from epigone.errors import UnknownName, UserError
-from epigone.study.recipes import PRESETS
-from epigone.study.specs import FORMATS, MIXES, RULES, Kind, RecipeSpec
+from epigone.study.feedback import Feedback, check_feedback
+from epigone.study.recipes import Recipe
+from epigone.study.specs import FORMATS, MIXES, RULES, Kind
+from epigone.study.sweeps import Sweep, Variant, variants
+from epigone.study.values import (
+    Amount,
+    Declared,
+    Mistake,
+    Name,
+    Reference,
+    Source,
+    by_reference,
+)
 
 STYLE_METRICS = ("list", "summary", "unigram", "length")
-_SUFFIX = {"": 1, "k": 1_000, "m": 1_000_000, "b": 1_000_000_000}
-
-
-def parse_amount(value: object) -> int:
-    """Tokens of teacher output: 8000, "8k", "1.5m".
-
-    Raises ValueError for anything else, and for less than one token.
-    """
-    text = str(value).strip().lower()
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmb]?)", text)
-    # Decimal is exact up to the 28 digits of its context.
-    if match is None or isinstance(value, bool) or len(text) > 28:
-        raise ValueError("an amount is a number of tokens such as 8000, 8k or 1.5m")
-    tokens = Decimal(match[1]) * _SUFFIX[match[2]]
-    if tokens < 1 or tokens != int(tokens):
-        raise ValueError("an amount is a whole number of tokens, at least 1")
-    return int(tokens)
-
-
-def amount_label(tokens: int) -> str:
-    """The shortest way to write an amount exactly: 8000 is 8k."""
-    for suffix in ("b", "m", "k"):
-        if tokens >= _SUFFIX[suffix] and tokens % _SUFFIX[suffix] == 0:
-            return f"{tokens // _SUFFIX[suffix]}{suffix}"
-    return str(tokens)
-
-
-def _name(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", value):
-        raise ValueError("a name has 1 to 64 letters, digits, '.', '_' and '-'")
-    return value
-
-
-def _reference(value: str) -> str:
-    if not value.strip() or any(not c.isprintable() for c in value):
-        raise ValueError("a reference is a printable, non-empty text")
-    return value
-
-
-def _preset(value: str) -> str:
-    if value not in PRESETS:
-        raise Mistake((), UnknownName("recipe preset", value, PRESETS))
-    return value
 
 
 def _format(value: str) -> str:
@@ -70,10 +37,6 @@ def _language(value: str) -> str:
         fix = "languages by their ISO 639 codes, as en and de"
         raise Mistake((), UserError("no such language", value=value, fix=fix))
     return value
-
-
-def _data(value: object) -> object:
-    return {"ref": value} if isinstance(value, str) else value
 
 
 # The codes of two letters of ISO 639.
@@ -91,17 +54,6 @@ LANGUAGES = frozenset(
     """,
     )
 )
-Amount = Annotated[int, BeforeValidator(parse_amount, json_schema_input_type=int | str)]
-Name = Annotated[str, AfterValidator(_name)]
-Reference = Annotated[str, AfterValidator(_reference)]
-
-
-class Declared(BaseModel):
-    """Base of everything in a study file: frozen, and unknown keys are errors."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, populate_by_name=True, allow_inf_nan=False
-    )
 
 
 class Reported(Declared):
@@ -122,16 +74,13 @@ class Teacher(Declared):
     )
 
 
-class Data(Declared):
+class Data(Source):
     """A source of a corpus, where more is to be said than its reference."""
 
-    ref: Reference = Field(description="catalogue name, file, folder, or hf:org/dataset@revision")
     format: Annotated[str, AfterValidator(_format)] = Field(
         default="", description="found out from the content unless named: " + ", ".join(FORMATS)
     )
     teacher: str = Field(default="", description="who wrote the answers")
-    licence: str = Field(default="", description="licence of the data")
-    terms: str = Field(default="", description="what the answers may be used for")
     cap: int = Field(default=0, ge=0, description="most conversations of this source; 0 for all")
     weight: float = Field(
         default=0.0, ge=0, description="share of the tokens, relative to the other sources'"
@@ -142,9 +91,9 @@ class Corpus(Declared):
     """Imitation data of one kind: broad, or local to one task."""
 
     kind: Kind = Field(description="broad, or local (task-specific)")
-    sources: list[Annotated[Data, BeforeValidator(_data, json_schema_input_type=str | Data)]] = (
-        Field(alias="from", min_length=1, description="files of teacher text and the like")
-    )
+    sources: list[
+        Annotated[Data, BeforeValidator(by_reference, json_schema_input_type=str | Data)]
+    ] = Field(alias="from", min_length=1, description="files of teacher text and the like")
     mix: str = Field(default="", description=" or ".join(MIXES))
     languages: list[Annotated[str, AfterValidator(_language)]] = Field(
         default=["en"], description="ISO 639 codes of the languages that are kept; [] for any"
@@ -187,35 +136,6 @@ class Corpus(Declared):
         return tuple(name for name, on in RULES.items() if self.rules.get(name, on))
 
 
-class Recipe(Declared):
-    """Training settings that the cells share: a preset, and what differs from it."""
-
-    preset: Annotated[str, AfterValidator(_preset)] = Field(
-        default="false-promise", description=" or ".join(PRESETS)
-    )
-    optimizer: Literal["parameter-scaled", "adamw"] | None = None
-    lr: float | None = Field(default=None, gt=0, description="peak learning rate")
-    warmup: float | None = Field(
-        default=None, ge=0, description="fraction of the largest amount's steps, or steps from 1 on"
-    )
-    batch: int | None = Field(default=None, ge=1, description="blocks an optimiser step")
-    block: int | None = Field(default=None, ge=16, description="tokens a block")
-    weight_decay: float | None = Field(default=None, ge=0)
-    clip: float | None = Field(default=None, gt=0, description="largest global gradient norm")
-    loss: Literal["token-mean", "row-mean"] | None = None
-    precision: Literal["auto", "bf16", "fp32"] | None = Field(
-        default=None, description="of matrix products; the master weights are always fp32"
-    )
-
-    def resolved(self) -> RecipeSpec:
-        """The preset with this recipe's own settings on top."""
-        own = self.model_dump(exclude_none=True)
-        preset = own.pop("preset", self.preset)
-        if self.warmup is not None:
-            own["warmup_unit"] = "fraction" if self.warmup < 1 else "steps"
-        return RecipeSpec(preset=preset, **{**PRESETS[preset], **own})
-
-
 class Style(Declared):
     """Answers to held-out prompts, and style metrics on them."""
 
@@ -244,7 +164,13 @@ class Declaration(Declared):
         min_length=1, description="tokens of teacher output by corpus; nested prefixes"
     )
     recipe: Recipe = Field(default_factory=Recipe)
+    sweep: Sweep = Field(
+        default_factory=dict, description="lists of values by recipe setting; all combinations"
+    )
     seeds: list[Annotated[int, Field(ge=0, lt=1 << 32)]] = Field(default=[0], min_length=1)
+    feedback: dict[Name, Feedback] = Field(
+        default_factory=dict, description="students trained further on a teacher's judgements"
+    )
     evaluate: Evaluate = Field(default_factory=Evaluate)
 
     @model_validator(mode="after")
@@ -266,8 +192,14 @@ class Declaration(Declared):
                     ("evaluate", "style", "metrics", i),
                     UnknownName("style metric", metric, STYLE_METRICS),
                 )
+        check_feedback(self.feedback, self.amounts)
+        self.variants()
         self._no_repeats()
         return self
+
+    def variants(self) -> list[Variant]:
+        """The recipe's combinations of swept settings; one of no name without a sweep."""
+        return variants(self.recipe, self.sweep)
 
     def _no_repeats(self) -> None:
         lists: dict[tuple[str, ...], list[Any]] = {
@@ -291,18 +223,6 @@ class Declaration(Declared):
                     fix=f"raise held_out of corpus {style_corpus(self)!r}",
                 ),
             )
-
-
-class Mistake(ValueError):
-    """A mistake at a known place of the study file."""
-
-    def __init__(
-        self, where: tuple[str | int, ...], error: UserError, *, at_key: bool = False
-    ) -> None:
-        super().__init__(str(error))
-        self.where = where
-        self.error = error
-        self.at_key = at_key
 
 
 def style_corpus(declaration: Declaration) -> str:

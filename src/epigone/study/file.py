@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from epigone.errors import StudyFileError, UserError
-from epigone.study.declare import Declaration, Mistake
+from epigone.errors import StudyFileError
+from epigone.study.declare import Declaration
+from epigone.study.values import Mistake, dotted, first_error, told
 
 _LARGEST = 1 << 20
 _QUOTES = "put a text in quotes"
@@ -44,18 +46,6 @@ def located(mistake: Mistake, path: Path) -> StudyFileError:
     return _told_at(mistake, node, str(path))
 
 
-def told(error: ValidationError) -> UserError:
-    """The first mistake of a validation in one line: where, what is wrong, the value."""
-    first = _first(error)
-    cause = (first.get("ctx") or {}).get("error")
-    if isinstance(cause, Mistake):
-        return cause.error
-    message = first["msg"].removeprefix("Value error, ")
-    message = message[0].lower() + message[1:]
-    where = _dotted(first["loc"])
-    return UserError(f"{where}: {message}" if where else message, value=first["input"])
-
-
 class _Loader(yaml.SafeLoader):
     """Safe YAML without anchors, whose every mistake has a place."""
 
@@ -76,6 +66,12 @@ class _Loader(yaml.SafeLoader):
         if isinstance(value, int) and value.bit_length() > 63:
             raise _at(node.start_mark, f"{kind} too large", node.value, _QUOTES)
         return value
+
+
+# YAML 1.1, which PyYAML reads, takes 2e-5 for a text: a learning rate is rarely written otherwise.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), "-+0123456789"
+)
 
 
 def _yaml(text: str, path: str) -> tuple[Any, Any]:
@@ -147,38 +143,26 @@ def _place(mark: Any) -> tuple[int, int]:
     return mark.line + 1, (len(before.encode()) if mark.buffer else mark.column) + 1
 
 
-def _first(error: ValidationError) -> Any:
-    # A misspelt key also leaves its right spelling missing: the typo is the mistake to tell.
-    found = error.errors(include_url=False)
-    return min(found, key=lambda e: e["type"] != "extra_forbidden")
-
-
-def _dotted(where: Sequence[str | int]) -> str:
-    # Keys are the file's: they may hold line ends, escapes, or a book.
-    text = ".".join(str(p) for p in where if p != "[key]")
-    return "".join(c if c.isprintable() else "?" for c in text[:200])
-
-
 def _located(error: ValidationError, node: Any, path: str) -> StudyFileError:
-    first = _first(error)
+    first = first_error(error)
     where: tuple[str | int, ...] = first["loc"]
     cause = (first.get("ctx") or {}).get("error")
     if isinstance(cause, Mistake):
         # A mistake's own place is told from the part of the study that was being checked.
         where = (*first["loc"], *cause.where)
         return _told_at(Mistake(where, cause.error, at_key=cause.at_key), node, path)
-    dotted = _dotted(where)
+    named = dotted(where)
     if first["type"] == "extra_forbidden":
         mark = _mark(node, where, key=True)
         known = _known(Declaration, where[:-1])
         near = difflib.get_close_matches(str(where[-1]), known, n=1, cutoff=0.5)
         fix = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))}"
         return StudyFileError(
-            path, "unknown key", line=mark[0], column=mark[1], value=dotted, fix=fix
+            path, "unknown key", line=mark[0], column=mark[1], value=named, fix=fix
         )
     mark = _mark(node, where)
     if first["type"] == "missing":
-        return StudyFileError(path, "missing key", line=mark[0], column=mark[1], value=dotted)
+        return StudyFileError(path, "missing key", line=mark[0], column=mark[1], value=named)
     shown = told(error)
     return StudyFileError(path, shown.what, line=mark[0], column=mark[1], value=shown.value)
 

@@ -33,9 +33,12 @@ def _checked(value: Any, where: str) -> Any:
 
 
 def slug(*axes: str) -> str:
-    """A readable folder name made of a step's axes."""
+    """A readable folder name made of a step's axes; a long one ends in a hash of what is cut."""
     parts = (re.sub(r"[^a-z0-9._-]+", "-", a.lower()).strip("-.") for a in axes)
-    return "_".join(p for p in parts if p)[:100]
+    name = "_".join(p for p in parts if p)
+    if len(name) <= 100:
+        return name
+    return f"{name[:91]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[tuple[str, Any, Any]]:

@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Protocol
+from itertools import product
+from typing import Any
 
-from epigone.errors import UserError
 from epigone.schema import Cell
-from epigone.study.declare import Corpus, Declaration, Mistake, amount_label, style_corpus
+from epigone.study.declare import Declaration, style_corpus
 from epigone.study.identity import digest, slug
+from epigone.study.resolved import (
+    Resolve,
+    at,
+    bases,
+    corpus_spec,
+    feedback_sources,
+    recipe_spec,
+    tokenizer,
+)
 from epigone.study.specs import (
-    MIXES,
     BenchmarkSpec,
     CorpusSpec,
     DataSpec,
+    FeedbackSpec,
     GenerateSpec,
     ItemsSpec,
     ModelSpec,
-    SourceSpec,
+    RecipeSpec,
     Spec,
     StyleSpec,
     TrainSpec,
 )
-from epigone.study.terms import known_terms
-
-# Every base counts a corpus with this tokenizer, so that all see the same conversations.
-REFERENCE_TOKENIZER = "smollm2-135m-instruct"
+from epigone.study.values import amount_label
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +52,8 @@ class Stage:
 STAGES: Mapping[str, Stage] = {
     "items": Stage("epigone.evaluation:run_items", 1, ItemsSpec),
     "corpus": Stage("epigone.corpus:run", 3, CorpusSpec),
-    "train": Stage("epigone.training:run", 1, TrainSpec, ("epigone.training.loop",)),
+    "train": Stage("epigone.training:run", 2, TrainSpec, ("epigone.training.loop",)),
+    "feedback": Stage("epigone.training:run_feedback", 1, FeedbackSpec),
     "generate": Stage(
         "epigone.evaluation:run_generate", 1, GenerateSpec, ("epigone.evaluation.answers",)
     ),
@@ -56,28 +62,6 @@ STAGES: Mapping[str, Stage] = {
         "epigone.evaluation:run_benchmark", 1, BenchmarkSpec, ("epigone.evaluation.benchmarks",)
     ),
 }
-
-
-class Resolve(Protocol):
-    """What expansion has to be told about the world outside of the study file."""
-
-    def reference(self, ref: str) -> str:
-        """A text that means the same reference from any folder."""
-
-    def fingerprint(self, ref: str) -> str:
-        """The revision or content hash of a reference."""
-
-    def data_fingerprint(self, ref: str) -> str:
-        """The revision or content hash of a reference to data."""
-
-    def provenance(self, ref: str) -> tuple[str, str]:
-        """Licence and terms of a corpus reference; empty where unknown."""
-
-    def model_name(self, ref: str) -> str:
-        """A short name for a model reference."""
-
-    def task_version(self, task: str) -> int:
-        """The version of a benchmark; raises UnknownName."""
 
 
 def identity(stage: str, spec: Spec, inputs: Mapping[str, str]) -> dict[str, Any]:
@@ -92,13 +76,17 @@ def identity(stage: str, spec: Spec, inputs: Mapping[str, str]) -> dict[str, Any
 
 @dataclass(frozen=True)
 class Step:
-    """One unit of work with an identity and inputs; `axes` make its readable name."""
+    """One unit of work with an identity and inputs; `axes` make its readable name.
+
+    `model` is the one that it measures, or makes by `feedback` of that name.
+    """
 
     stage: str
     axes: tuple[str, ...]
     spec: Spec
     inputs: Mapping[str, Step] = field(default_factory=dict)
     model: str = ""
+    feedback: str = ""
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -123,11 +111,12 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A model that is measured: an untrained base (amount 0), or the student of a cell."""
+    """A model that is measured: an untrained base, or the student of a cell and its last step."""
 
     model: str
     base: str
-    cell: Cell | None
+    cell: Cell | None = None
+    made_by: Step | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,67 +133,33 @@ class Expansion:
 
     def steps_of(self, subject: Subject) -> list[Step]:
         """The steps that make a model and measure it, in their order."""
-        cell = subject.cell
-        trunk = None if cell is None else (cell.base, cell.corpus, f"s{cell.seed}")
-        return [
-            step
-            for step in self.steps
-            if step.model == subject.model or (step.stage == "train" and step.axes == trunk)
-        ]
+        made = set()
+        step = subject.made_by
+        while step is not None:
+            made.add(step.name)
+            step = step.inputs.get("student")
+        return [s for s in self.steps if s.model == subject.model or s.name in made]
 
 
 def expand(declaration: Declaration, resolve: Resolve) -> Expansion:
     """Cells and steps of a study; raises Mistake for names that cannot be resolved."""
-    bases = _bases(declaration, resolve)
+    models = bases(declaration, resolve)
     corpora = _corpora(declaration, resolve)
+    students = list(_students(declaration, resolve, models, corpora))
     steps: list[Step] = []
     for corpus in sorted(corpora.values(), key=lambda step: "held_out" in step.inputs):
         steps += [s for s in (*corpus.inputs.values(), corpus) if s not in steps]
-    subjects = [Subject(base.name, base.name, None) for base in bases]
-    models: list[tuple[ModelSpec, Mapping[str, Step]]] = [(base, {}) for base in bases]
-    for trunk, cells in _trunks(declaration, bases, corpora):
-        steps.append(trunk)
-        for cell in cells:
-            name = ":".join(_axes(cell))
-            subjects.append(Subject(name, cell.base, cell))
-            student = ModelSpec(kind="student", name=name, amount=cell.amount)
-            models.append((student, {"student": trunk}))
-    steps += _measures(declaration, models, corpora, resolve)
-    return Expansion(tuple(steps), tuple(subjects), declaration.teacher.name)
+    # A trunk makes several students; until a hub's revisions are known, two can have one hash.
+    steps += {s.made_by.name: s.made_by for s in students if s.made_by is not None}.values()
+    steps += _measures(declaration, models, students, corpora, resolve)
+    untrained = [Subject(base.name, base.name) for base in models]
+    return Expansion(tuple(steps), (*untrained, *students), declaration.teacher.name)
 
 
 def _axes(cell: Cell) -> tuple[str, ...]:
-    return (cell.base, cell.corpus, amount_label(cell.amount), f"s{cell.seed}")
-
-
-@contextmanager
-def _at(*where: str | int) -> Iterator[None]:
-    """Say where in the study file the name stands that cannot be resolved."""
-    try:
-        yield
-    except Mistake as mistake:
-        raise Mistake((*where, *mistake.where), mistake.error) from None
-    except UserError as error:
-        raise Mistake(where, error) from None
-
-
-def _bases(declaration: Declaration, resolve: Resolve) -> list[ModelSpec]:
-    bases: list[ModelSpec] = []
-    for i, ref in enumerate(declaration.bases):
-        with _at("bases", i):
-            name = resolve.model_name(ref)
-            if any(b.name == name for b in bases):
-                raise UserError("two bases of one name", value=name, fix="name one by a folder")
-            if name == declaration.teacher.name:
-                raise UserError("a base has the teacher's name", value=name, fix="rename one")
-            found = resolve.fingerprint(ref)
-            where = resolve.reference(ref)
-            bases.append(ModelSpec(kind="base", name=name, ref=where, fingerprint=found))
-    return bases
-
-
-def _tokenizer(resolve: Resolve) -> SourceSpec:
-    return SourceSpec(ref=REFERENCE_TOKENIZER, fingerprint=resolve.fingerprint(REFERENCE_TOKENIZER))
+    amount = amount_label(cell.amount) if cell.amount else ""
+    axes = (cell.base, cell.corpus, cell.variant, amount, f"s{cell.seed}")
+    return tuple(axis for axis in axes if axis)
 
 
 def _corpora(declaration: Declaration, resolve: Resolve) -> dict[str, Step]:
@@ -215,7 +170,7 @@ def _corpora(declaration: Declaration, resolve: Resolve) -> dict[str, Step]:
     """
     asked: dict[str, Step] = {}
     for i, task in enumerate(declaration.evaluate.benchmarks):
-        with _at("evaluate", "benchmarks", i):
+        with at("evaluate", "benchmarks", i):
             items = ItemsSpec(task=task, task_version=resolve.task_version(task))
         asked[f"items_{task}"] = Step("items", (task,), items)
     first = style_corpus(declaration)
@@ -231,7 +186,7 @@ def _corpora(declaration: Declaration, resolve: Resolve) -> dict[str, Step]:
 def _corpus_step(
     name: str, declaration: Declaration, resolve: Resolve, asked: Mapping[str, Step]
 ) -> Step:
-    with _at("corpora", name):
+    with at("corpora", name):
         spec = corpus_spec(
             declaration.corpora[name],
             resolve,
@@ -242,69 +197,93 @@ def _corpus_step(
     return Step("corpus", (name,), spec, asked if "contaminated" in spec.rules else {})
 
 
-def corpus_spec(
-    corpus: Corpus,
+@dataclass(frozen=True, slots=True)
+class _Recipe:
+    """A variant of the recipe as training is asked for it."""
+
+    variant: str
+    spec: RecipeSpec
+    replay: tuple[DataSpec, ...]
+
+
+def _students(
+    declaration: Declaration,
     resolve: Resolve,
-    *,
-    teacher: str,
-    terms: str = "",
-    licence: str = "",
-    seed: int = 0,
-) -> CorpusSpec:
-    """What the stage `corpus` is asked to do; `terms` and `licence` hold where a source has none.
-
-    Raises Mistake, with the place in the corpus, for a source that cannot be resolved.
-    """
-    sources = []
-    for i, source in enumerate(corpus.sources):
-        with _at("from", i):
-            known = resolve.provenance(source.ref)
-            under = source.terms or terms or known[1]
-            if under:
-                known_terms(under)
-            told = source.model_dump(exclude={"ref", "licence", "terms", "cap"})
-            sources.append(
-                DataSpec(
-                    ref=resolve.reference(source.ref),
-                    fingerprint=resolve.data_fingerprint(source.ref),
-                    licence=source.licence or licence or known[0],
-                    terms=under,
-                    cap=source.cap or MIXES.get(corpus.mix, {}).get(source.format, 0),
-                    **told,
+    models: list[ModelSpec],
+    corpora: Mapping[str, Step],
+) -> Iterator[Subject]:
+    """Every student of imitation and, after those of its base, every one of feedback."""
+    recipes = [_Recipe(v.name, *recipe_spec(v, resolve)) for v in declaration.variants()]
+    precision = {recipe.variant: recipe.spec.precision for recipe in recipes}
+    judged = _judged(declaration, resolve)
+    for base in models:
+        made: dict[Cell, Step] = {}
+        for corpus, recipe, seed in product(corpora, recipes, declaration.seeds):
+            amounts = tuple(sorted(declaration.amounts[corpus]))
+            made |= _imitate(base, corpora[corpus], amounts, recipe, seed)
+        for cell, step in made.items():
+            yield Subject(":".join(_axes(cell)), base.name, cell, step)
+        for name, feedback in declaration.feedback.items():
+            starts: dict[Cell, Step | None] = {
+                Cell(base.name, "", 0, seed): None for seed in declaration.seeds
+            }
+            if feedback.after is not None:
+                amount = feedback.amount or max(declaration.amounts[feedback.after])
+                wanted = (feedback.after, amount)
+                starts = {c: s for c, s in made.items() if (c.corpus, c.amount) == wanted}
+            for start, before in starts.items():
+                spec = FeedbackSpec(
+                    base=base,
+                    amount=start.amount,
+                    sources=judged[name],
+                    precision=precision.get(start.variant, recipes[0].spec.precision),
+                    seed=start.seed,
+                    **feedback.settings(),
                 )
+                yield _feed_back(name, spec, start, before)
+
+
+def _judged(declaration: Declaration, resolve: Resolve) -> dict[str, tuple[DataSpec, ...]]:
+    teacher = declaration.teacher
+    found = {}
+    for name, feedback in declaration.feedback.items():
+        with at("feedback", name):
+            found[name] = feedback_sources(
+                feedback, resolve, teacher=teacher.name, terms=teacher.terms
             )
-    return CorpusSpec(
-        kind=corpus.kind,
-        sources=tuple(sources),
-        tokenizer=_tokenizer(resolve),
-        teacher=teacher,
-        languages=tuple(sorted(set(corpus.languages))),
-        rules=corpus.rules_on(),
-        min_chars=corpus.min_chars,
-        max_chars=corpus.max_chars,
-        max_tokens=corpus.max_tokens,
-        mix=corpus.mix,
-        held_out=corpus.held_out,
-        seed=seed,
-    )
+    return found
 
 
-def _trunks(
-    declaration: Declaration, bases: list[ModelSpec], corpora: Mapping[str, Step]
-) -> Iterator[tuple[Step, list[Cell]]]:
-    recipe = declaration.recipe.resolved()
-    for base in bases:
-        for name, corpus in corpora.items():
-            amounts = tuple(sorted(declaration.amounts[name]))
-            for seed in declaration.seeds:
-                spec = TrainSpec(base=base, amounts=amounts, recipe=recipe, seed=seed)
-                trunk = Step("train", (base.name, name, f"s{seed}"), spec, {"corpus": corpus})
-                yield trunk, [Cell(base.name, name, amount, seed) for amount in amounts]
+def _imitate(
+    base: ModelSpec, corpus: Step, amounts: tuple[int, ...], recipe: _Recipe, seed: int
+) -> Iterator[tuple[Cell, Step]]:
+    """The students of one corpus: of one run where the schedule allows it, else of one each."""
+    (name,) = corpus.axes
+    for group in [amounts] if recipe.spec.trunk else [(amount,) for amount in amounts]:
+        cells = [Cell(base.name, name, amount, seed, recipe.variant) for amount in group]
+        alone = _axes(cells[0])
+        axes = alone if not recipe.spec.trunk else (*alone[:-2], alone[-1])
+        spec = TrainSpec(
+            base=base, amounts=group, recipe=recipe.spec, seed=seed, replay=recipe.replay
+        )
+        step = Step("train", axes, spec, {"corpus": corpus})
+        for cell in cells:
+            yield cell, step
+
+
+def _feed_back(name: str, spec: FeedbackSpec, start: Cell, step: Step | None) -> Subject:
+    variant = f"{start.variant},{name}" if start.variant else name
+    cell = replace(start, variant=variant)
+    axes = _axes(cell)
+    inputs = {} if step is None else {"student": step}
+    model = ":".join(axes)
+    return Subject(model, start.base, cell, Step("feedback", axes, spec, inputs, model, name))
 
 
 def _measures(
     declaration: Declaration,
-    models: list[tuple[ModelSpec, Mapping[str, Step]]],
+    models: list[ModelSpec],
+    students: list[Subject],
     corpora: Mapping[str, Step],
     resolve: Resolve,
 ) -> Iterator[Step]:
@@ -320,14 +299,13 @@ def _measures(
                 model=teacher_spec,
                 n=style.n,
                 max_new_tokens=style.max_new_tokens,
-                tokenizer=_tokenizer(resolve),
+                tokenizer=tokenizer(resolve),
             ),
             prompts,
             teacher_spec.name,
         )
         yield teacher
-    for model, inputs in models:
-        axes = tuple(model.name.split(":"))
+    for model, axes, inputs in _measured(models, students):
         if style is not None:
             samples = Step(
                 "generate",
@@ -345,10 +323,23 @@ def _measures(
                 model.name,
             )
         for i, task in enumerate(evaluate.benchmarks):
-            with _at("evaluate", "benchmarks", i):
+            with at("evaluate", "benchmarks", i):
                 version = resolve.task_version(task)
             spec = BenchmarkSpec(model=model, task=task, task_version=version, limit=evaluate.limit)
             yield Step("benchmark", (task, *axes), spec, inputs, model.name)
+
+
+def _measured(
+    models: list[ModelSpec], students: list[Subject]
+) -> Iterator[tuple[ModelSpec, tuple[str, ...], Mapping[str, Step]]]:
+    for base in models:
+        yield base, (base.name,), {}
+    for student in students:
+        assert student.cell is not None
+        assert student.made_by is not None
+        amount = student.cell.amount
+        spec = ModelSpec(kind="student", name=student.model, amount=amount)
+        yield spec, _axes(student.cell), {"student": student.made_by}
 
 
 def _identifying(spec: dict[str, Any], stage: str) -> dict[str, Any]:
@@ -360,10 +351,10 @@ def _identifying(spec: dict[str, Any], stage: str) -> dict[str, Any]:
         return [kept(v) for v in value] if isinstance(value, list) else value
 
     found: dict[str, Any] = kept(spec)
-    if stage == "train":
+    if stage in ("train", "feedback"):
         del found["base"]["name"]
-    if stage == "corpus":
-        # A source's own name, not where it lies, is written into every conversation.
-        for source, told in zip(found["sources"], spec["sources"], strict=True):
+    # A source's own name, not where it lies, is written into what is made of it.
+    for part in ("sources", "replay"):
+        for source, told in zip(found.get(part, ()), spec.get(part, ()), strict=True):
             source["name"] = told["ref"].rsplit("/", 1)[-1]
     return found

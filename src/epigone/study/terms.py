@@ -12,7 +12,7 @@ from typing import Any, Literal
 import yaml
 
 from epigone.errors import CorpusError, UnknownName
-from epigone.study.specs import CorpusSpec
+from epigone.study.specs import CorpusSpec, FeedbackSpec, TrainSpec
 
 _NON_COMMERCIAL = re.compile(r"\bNC\b|non-?\s?commercial|research[- ]only", re.IGNORECASE)
 Use = Literal["research", "commercial"]
@@ -86,13 +86,14 @@ def terms_of(named: str, teacher: str = "") -> Terms:
     return table()["unknown"]
 
 
-def terms_in(spec: CorpusSpec) -> list[Terms]:
-    """The terms under which a corpus's sources stand, each once, and licences that bar business."""
+def terms_in(spec: CorpusSpec | TrainSpec | FeedbackSpec) -> list[Terms]:
+    """The terms under which a step's own sources stand, each once; licences that bar business."""
+    sources = spec.replay if isinstance(spec, TrainSpec) else spec.sources
+    teacher = spec.teacher if isinstance(spec, CorpusSpec) else ""
     found = {
-        (own := terms_of(source.terms, source.teacher or spec.teacher)).name: own
-        for source in spec.sources
+        (own := terms_of(source.terms, source.teacher or teacher)).name: own for source in sources
     }
-    for source in spec.sources:
+    for source in sources:
         if _NON_COMMERCIAL.search(source.licence):
             found[source.licence] = Terms(
                 name=source.licence,

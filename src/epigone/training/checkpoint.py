@@ -14,8 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
+from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 
 from epigone.files import fsync_dir
 from epigone.training.parallel import World
@@ -55,7 +55,9 @@ def save(
             shutil.rmtree(torn)
         aside.mkdir()
     world.barrier()
-    dcp.save({k: t.detach() for k, t in tensors.items()}, checkpoint_id=aside, no_dist=world.alone)
+    state_dict_saver.save(
+        {k: t.detach() for k, t in tensors.items()}, checkpoint_id=aside, no_dist=world.alone
+    )
     world.barrier()
     if world.leads:
         sums = {p.name: _checksum(p) for p in sorted(aside.iterdir())}
@@ -86,7 +88,7 @@ def restore(
         # One process reads all of it for the checksums, and all believe it.
         if world.most(float(world.leads and _is_whole(newest))):
             state = {k: t.detach() for k, t in tensors.items()}
-            dcp.load(state, checkpoint_id=newest, no_dist=world.alone)
+            state_dict_loader.load(state, checkpoint_id=newest, no_dist=world.alone)
             row = json.loads((newest / _POSITION).read_text())
             return Position(row["update"], tuple(row["log"]), row["settings"])
         if world.leads:

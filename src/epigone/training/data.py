@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from epigone.errors import StepFailed, UserError
-from epigone.models.chat import Tokens
+from epigone.models.chat import Tokens, exchanges
 from epigone.schema import Conversation
 from epigone.study.specs import RecipeSpec, TrainSpec
 from epigone.training.blocks import (
@@ -85,8 +85,6 @@ def _pairs(
 ) -> Iterator[Piece]:
     # An encoder-decoder reads the conversation so far, of which the end says most, and writes the
     # answer; a longer answer goes on in a piece of its own.
-    from epigone.models.chat import exchanges
-
     for exchange in exchanges(tokenizer, conversation.messages):
         source = tuple(exchange.source[-block:])
         stats.source_lost += len(exchange.source) - len(source)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -17,17 +17,13 @@ from typing import Any, Self
 import torch
 import torch.distributed as dist
 
-from epigone.errors import EpigoneError
+from epigone.errors import Stopped
 from epigone.processes import die_with_parent
 from epigone.schema import silent
 from epigone.study.specs import TrainSpec
 from epigone.training.parallel import PARALLEL, Layout, World, join, parse_layout
 
 PROCESSES = "EPIGONE_PROCESSES"
-
-
-class Stopped(EpigoneError):
-    """A run was asked to end; what it had done is kept, and the same command continues."""
 
 
 def layout_asked() -> Layout:
@@ -49,10 +45,12 @@ def train(spec: TrainSpec, corpus: Path, out: Path, progress: Any) -> dict[str, 
     if layout.processes == 1:
         return alone(spec, corpus, out, progress)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        _announce(join(layout), spec, corpus, out)
+        join(layout)
+        _announce(spec, corpus, out)
         return alone(spec, corpus, out, progress)
     with _followers(layout.processes):
-        _announce(join(layout), spec, corpus, out)
+        join(layout)
+        _announce(spec, corpus, out)
         return alone(spec, corpus, out, progress)
 
 
@@ -63,10 +61,11 @@ def follow() -> None:
     join(layout_asked())
     asked: list[Any] = [None, None, None]
     dist.broadcast_object_list(asked, src=0)
-    alone(TrainSpec.model_validate_json(asked[0]), Path(asked[1]), Path(asked[2]), silent)
+    with suppress(Stopped):
+        alone(TrainSpec.model_validate_json(asked[0]), Path(asked[1]), Path(asked[2]), silent)
 
 
-def _announce(_: World, spec: TrainSpec, corpus: Path, out: Path) -> None:
+def _announce(spec: TrainSpec, corpus: Path, out: Path) -> None:
     asked = [spec.model_dump_json(), str(corpus), str(out)]
     dist.broadcast_object_list(asked, src=0)
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from epigone.errors import ModelError
+from epigone.models.encoder_decoder import is_encoder_decoder
 from epigone.models.load import Loaded, compute_dtype, load
 from epigone.models.references import locate
 from epigone.schema import Progress
@@ -79,8 +80,8 @@ def prepare(spec: TrainSpec, world: World, progress: Progress) -> Prepared:
     compute = compute_dtype(recipe.precision, world.device)
     _give_template(loaded, recipe.template)
     _check_head(model)
-    packs = not model.config.is_encoder_decoder and isolates(model)
-    base = None
+    packs = not loaded.encoder_decoder and isolates(model)
+    base: Any = None
     if recipe.lora is not None:
         _adapt(model, recipe.lora, spec.seed, compute)
     if recipe.kl:
@@ -99,7 +100,7 @@ def prepare(spec: TrainSpec, world: World, progress: Progress) -> Prepared:
         if isinstance(base, nn.Module):
             base.to(world.device)
     parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    start = model.config.decoder_start_token_id if model.config.is_encoder_decoder else None
+    start = model.config.decoder_start_token_id if loaded.encoder_decoder else None
     return Prepared(
         trainee=trainee,
         model=model,
@@ -143,7 +144,7 @@ def _check_head(model: Any) -> None:
     ids = torch.arange(3, 8, device=device)[None] % model.get_input_embeddings().weight.shape[0]
     positions = torch.arange(5, device=device)[None]
     named = {"input_ids": ids, "use_cache": False}
-    if model.config.is_encoder_decoder:
+    if is_encoder_decoder(model):
         named["decoder_input_ids"] = ids
         columns = torch.arange(1, 6, device=device)
         micro = Micro(ids, positions, torch.zeros_like(columns), columns, torch.ones(5), None, ids)
@@ -203,7 +204,7 @@ def _adapt(model: Any, lora: LoraSpec, seed: int, compute: torch.dtype) -> None:
         inject_adapter_in_model(
             LoraConfig(
                 r=lora.rank,
-                lora_alpha=lora.alpha,
+                lora_alpha=lora.alpha,  # type: ignore[arg-type]  # any number does
                 lora_dropout=lora.dropout,
                 target_modules=targets,
             ),

@@ -215,14 +215,15 @@ def _all_reduce(tensors: list[Tensor], group: Any) -> None:
     if small:
         flat = torch.cat([t.reshape(-1) for t in small])
         dist.all_reduce(flat, group=group)
-        for t, summed in zip(small, flat.split([t.numel() for t in small]), strict=True):
+        for t, summed in zip(small, torch.split(flat, [t.numel() for t in small]), strict=True):
             t.copy_(summed.view_as(t))
 
 
 def _squares(tensor: Tensor) -> Tensor:
     if tensor.numel() < 1024:
         return tensor.double().pow(2).sum()
-    return torch.linalg.vector_norm(tensor, dtype=torch.float32).double().pow(2)
+    norm: Tensor = torch.linalg.vector_norm(tensor, dtype=torch.float32)
+    return norm.double().pow(2)
 
 
 def _split_on(tensor: Tensor, axis: str) -> bool:

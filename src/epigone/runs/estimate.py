@@ -1,0 +1,299 @@
+"""What the steps that are left of a study would cost on rented GPUs, and what they need."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from epigone.models import references
+from epigone.runs.store import Damaged, Store
+from epigone.schema import Cell
+from epigone.study import cost, train_file
+from epigone.study.confounds import confounds
+from epigone.study.cost import MACHINES, Machine, Shape, Training
+from epigone.study.specs import (
+    BenchmarkSpec,
+    CorpusSpec,
+    DataSpec,
+    FeedbackSpec,
+    GenerateSpec,
+    ModelSpec,
+    TrainSpec,
+)
+from epigone.study.steps import Expansion, Step
+
+# Conversations of a corpus on which the share of the teacher's text is measured.
+_SAMPLE = 500
+# A JSON file up to this size is read to count its rows.
+_COUNTABLE = 64 << 20
+_MOST_GPUS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """The share of a corpus's tokens that the teacher wrote, and how it is known."""
+
+    value: float
+    known: str
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A training step: what it takes, and the students that come out of it."""
+
+    step: Step
+    spec: TrainSpec
+    cells: tuple[Cell, ...]
+    shape: Shape | None
+    share: Share
+    training: Training
+
+    @property
+    def corpus(self) -> str:
+        """Name of the corpus."""
+        return self.step.inputs["corpus"].slug
+
+    @property
+    def variant(self) -> str:
+        """What of the recipe is swept, empty for none."""
+        return str(getattr(self.cells[0], "variant", "")) if self.cells else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """GPU-hours of what is to do on one kind of machine, and what they cost."""
+
+    machine: Machine
+    training: float
+    feedback: float
+    measuring: float
+    usd_per_gpu_hour: float
+
+    @property
+    def gpu_hours(self) -> float:
+        """All of them."""
+        return self.training + self.feedback + self.measuring
+
+    @property
+    def wall_hours(self) -> float:
+        """Hours on the clock, with every GPU busy."""
+        return self.gpu_hours / self.machine.count
+
+    @property
+    def usd(self) -> float:
+        """What the GPU-hours cost."""
+        return self.gpu_hours * self.usd_per_gpu_hour
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What is to do, what it would cost, and what a reader has to know about it."""
+
+    runs: tuple[Run, ...]
+    bills: tuple[Bill, ...]
+    not_counted: tuple[str, ...]
+    warnings: tuple[str, ...]
+    not_here: tuple[str, ...]
+
+
+def estimate(
+    expansion: Expansion, store: Store, todo: Sequence[Step], usd: float | None = None
+) -> Estimate:
+    """The cost of the steps `todo`; `usd` is the price of a GPU for an hour, on any machine."""
+    shares = _Shares(expansion, store)
+    runs = _runs(expansion, todo, shares)
+    unknown: dict[str, None] = {}
+    bills = []
+    for machine in MACHINES:
+        hours: dict[str, float] = defaultdict(float)
+        for run in runs:
+            hours["train"] += cost.flop_seconds(run.training.flops, machine.gpu) / 3600
+            if run.shape is None:
+                unknown[f"the size of {run.spec.base.ref} is not known without a download"] = None
+        for step in todo:
+            seconds, why = _gpu_seconds(step, machine)
+            hours[step.stage] += seconds / 3600
+            if why:
+                unknown[why] = None
+        measuring = hours["generate"] + hours["benchmark"]
+        price = machine.usd if usd is None else usd
+        bills.append(Bill(machine, hours["train"], hours["feedback"], measuring, price))
+    return Estimate(
+        tuple(runs), tuple(bills), tuple(unknown), tuple(_warnings(runs)), tuple(_absent(todo))
+    )
+
+
+def gpus_needed(shape: Shape, spec: TrainSpec, machine: Machine) -> tuple[float, int]:
+    """Bytes a GPU of the machine has to hold for training, and how many GPUs it would take."""
+    asked = cost.train_memory(shape, spec.recipe, machine.count)
+    count = machine.count
+    while count < _MOST_GPUS and _too_large(shape, spec, machine, count):
+        count += 1
+    return asked, count
+
+
+def _too_large(shape: Shape, spec: TrainSpec, machine: Machine, count: int) -> bool:
+    return cost.train_memory(shape, spec.recipe, count) > machine.gpu.memory
+
+
+def _runs(expansion: Expansion, todo: Sequence[Step], shares: _Shares) -> list[Run]:
+    made: dict[str, list[Cell]] = defaultdict(list)
+    for subject in expansion.subjects:
+        if subject.cell is not None:
+            steps = expansion.steps_of(subject)
+            # What is trained further on feedback is a student of its own, not one of the run's.
+            if not any(s.stage == "feedback" for s in steps):
+                for step in steps:
+                    if step.stage == "train":
+                        made[step.hash].append(subject.cell)
+    found = []
+    for step in todo:
+        if isinstance(spec := step.spec, TrainSpec):
+            share = shares.of(step.inputs["corpus"])
+            shape = references.shape(spec.base.ref)
+            training = cost.training(shape, spec.recipe, spec.amounts, share.value)
+            found.append(Run(step, spec, tuple(made[step.hash]), shape, share, training))
+    return found
+
+
+def _gpu_seconds(step: Step, machine: Machine) -> tuple[float, str]:
+    """Seconds of one GPU for a step other than training, or why they are not known."""
+    spec = step.spec
+    if isinstance(spec, FeedbackSpec):
+        shape, counted = references.shape(spec.base.ref), rows_of(spec.sources)
+        if shape is None or counted is None:
+            why = "its size" if shape is None else "how many rows its files have"
+            return 0.0, f"feedback {step.slug}: {why} is not known yet"
+        return cost.flop_seconds(cost.feedback_flops(shape, spec, *counted), machine.gpu), ""
+    if not isinstance(spec, GenerateSpec | BenchmarkSpec) or spec.model.kind == "teacher":
+        return 0.0, ""
+    base = base_of(step, spec.model)
+    shape = references.shape(base.ref)
+    if shape is None:
+        return 0.0, f"the size of {base.ref} is not known without a download"
+    if isinstance(spec, GenerateSpec):
+        asked, new = spec.n, spec.max_new_tokens
+        return cost.answer_seconds(shape, machine.gpu, asked, cost.PROMPT_TOKENS, new), ""
+    task = cost.TASKS.get(spec.task)
+    if task is None:
+        return 0.0, f"the size of benchmark {spec.task} is not known"
+    items = min(task.items, spec.limit or task.items)
+    return cost.answer_seconds(shape, machine.gpu, items, task.prompt, task.answer), ""
+
+
+def base_of(step: Step, model: ModelSpec) -> ModelSpec:
+    """The base that a measured model is, or was made from."""
+    if model.kind == "student":
+        spec = step.inputs["student"].spec
+        if isinstance(spec, TrainSpec | FeedbackSpec):
+            return spec.base
+    return model
+
+
+def rows_of(sources: Sequence[DataSpec]) -> tuple[int, int] | None:
+    """Rows and bytes of local files of judged answers, or None where they cannot be counted."""
+    rows = size = 0
+    for source in sources:
+        try:
+            path = Path(source.ref)
+            size += path.stat().st_size
+            if path.suffix in (".jsonl", ".ndjson"):
+                with open(path, "rb") as f:
+                    rows += sum(1 for line in f if line.strip())
+            elif path.suffix == ".json" and path.stat().st_size < _COUNTABLE:
+                found = json.loads(path.read_bytes())
+                rows += len(found) if isinstance(found, list) else 1
+            else:
+                return None
+        except (OSError, ValueError, RecursionError):
+            return None
+    return rows, size
+
+
+def _warnings(runs: Sequence[Run]) -> Iterator[str]:
+    groups: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        groups[run.variant].append(run)
+    told: dict[str, list[str]] = defaultdict(list)
+    for variant, group in groups.items():
+        # Every base and seed takes the same steps, as long as a token is a token.
+        reached: dict[str, dict[int, cost.Reach]] = defaultdict(dict)
+        for run in group:
+            for reach in run.training.reaches:
+                reached[run.corpus].setdefault(reach.amount, reach)
+        corpora = {name: [r for _, r in sorted(own.items())] for name, own in reached.items()}
+        shares = {run.corpus: run.share.value for run in group}
+        for line in confounds(group[0].spec.recipe, corpora, shares):
+            told[line].append(variant)
+    for line, variants in told.items():
+        everywhere = len(variants) == len(groups)
+        yield line if everywhere else f"{'; '.join(variants)}: {line}"
+
+
+def _absent(todo: Sequence[Step]) -> Iterator[str]:
+    seen = set()
+    for step in todo:
+        spec = step.spec
+        data: tuple[DataSpec, ...] = ()
+        if isinstance(spec, CorpusSpec | FeedbackSpec):
+            data = spec.sources
+        elif isinstance(spec, TrainSpec):
+            data = spec.replay
+        for source in data:
+            path = references.absent(source.ref)
+            if path is not None and path not in seen:
+                seen.add(path)
+                yield str(path)
+
+
+class _Shares:
+    """What share of a corpus's tokens the teacher wrote: measured where it can be."""
+
+    def __init__(self, expansion: Expansion, store: Store) -> None:
+        self._store = store
+        self._trained: dict[str, float] = {}
+        self._found: dict[str, Share] = {}
+        for step in expansion.steps:
+            facts = self._facts(step) if step.stage == "train" else {}
+            share = facts.get("supervised_share")
+            if isinstance(share, float) and 0 < share <= 1:
+                self._trained.setdefault(step.inputs["corpus"].hash, share)
+
+    def of(self, corpus: Step) -> Share:
+        """The share of a corpus."""
+        if corpus.hash not in self._found:
+            self._found[corpus.hash] = self._look(corpus)
+        return self._found[corpus.hash]
+
+    def _look(self, corpus: Step) -> Share:
+        if corpus.hash in self._trained:
+            return Share(self._trained[corpus.hash], "measured in training")
+        if self._facts(corpus):
+            share = _in_characters(self._store.folder(corpus) / train_file.NAME)
+            if share:
+                return Share(share, "measured on the corpus's characters")
+        kind = corpus.spec.kind if isinstance(corpus.spec, CorpusSpec) else "broad"
+        return Share(cost.SUPERVISED[kind], f"assumed for {kind} data")
+
+    def _facts(self, step: Step) -> Mapping[str, object]:
+        try:
+            record = self._store.record(step)
+        except Damaged:
+            return {}
+        return record.facts if record else {}
+
+
+def _in_characters(file: Path) -> float:
+    taught = every = 0
+    try:
+        for conversation, _ in islice(train_file.read(file), _SAMPLE):
+            for message in conversation.messages:
+                every += len(message.content)
+                taught += len(message.content) if message.role == "assistant" else 0
+    except (OSError, ValueError):
+        return 0.0
+    return taught / every if every else 0.0

@@ -1,0 +1,166 @@
+"""The references of a study file, resolved to what stages are asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from epigone.errors import UserError
+from epigone.study.declare import Corpus, Declaration
+from epigone.study.feedback import Feedback
+from epigone.study.recipes import Recipe
+from epigone.study.specs import MIXES, CorpusSpec, DataSpec, ModelSpec, RecipeSpec, SourceSpec
+from epigone.study.sweeps import Variant, variants
+from epigone.study.terms import known_terms
+from epigone.study.values import Mistake, Source
+
+# Every base counts a corpus with this tokenizer, so that all see the same conversations.
+REFERENCE_TOKENIZER = "smollm2-135m-instruct"
+
+
+class Resolve(Protocol):
+    """What expansion has to be told about the world outside of the study file."""
+
+    def reference(self, ref: str) -> str:
+        """A text that means the same reference from any folder."""
+
+    def fingerprint(self, ref: str) -> str:
+        """The revision or content hash of a reference."""
+
+    def data_fingerprint(self, ref: str) -> str:
+        """The revision or content hash of a reference to data."""
+
+    def provenance(self, ref: str) -> tuple[str, str]:
+        """Licence and terms of a corpus reference; empty where unknown."""
+
+    def model_name(self, ref: str) -> str:
+        """A short name for a model reference."""
+
+    def template(self, name: str) -> str:
+        """The text of a chat template, by its name or its file."""
+
+    def task_version(self, task: str) -> int:
+        """The version of a benchmark; raises UnknownName."""
+
+
+@contextmanager
+def at(*where: str | int) -> Iterator[None]:
+    """Say where in the study file the name stands that cannot be resolved."""
+    try:
+        yield
+    except Mistake as mistake:
+        raise Mistake((*where, *mistake.where), mistake.error) from None
+    except UserError as error:
+        raise Mistake(where, error) from None
+
+
+def bases(declaration: Declaration, resolve: Resolve) -> list[ModelSpec]:
+    """The bases of a study, each of its own name."""
+    found: list[ModelSpec] = []
+    for i, ref in enumerate(declaration.bases):
+        with at("bases", i):
+            name = resolve.model_name(ref)
+            if any(b.name == name for b in found):
+                raise UserError("two bases of one name", value=name, fix="name one by a folder")
+            if name == declaration.teacher.name:
+                raise UserError("a base has the teacher's name", value=name, fix="rename one")
+            fingerprint = resolve.fingerprint(ref)
+            where = resolve.reference(ref)
+            found.append(ModelSpec(kind="base", name=name, ref=where, fingerprint=fingerprint))
+    return found
+
+
+def tokenizer(resolve: Resolve) -> SourceSpec:
+    """The tokenizer that counts amounts."""
+    return SourceSpec(ref=REFERENCE_TOKENIZER, fingerprint=resolve.fingerprint(REFERENCE_TOKENIZER))
+
+
+def corpus_spec(
+    corpus: Corpus,
+    resolve: Resolve,
+    *,
+    teacher: str,
+    terms: str = "",
+    licence: str = "",
+    seed: int = 0,
+) -> CorpusSpec:
+    """What the stage `corpus` is asked to do; `terms` and `licence` hold where a source has none.
+
+    Raises Mistake, with the place in the corpus, for a source that cannot be resolved.
+    """
+    sources = []
+    for i, source in enumerate(corpus.sources):
+        with at("from", i):
+            cap = source.cap or MIXES.get(corpus.mix, {}).get(source.format, 0)
+            told = source.model_dump(include={"format", "teacher", "weight"})
+            sources.append(_data(source, resolve, terms=terms, licence=licence, cap=cap, **told))
+    return CorpusSpec(
+        kind=corpus.kind,
+        sources=tuple(sources),
+        tokenizer=tokenizer(resolve),
+        teacher=teacher,
+        languages=tuple(sorted(set(corpus.languages))),
+        rules=corpus.rules_on(),
+        min_chars=corpus.min_chars,
+        max_chars=corpus.max_chars,
+        max_tokens=corpus.max_tokens,
+        mix=corpus.mix,
+        held_out=corpus.held_out,
+        seed=seed,
+    )
+
+
+def recipe_spec(variant: Variant, resolve: Resolve) -> tuple[RecipeSpec, tuple[DataSpec, ...]]:
+    """A recipe with the text of its template, and where its plain text comes from.
+
+    Raises Mistake, with the place in the study, for what cannot be resolved.
+    """
+    spec = variant.spec
+    if spec.template:
+        with at(*variant.where("template")):
+            spec = spec.model_copy(update={"template": resolve.template(spec.template)})
+    replay = []
+    for i, source in enumerate(variant.recipe.replay_from or ()):
+        with at("recipe", "replay_from", i):
+            replay.append(_data(source, resolve))
+    return spec, tuple(replay)
+
+
+def one_recipe(recipe: Recipe, resolve: Resolve) -> tuple[RecipeSpec, tuple[DataSpec, ...]]:
+    """As `recipe_spec`, for a recipe outside of a study."""
+    (variant,) = variants(recipe, {})
+    return recipe_spec(variant, resolve)
+
+
+def feedback_sources(
+    feedback: Feedback, resolve: Resolve, *, teacher: str, terms: str
+) -> tuple[DataSpec, ...]:
+    """The judged answers of a feedback; `teacher` and `terms` hold where a source has none.
+
+    Raises Mistake, with the place in the feedback, for a source that cannot be resolved.
+    """
+    found = []
+    for i, source in enumerate(feedback.sources):
+        with at("from", i):
+            # The terms of the study's teacher are not those of another one.
+            own = terms if source.teacher in ("", teacher) else ""
+            who = source.teacher or teacher
+            found.append(_data(source, resolve, terms=own, teacher=who))
+    return tuple(found)
+
+
+def _data(
+    source: Source, resolve: Resolve, *, terms: str = "", licence: str = "", **more: Any
+) -> DataSpec:
+    known = resolve.provenance(source.ref)
+    under = source.terms or terms or known[1]
+    if under:
+        known_terms(under)
+    return DataSpec(
+        ref=resolve.reference(source.ref),
+        fingerprint=resolve.data_fingerprint(source.ref),
+        licence=source.licence or licence or known[0],
+        terms=under,
+        **more,
+    )

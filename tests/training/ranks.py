@@ -1,0 +1,73 @@
+"""Runs under several layouts, each in processes of its own, forked from one that imported all.
+
+The argument is a JSON file: a list of [processes, layout, jobs].
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+# Here once, and not in every process.
+import accelerate  # noqa: F401
+import torch.distributed.fsdp  # noqa: F401
+
+from epigone.errors import Stopped
+from epigone.study.specs import TrainSpec
+from epigone.training import launch
+
+
+def work(jobs: list[dict[str, Any]]) -> None:
+    for job in jobs:
+        if os.environ["RANK"] != "0":
+            launch.follow()
+            continue
+
+        def progress(done: float, total: float, note: str = "", at: int = job["stop"]) -> None:
+            if done == at:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        out = Path(job["out"])
+        if job["after"]:
+            shutil.copytree(job["after"], out)
+        out.mkdir(parents=True, exist_ok=True)
+        spec = TrainSpec.model_validate_json(json.dumps(job["spec"]))
+        try:
+            facts = launch.train(spec, Path(job["corpus"]), out, progress)
+            (out / "facts.json").write_text(json.dumps(facts))
+        except Stopped:
+            (out / "stopped").write_text("")
+
+
+def main() -> None:
+    for processes, layout, jobs in json.loads(Path(sys.argv[1]).read_text()):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        os.environ |= {
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "WORLD_SIZE": str(processes),
+            "EPIGONE_PARALLEL": layout,
+        }
+        children = []
+        for rank in range(processes):
+            if not (child := os.fork()):
+                os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+                work(jobs)
+                sys.stdout.flush()
+                os._exit(0)
+            children.append(child)
+        for child in children:
+            if os.waitpid(child, 0)[1]:
+                sys.exit(f"a process failed under {layout!r}")
+
+
+if __name__ == "__main__":
+    main()

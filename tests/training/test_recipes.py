@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    BloomConfig,
+    BloomForCausalLM,
+)
+
+from epigone.errors import UnknownName, UserError
+from epigone.files import read_jsonl
+from epigone.schema import silent
+from epigone.study.specs import DataSpec, LoraSpec
+from epigone.training import loop, run
+
+from .runs_example import done, settled, students, weights
+
+WSD = {"schedule": "wsd", "decay": 0.4}
+
+
+@pytest.mark.parametrize("settings", [{}, WSD, {**WSD, "optimizer": "adamw", "lr": 1e-3}])
+def test_every_student_of_a_trunk_is_that_of_a_run_that_stopped_there(
+    settings: dict[str, Any], tiny_base: Path, corpus: Path, tmp_path: Path
+) -> None:
+    together = tmp_path / "together"
+    facts = done(settled(tiny_base, (800, 1_600, 2_400), **settings), corpus, together)
+    alone = done(settled(tiny_base, (800, 1_600), **settings), corpus, tmp_path / "alone")
+    first = done(settled(tiny_base, (800,), **settings), corpus, tmp_path / "first")
+    assert first["steps"] < alone["steps"] < facts["steps"]
+    assert weights(tmp_path / "first", 800) == weights(together, 800)
+    assert weights(tmp_path / "alone", 1_600) == weights(together, 1_600)
+    rows = list(read_jsonl(together / "metrics.jsonl"))
+    assert [r["step"] for r in rows if "branch" not in r or r["branch"] == 2_400] == list(
+        range(max(r["step"] for r in rows) + 1)
+    )
+
+
+def test_a_wsd_run_killed_anywhere_gives_the_same_bytes(
+    tiny_base: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = settled(tiny_base, (800, 1_600, 2_400), **WSD)
+    facts = done(asked, corpus, tmp_path / "whole")
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for step in range(1, facts["steps"], 2):
+        # A checkpoint after every step, or none but those around branches.
+        monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0 if step % 3 else 1e9)
+
+        def stop(done: float, total: float, note: str = "", at: int = step) -> None:
+            if done == at:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            run(asked, {"corpus": corpus}, broken, stop)
+    run(asked, {"corpus": corpus}, broken, silent)
+    assert students(broken) == students(tmp_path / "whole")
+    assert not (broken / ".scratch" / "fork").exists()
+
+
+def test_adapters_are_merged_into_a_student_that_anybody_can_load(
+    tiny_base: Path, corpus: Path, tmp_path: Path
+) -> None:
+    lora = LoraSpec(rank=4, alpha=8)
+    asked = settled(tiny_base, (800, 2_400), optimizer="adamw", lr=1e-2, lora=lora)
+    facts = done(asked, corpus, tmp_path)
+    assert facts["last_loss"] < facts["first_loss"] - 0.2
+    base = load_file(tiny_base / "model.safetensors")
+    small, large = (load_file(tmp_path / f"amount-{n}/model.safetensors") for n in (800, 2_400))
+    assert base.keys() == small.keys() == large.keys()
+    changed = {k for k in base if not torch.equal(base[k].bfloat16(), large[k])}
+    assert changed == {k for k in base if "proj" in k}
+    assert any(not torch.equal(small[k], large[k]) for k in changed)
+    # The low rank is that of the adapter.
+    name = "model.layers.0.mlp.up_proj.weight"
+    ranks = torch.linalg.svdvals((large[name].float() - base[name]).double())
+    assert ranks[4] < 0.05 * ranks[0]
+
+
+def test_students_stay_closer_to_the_base_the_harder_they_are_held(
+    tiny_base: Path, corpus: Path, tmp_path: Path
+) -> None:
+    base = load_file(tiny_base / "model.safetensors")
+    moved, kls = {}, {}
+    cases: dict[str, dict[str, Any]] = {
+        "free": {}, "kl": {"kl": 3.0}, "pulled": {"decay_to_base": 20.0}
+    }  # fmt: skip
+    for name, settings in cases.items():
+        out = tmp_path / name
+        done(settled(tiny_base, (2_400,), lr=5e-3, **settings), corpus, out)
+        student = load_file(out / "amount-2400/model.safetensors")
+        moved[name] = sum(float((student[k].float() - base[k]).norm()) for k in base)
+        kls[name] = [r.get("kl") for r in read_jsonl(out / "metrics.jsonl")]
+    assert moved["pulled"] < 0.8 * moved["free"]
+    assert moved["kl"] != moved["free"]
+    assert kls["free"][0] is None
+    # Nothing has moved before the first step with a rate above 0.
+    assert kls["kl"][0] == pytest.approx(0.0, abs=1e-6)
+    assert kls["kl"][-1] > 0
+
+
+def test_plain_text_is_trained_on_beside_the_same_batches(
+    tiny_base: Path, corpus: Path, tmp_path: Path
+) -> None:
+    rng = random.Random(0)
+    words = [f"{a}{b}" for a in "bdfgklm" for b in ("ab", "ir", "ov")]
+    rows = [{"text": " ".join(rng.choices(words, k=60))} for _ in range(30)]
+    file = tmp_path / "plain.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    text = (DataSpec(ref=str(file), fingerprint="z"),)
+    without = settled(tiny_base, (2_400,), lr=2e-2)
+    asked = settled(tiny_base, (2_400,), lr=2e-2, replay=0.5).model_copy(update={"replay": text})
+    a, b = (done(s, corpus, tmp_path / n) for s, n in ((without, "without"), (asked, "with")))
+    assert a["steps"] == b["steps"] == b["text_blocks"] / 2
+    assert a["supervised"] == b["supervised"]
+    assert b["text_passes"] == 1
+
+    def loss(folder: Path) -> float:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        ids = tokenizer(" ".join(r["text"] for r in rows[:5]), return_tensors="pt")["input_ids"]
+        with torch.no_grad():
+            return float(model(ids, labels=ids).loss)
+
+    assert loss(tmp_path / "with/amount-2400") < loss(tmp_path / "without/amount-2400") - 0.1
+    file.write_text('{"text": "short"}\n')
+    with pytest.raises(UserError, match="less plain text"):
+        done(asked, corpus, tmp_path / "none")
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_an_encoder_decoder_learns_the_same_answers(
+    dropout: float, t5_base: Path, corpus: Path, tmp_path: Path
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(t5_base, base)
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "dropout_rate": dropout}))
+    asked = settled(base, (2_400,), lr=5e-3)
+    facts = done(asked, corpus, tmp_path / "whole")
+    assert not facts["packed"]
+    assert facts["last_loss"] < 0.97 * facts["first_loss"]
+    assert facts["supervised_lost"] == 0
+    student = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "whole/amount-2400")
+    assert student.config.decoder_start_token_id == 0
+    # Dropout is drawn anew for each step, the same in every run.
+    broken = tmp_path / "broken"
+    broken.mkdir()
+
+    def stop(done: float, total: float, note: str = "") -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(asked, {"corpus": corpus}, broken, stop)
+    run(asked, {"corpus": corpus}, broken, silent)
+    assert students(broken) == students(tmp_path / "whole")
+
+
+def test_a_model_that_reads_no_positions_is_trained_unpacked(
+    tiny_base: Path, corpus: Path, tmp_path: Path
+) -> None:
+    base = tmp_path / "bloom"
+    torch.manual_seed(0)
+    BloomForCausalLM(
+        BloomConfig(vocab_size=512, hidden_size=32, n_layer=1, n_head=2)
+    ).save_pretrained(base)
+    AutoTokenizer.from_pretrained(tiny_base).save_pretrained(base)
+    facts = done(settled(base, (1_600,)), corpus, tmp_path / "out")
+    assert not facts["packed"]
+    assert facts["blocks"] >= facts["conversations"]
+    assert facts["last_loss"] < facts["first_loss"]
+
+
+def test_metrics_name_every_step_and_the_card_tells_them(
+    tiny_base: Path, corpus: Path, tmp_path: Path
+) -> None:
+    done(settled(tiny_base, (800, 1_600)), corpus, tmp_path)
+    rows = list(read_jsonl(tmp_path / "metrics.jsonl"))
+    for row in rows:
+        assert row.keys() == {
+            "step", "loss", "supervised", "tokens", "supervised_share", "lr", "gradient_norm"
+        }  # fmt: skip
+        assert 0 < row["supervised"] <= row["tokens"]
+    small = list(read_jsonl(tmp_path / "amount-800/metrics.jsonl"))
+    assert small == rows[: len(small)]
+    card = (tmp_path / "amount-800/README.md").read_text()
+    assert f"| {small[-1]['step']} | {sum(r['supervised'] for r in small):,} |" in card
+    assert "- optimizer: parameter-scaled" in card
+    stops = json.loads((tmp_path / "amount-800/generation_config.json").read_text())
+    assert stops["eos_token_id"] == [0]
+    assert stops["pad_token_id"] == 1
+
+
+def test_trackers_are_given_every_step(
+    tiny_base: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EPIGONE_TRACK", "tensorbord")
+    with pytest.raises(UnknownName, match="tensorboard"):
+        done(settled(tiny_base, (800,)), corpus, tmp_path)
