@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from epigone.errors import UserError
 from epigone.models import catalogue, references
 from epigone.schema import Conversation
-from epigone.study.specs import ModelSpec, TrainSpec
-from epigone.study.terms import terms_of
+from epigone.study.specs import FeedbackSpec, ModelSpec, TrainSpec
+from epigone.study.terms import Terms, terms_of
 
+_RECIPE = {
+    "dpo": ("method", "lr", "warmup", "beta", "epochs", "batch", "block", "seed"),
+    "revise": ("method", "lr", "warmup", "epochs", "batch", "block", "seed"),
+}
 # Rows of the table of losses: enough to see a curve, few enough to read.
 _ROWS = 12
 
@@ -26,7 +31,6 @@ def card(
     teachers = sorted({o.teacher for o in origins})
     sources = sorted({o.source for o in origins})
     licences = sorted({o.licence for o in origins} - {""})
-    of_base = _licence(base)
     return "\n".join(
         [
             "---",
@@ -43,12 +47,8 @@ def card(
             "",
             "## Terms that this model inherits",
             "",
-            f"- Of the base: {_plain(of_base) if of_base else 'not known, see its own card'}.",
-            *(
-                f"- Of the data: {t.title}. {t.says} Commercial use: {t.commercial}."
-                + (f" {t.source} ({t.version or 'no date'}, read {t.read})" if t.source else "")
-                for _, t in sorted(found.items())
-            ),
+            _line_of_base(base),
+            *(_line("data", t) for _, t in sorted(found.items())),
             "",
             "## Recipe",
             "",
@@ -82,6 +82,61 @@ def _curve(log: Sequence[Mapping[str, Any]]) -> list[str]:
                 f"| {row['loss']:.4f} |"
             )
     return rows
+
+
+def feedback_card(spec: FeedbackSpec, examples: int, before: Path | None) -> str:
+    """The text of README.md for a student that has learnt from feedback.
+
+    `before` is the folder of the student that it was, whose terms it inherits.
+    """
+    found = {(own := terms_of(s.terms, s.teacher)).name: own for s in spec.sources}
+    teachers = _listed(sorted({s.teacher for s in spec.sources} - {""})) or "an unnamed teacher"
+    licences = sorted({s.licence for s in spec.sources} - {""})
+    inherited = [] if before is None else _terms_in(before / "README.md")
+    what = "pairs of answers ranked" if spec.method == "dpo" else "answers revised after a critique"
+    return "\n".join(
+        [
+            "---",
+            f"base_model: {json.dumps(spec.base.name)}",
+            "license: other",
+            "license_name: inherited",
+            f"tags: [imitation, {spec.method}]",
+            "---",
+            "",
+            f"# {_plain(spec.base.name)}, trained further on {examples:,} {what} by {teachers}",
+            "",
+            "Feedback: "
+            + _listed(sorted({Path(s.ref).name for s in spec.sources}))
+            + (f" (licence: {_listed(licences)})." if licences else "."),
+            "",
+            "## Terms that this model inherits",
+            "",
+            *(inherited or [_line_of_base(spec.base)]),
+            *(_line("feedback", t) for _, t in sorted(found.items())),
+            "",
+            "## Recipe",
+            "",
+            *(f"- {name}: {getattr(spec, name)}" for name in _RECIPE[spec.method]),
+            "",
+            "Every step is in `metrics.jsonl`.",
+            "",
+        ]
+    )
+
+
+def _terms_in(file: Path) -> list[str]:
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    return [line for line in lines if line.startswith("- Of the ")]
+
+
+def _line_of_base(base: ModelSpec) -> str:
+    licence = _licence(base)
+    return f"- Of the base: {_plain(licence) if licence else 'not known, see its own card'}."
+
+
+def _line(what: str, t: Terms) -> str:
+    of = f"- Of the {what}: {t.title}. {t.says} Commercial use: {t.commercial}."
+    return of + (f" {t.source} ({t.version or 'no date'}, read {t.read})" if t.source else "")
 
 
 def _licence(base: ModelSpec) -> str:
