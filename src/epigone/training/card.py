@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from epigone.errors import UserError
 from epigone.models import catalogue, references
-from epigone.schema import Conversation
+from epigone.schema import Provenance
 from epigone.study.specs import FeedbackSpec, ModelSpec, TrainSpec
 from epigone.study.terms import Terms, terms_of
 
@@ -22,11 +22,10 @@ _ROWS = 12
 
 
 def card(
-    spec: TrainSpec, amount: int, seen: Iterable[Conversation], log: Sequence[Mapping[str, Any]]
+    spec: TrainSpec, amount: int, origins: Collection[Provenance], log: Sequence[Mapping[str, Any]]
 ) -> str:
-    """The text of README.md for a student that has seen these conversations."""
+    """The text of README.md for a student that has seen conversations of these origins."""
     base = spec.base
-    origins = {c.provenance for c in seen}
     found = {(own := terms_of(o.terms, o.teacher)).name: own for o in origins}
     teachers = sorted({o.teacher for o in origins})
     sources = sorted({o.source for o in origins})
@@ -44,6 +43,11 @@ def card(
             "",
             f"An imitation student. Data: {_listed(sources)}"
             + (f" (licence: {_listed(licences)})." if licences else "."),
+            *(
+                f"Plain text beside it: {_plain(Path(text.ref).name)}"
+                + (f" (licence: {_plain(text.licence)})." if text.licence else ".")
+                for text in spec.replay
+            ),
             "",
             "## Terms that this model inherits",
             "",

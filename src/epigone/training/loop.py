@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import torch
 from epigone.errors import StepFailed
 from epigone.files import SCRATCH, write_jsonl
 from epigone.models.references import locate_data
-from epigone.schema import Conversation, Progress
+from epigone.schema import Progress, Provenance
 from epigone.study import train_file
 from epigone.study.amounts import refuse_empty, segments
 from epigone.study.specs import TrainSpec, amount_folder
@@ -45,7 +45,11 @@ def train(spec: TrainSpec, corpus: Path, out: Path, progress: Progress) -> dict[
             batches, passes = data.with_text(batches, files, spec.recipe, prepared)
             facts["text_blocks"] = sum(len(b.text) for b in batches)
             facts["text_passes"] = passes
-        run = Run(spec, prepared, batches, parts, out, progress)
+        origins: set[Provenance] = set()
+        seen = [frozenset(origins := origins | {c.provenance for c in part}) for part in parts]
+        # The texts are gigabytes at the paper's scale, and nothing reads them any more.
+        parts.clear()
+        run = Run(spec, prepared, batches, seen, out, progress)
         facts |= run.go()
     return facts
 
@@ -58,7 +62,7 @@ class Run:
         spec: TrainSpec,
         prepared: Prepared,
         batches: Sequence[Batch],
-        parts: Sequence[Sequence[Conversation]],
+        origins: Sequence[Collection[Provenance]],
         out: Path,
         progress: Progress,
     ) -> None:
@@ -72,7 +76,7 @@ class Run:
         self.tensors = {f"p.{n}": p for n, p in prepared.parameters.items()}
         self.tensors |= self.optimizer.state()
         self.log: list[dict[str, Any]] = []
-        self._seen = parts
+        self._origins = origins
 
     def go(self) -> dict[str, Any]:
         """Run every update that is not done yet; facts for the record are returned."""
@@ -198,11 +202,10 @@ class Run:
         if update.amount is None:
             return
         k = self.spec.amounts.index(update.amount)
-        seen = [c for part in self._seen[: k + 1] for c in part]
         lineage = [r for r in self.log if r.get("branch") in (None, update.amount)]
         steps = {r["step"]: r for r in lineage if r["step"] <= update.batch}
         log = [steps[i] for i in sorted(steps)]
-        text = card(self.spec, update.amount, seen, log)
+        text = card(self.spec, update.amount, self._origins[k], log)
         folder = self.out / amount_folder(update.amount)
         save_student(self.prepared.model, self.prepared.tokenizer, folder, text, log, self.world)
 
