@@ -8,6 +8,10 @@ from typing import Any, Literal
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+# Every architecture imports it, which takes seconds. Imported here, a worker does so once before it
+# forks, and not each of its steps.
+from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import logging as hf_logging
 
 from epigone.errors import ModelError
@@ -19,7 +23,7 @@ Precision = Literal["auto", "bf16", "fp32"]
 class Loaded:
     """A causal language model in eval mode with its tokenizer."""
 
-    model: Any
+    model: PreTrainedModel
     tokenizer: Any
     dtype: torch.dtype
     device: torch.device
