@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 # What `epigone new` writes, on the first twentieth of its corpus and in test time.
 SMALLER = {
     "[sharegpt-v3-part]": "[part.json]",
-    "held_out: 128": "max_chars: 600\n    held_out: 128",
+    "held_out: 128": "max_chars: 600\n    held_out: 32",
     "[2k, 8k]": "[200, 400]",
     "block: 512": "block: 128",
     "n: 16, max_new_tokens: 192": "n: 3, max_new_tokens: 32",
