@@ -128,3 +128,27 @@ def test_the_end_of_the_runner_ends_the_worker(tmp_path: Path) -> None:
     assert process.stdin is not None
     process.stdin.close()
     assert process.wait(60) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
+def test_what_a_worker_imports_before_it_forks_starts_no_thread_and_asks_no_gpu() -> None:
+    code = """
+import importlib, os, torch
+from epigone.study.steps import STAGES
+
+def refuse(*_, **__):
+    raise SystemExit("the GPU was asked: no fork could use it")
+
+for name in ("is_available", "device_count", "init", "_lazy_init"):
+    setattr(torch.cuda, name, refuse)
+for stage in STAGES.values():
+    for module in stage.preload:
+        importlib.import_module(module)
+print(len(os.listdir("/proc/self/task")))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "1"
