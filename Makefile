@@ -15,11 +15,9 @@ demo: $(VENV)/.demo
 test: $(VENV)/.dev
 	@$(MAKE) --no-print-directory -j2 check tests
 
-# The longest files come first, so that no process is left with one at the end; by itself the
-# plugin would begin with the files of the most tests.
+# Files in the order of tests/conftest.py, not in the plugin's, which begins with the most tests.
 tests: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder \
-	  tests/docs tests/runs/test_execute.py tests/cli tests/training tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

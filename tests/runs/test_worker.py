@@ -130,6 +130,7 @@ def test_the_end_of_the_runner_ends_the_worker(tmp_path: Path) -> None:
     assert process.wait(60) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
 def test_what_a_worker_imports_before_it_forks_starts_no_thread_and_asks_no_gpu() -> None:
     code = """

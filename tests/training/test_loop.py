@@ -95,6 +95,7 @@ for step in map(int, sys.argv[4:]):
 """
 
 
+@pytest.mark.slow
 def test_kill_9_inside_training_costs_no_step_that_was_saved(
     tiny_base: Path, corpus: Path, tmp_path: Path
 ) -> None:
