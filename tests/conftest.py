@@ -45,7 +45,7 @@ def _answer(rng: random.Random, subject: str) -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests come first, or one process would be left with such a file at the end."""
+    """Files with slow tests come first: at the end one process would be left with such a file."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
 
