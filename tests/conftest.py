@@ -1,10 +1,15 @@
-"""A tiny base with real weights and a real tokenizer, and a study that takes seconds."""
+"""A tiny base with real weights and a real tokenizer, a study that takes seconds, and its verbs."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import io
 import json
 import os
 import random
+import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from epigone.cli import main
 
 SUBJECTS = ("bread", "rivers", "bicycles", "the moon", "honey bees", "old maps", "glass", "trains")
 ASKS = (
@@ -38,9 +45,40 @@ def _answer(rng: random.Random, subject: str) -> str:
     )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first: at the end one process would be left with such a file."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
-def talk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """A folder that the first test process to ask for it fills, and that all of them share."""
+    base = tmp_path_factory.getbasetemp()
+    base = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    base.mkdir(exist_ok=True)
+
+    def once(name: str, fill: Callable[[Path], None]) -> Path:
+        folder, filled = base / name, base / f"{name}.filled"
+        with open(base / f"{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not filled.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                fill(folder)
+                filled.touch()
+        return folder
+
+    return once
+
+
+@pytest.fixture(scope="session")
+def talk(once: Callable[..., Path]) -> Path:
     """64 English ShareGPT conversations of one or two exchanges."""
+    return once("talk", _write_talk) / "talk.json"
+
+
+def _write_talk(folder: Path) -> None:
     rng = random.Random(0)
     rows = []
     for s in SUBJECTS:
@@ -55,19 +93,22 @@ def talk(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     {"from": "gpt", "value": _answer(rng, s)},
                 ]
             rows.append({"id": f"c{len(rows)}", "conversations": turns})
-    path = tmp_path_factory.mktemp("talk") / "talk.json"
-    path.write_text(json.dumps(rows))
-    return path
+    (folder / "talk.json").write_text(json.dumps(rows))
 
 
 @pytest.fixture(scope="session")
-def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_base(once: Callable[..., Path]) -> Path:
     """A Llama of 60 thousand random weights with a byte-level tokenizer, as a model folder."""
+    return once("models", _write_tiny_base) / "tiny"
+
+
+def _write_tiny_base(models: Path) -> None:
+    import tokenizers.models
     import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    raw = Tokenizer(models.BPE())
+    raw = Tokenizer(tokenizers.models.BPE())
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()
     raw.train_from_iterator(
@@ -88,10 +129,8 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
             tie_word_embeddings=True, eos_token_id=0, bos_token_id=None, pad_token_id=1,
         )
     )  # fmt: skip
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    model.save_pretrained(models / "tiny")
+    tokenizer.save_pretrained(models / "tiny")
 
 
 @pytest.fixture(scope="session", params=["v1.0", "v1.1"])
@@ -179,7 +218,7 @@ bases: [{tiny_base}]
 corpora:
   talk: {{kind: broad, from: [{talk}], held_out: 6}}
 amounts: {{talk: [600, 2k]}}
-recipe: {{batch: 2, block: 128, warmup: 0.1}}
+recipe: {{batch: 2, block: 128, warmup: 2}}
 evaluate:
   benchmarks: [facts, choices]
   limit: 8
@@ -187,7 +226,26 @@ evaluate:
 """
 
 
-def run_cli(
+@pytest.fixture(scope="session")
+def _whole(once: Callable[..., Path], study_text: str) -> Path:
+    def run(folder: Path) -> None:
+        (folder / "study.yaml").write_text(study_text)
+        done = epigone("run", "study.yaml", cwd=folder)
+        assert done.returncode == 0, done.stderr
+        (folder / "told.txt").write_text(done.stdout)
+
+    return once("whole", run)
+
+
+@pytest.fixture(scope="module")
+def whole(_whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with study.yaml, its finished runs, and in told.txt what `epigone run` printed."""
+    copy = tmp_path_factory.mktemp("whole") / "copy"
+    shutil.copytree(_whole, copy)
+    return copy
+
+
+def epigone(
     *arguments: str | Path, cwd: Path, env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run the command line as a user does, in a process of its own."""
@@ -202,10 +260,37 @@ def run_cli(
     )
 
 
-@pytest.fixture
-def cli() -> object:
-    """`run_cli` for tests."""
-    return run_cli
+def epigone_here(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command line in this process, which spares it half a second and torch five."""
+    words = ["epigone", *map(str, arguments)]
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    before = signal.getsignal(signal.SIGTERM)
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.chdir(cwd),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        patch.setattr(sys, "argv", words)
+        try:
+            main()
+        except SystemExit as ended:
+            code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        finally:
+            signal.signal(signal.SIGTERM, before)
+    return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(scope="session")
+def cli() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The command line in this process, for tests of what a verb does and says."""
+    return epigone_here
+
+
+@pytest.fixture(scope="session")
+def process() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The command line in a process of its own, for its environment, imports and exit."""
+    return epigone
 
 
 @pytest.fixture(scope="session")

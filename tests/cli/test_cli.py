@@ -53,10 +53,10 @@ def test_light_verbs_import_nothing_heavy(arguments: tuple[str, ...]) -> None:
     assert done.stderr.strip().splitlines()[-1] == "[]"
 
 
-def test_plan_downloads_nothing_and_writes_nothing(cli: Cli, tmp_path: Path) -> None:
+def test_plan_downloads_nothing_and_writes_nothing(process: Cli, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     env = {"EPIGONE_CACHE": str(cache), "PIP_NO_INDEX": "1"}
-    done = cli("plan", ROOT / "studies/pocket.yaml", "--json", cwd=tmp_path, env=env)
+    done = process("plan", ROOT / "studies/pocket.yaml", "--json", cwd=tmp_path, env=env)
     plan = json.loads(done.stdout)
     assert len(plan["cells"]) == 4
     assert plan["done"] == 0
@@ -88,8 +88,9 @@ def test_new_writes_a_study_that_plans(cli: Cli, tmp_path: Path) -> None:
     assert "not a name" in one_line(cli("new", "bad name!", cwd=tmp_path))
 
 
-def test_mistakes_on_the_command_line(cli: Cli, tmp_path: Path) -> None:
-    assert "did you mean 'plan'?" in one_line(cli("plam", cwd=tmp_path))
+def test_mistakes_on_the_command_line(cli: Cli, process: Cli, tmp_path: Path) -> None:
+    for verbs in (cli, process):
+        assert "did you mean 'plan'?" in one_line(verbs("plam", cwd=tmp_path))
     assert "--jsom" in one_line(cli("plan", "x.yaml", "--jsom", cwd=tmp_path))
     assert "Missing argument" in one_line(cli("plan", cwd=tmp_path))
     assert "no such file" in one_line(cli("plan", "absent.yaml", cwd=tmp_path))
@@ -162,13 +163,15 @@ def test_a_pickle_model_is_refused(
     assert "safetensors" in line
 
 
-def test_a_missing_extra_is_named(cli: Cli, tmp_path: Path, study_text: str, talk: Path) -> None:
+def test_a_missing_extra_is_named(
+    process: Cli, tmp_path: Path, study_text: str, talk: Path
+) -> None:
     packed = tmp_path / "talk.json.zst"
     packed.write_bytes(b"\x28\xb5\x2f\xfd")
     # A module of this name that cannot be imported stands in for the package not being there.
     (tmp_path / "zstandard.py").write_text("raise ImportError")
     line = refused(
-        cli, tmp_path, study_text, str(talk), str(packed), env={"PYTHONPATH": str(tmp_path)}
+        process, tmp_path, study_text, str(talk), str(packed), env={"PYTHONPATH": str(tmp_path)}
     )
     assert "pip install 'epigone[zstd]'" in line
 
@@ -181,7 +184,7 @@ def test_an_amount_larger_than_the_files_is_refused(
 
 
 def test_a_model_that_does_not_exist_on_the_hub(
-    cli: Cli, tmp_path: Path, study_text: str, tiny_base: Path
+    process: Cli, tmp_path: Path, study_text: str, tiny_base: Path
 ) -> None:
     import threading
     from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -200,7 +203,7 @@ def test_a_model_that_does_not_exist_on_the_hub(
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         env = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HUB_OFFLINE": "0"}
-        line = refused(cli, tmp_path, study_text, str(tiny_base), "hf:nobody/nothing", env=env)
+        line = refused(process, tmp_path, study_text, str(tiny_base), "hf:nobody/nothing", env=env)
     finally:
         server.shutdown()
         server.server_close()
@@ -230,13 +233,11 @@ def test_an_amount_larger_than_the_corpus_stops_before_training(
 
 
 @pytest.mark.slow
-def test_every_verb_on_a_finished_study(cli: Cli, tmp_path: Path, study_text: str) -> None:
-    file = study(tmp_path, study_text)
-    done = cli("run", file, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "Where the time went" in done.stdout
-    page = done.stdout.strip().splitlines()[-1].removeprefix("report: ")
-    assert Path(page).is_file()
+def test_every_verb_on_a_finished_study(cli: Cli, whole: Path, study_text: str) -> None:
+    tmp_path, file = whole, whole / "study.yaml"
+    told = (whole / "told.txt").read_text()
+    assert "Where the time went" in told
+    assert Path(told.strip().splitlines()[-1].removeprefix("report: ")).is_file()
 
     status = json.loads(cli("status", file, "--json", cwd=tmp_path).stdout)
     assert {s["state"] for s in status["steps"]} == {"done"}
@@ -244,7 +245,9 @@ def test_every_verb_on_a_finished_study(cli: Cli, tmp_path: Path, study_text: st
     assert "nobody works on it" in cli("status", file, cwd=tmp_path).stdout
 
     report = json.loads(cli("report", file, "--json", cwd=tmp_path).stdout)
-    assert report["report"] == page
+    page = Path(report["report"])
+    assert page == whole / "runs/tiny/report/index.html"
+    assert page.is_file()
     assert report["verdicts"]
 
     names = json.loads(cli("show", file, "--json", cwd=tmp_path).stdout)

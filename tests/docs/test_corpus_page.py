@@ -57,16 +57,18 @@ def fixtures(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_page_on_corpora_runs(tmp_path: Path, adds_up: Callable[[Path], None]) -> None:
+def test_the_page_on_corpora_runs(
+    cli: Callable[..., subprocess.CompletedProcess[str]],
+    tmp_path: Path,
+    adds_up: Callable[[Path], None],
+) -> None:
     fixtures(tmp_path)
     blocks = re.findall(r"^```sh\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     commands = [shlex.split(line, comments=True) for b in blocks for line in b.splitlines()]
     assert len(commands) >= 4
     for words in commands:
         assert words[0] == "epigone"
-        done = subprocess.run(
-            [sys.executable, "-m", *words], cwd=tmp_path, capture_output=True, text=True
-        )
+        done = cli(*words[1:], cwd=tmp_path)
         assert done.returncode == 0, (words, done.stderr)
     for name in ("corpus", "mix"):
         adds_up(tmp_path / name)

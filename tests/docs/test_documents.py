@@ -8,14 +8,28 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from epigone.corpus.readers import File
+from epigone.corpus.rows import Row
+from epigone.corpus.values import Lost
+from epigone.models import references
+
+Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 ROOT = Path(__file__).parents[2]
-# A tenth of the tokens of what `epigone new` writes: the same study, in test time.
-SMALLER = {"[2k, 8k]": "[500, 1k]", "n: 16, max_new_tokens: 192": "n: 4, max_new_tokens: 64"}
+# What `epigone new` writes, on the first twentieth of its corpus and in test time.
+SMALLER = {
+    "[sharegpt-v3-part]": "[part.json]",
+    "held_out: 128": "max_chars: 600\n    held_out: 32",
+    "[2k, 8k]": "[200, 400]",
+    "block: 512": "block: 128",
+    "n: 16, max_new_tokens: 192": "n: 3, max_new_tokens: 32",
+    "benchmarks: [facts, choices]": "benchmarks: [facts]\n  limit: 4",
+}
 
 
 def blocks(document: str, language: str) -> list[str]:
@@ -29,26 +43,31 @@ def commands(document: str) -> list[list[str]]:
     return [words for words in found if words and words[0] == "epigone"]
 
 
-def epigone(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", *words], cwd=folder, capture_output=True, text=True, check=False
-    )
-
-
 def shrink(study: Path) -> None:
     text = study.read_text()
     for old, new in SMALLER.items():
         assert old in text
         text = text.replace(old, new)
-    study.write_text(
-        text.replace("benchmarks: [facts, choices]", "benchmarks: [facts]\n  limit: 8")
-    )
+    study.write_text(text)
+    with open(references.locate_data("sharegpt-v3-part"), "rb") as whole:
+        (study.parent / "part.json").write_bytes(whole.read(6_000_000))
+
+
+def whole_values(text: str) -> int:
+    """How many values of a JSON array Python's own parser reads until it fails."""
+    decoder, place, count = json.JSONDecoder(), text.index("[") + 1, 0
+    while True:
+        try:
+            _, place = decoder.raw_decode(text, re.compile(r"[\s,]*").match(text, place).end())  # type: ignore[union-attr]
+        except ValueError:
+            return count
+        count += 1
 
 
 @pytest.mark.slow
-def test_the_tutorial_runs_on_a_real_model(tmp_path: Path) -> None:
+def test_the_tutorial_runs_on_a_real_model(process: Cli, tmp_path: Path) -> None:
     for words in commands("docs/tutorial.md"):
-        done = epigone(words, tmp_path)
+        done = process(*words[1:], cwd=tmp_path)
         assert done.returncode == 0, (words, done.stderr)
         if words[1] == "new":
             shrink(tmp_path / "first/study.yaml")
@@ -59,32 +78,41 @@ def test_the_tutorial_runs_on_a_real_model(tmp_path: Path) -> None:
     assert facts["last_loss"] > 0
     (corpus,) = (tmp_path / "runs/first/steps/corpus").glob("*/record.json")
     facts = json.loads(corpus.read_text())["facts"]
-    # The file is cut off in mid-string; Python's json module finds as many whole conversations.
-    assert facts["read"] == 17_671
+    part = (tmp_path / "first/part.json").read_text(errors="ignore")
+    assert facts["read"] == whole_values(part) > 500
     assert facts["invalid"] == 0
     (lost,) = facts["lost"]
     assert lost.endswith("cut off in mid-string")
 
 
-def test_the_readme_names_only_verbs_and_options_that_exist(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_the_tutorials_corpus_is_read_to_where_its_file_is_cut_off() -> None:
+    path = references.locate_data("sharegpt-v3-part")
+    with File(path) as file:
+        kinds = Counter(type(item) for item in file)
+    assert kinds == {Row: 17_671, Lost: 1}
+    assert whole_values(path.read_text()) == 17_671
+
+
+def test_the_readme_names_only_verbs_and_options_that_exist(cli: Cli, tmp_path: Path) -> None:
     for words in commands("README.md"):
         verb = words[1:3] if words[1] == "corpus" else words[1:2]
-        text = epigone(["epigone", *verb, "--help"], tmp_path).stdout
+        text = cli(*verb, "--help", cwd=tmp_path).stdout
         for word in words:
             if word.startswith("-"):
                 assert word in text, (words, word)
 
 
-def test_the_readmes_study_plans(tmp_path: Path) -> None:
+def test_the_readmes_study_plans(process: Cli, tmp_path: Path) -> None:
     for words in commands("README.md"):
         if words[1] in ("new", "plan", "status"):
-            done = epigone(words, tmp_path)
+            done = process(*words[1:], cwd=tmp_path)
             assert done.returncode == 0, (words, done.stderr)
 
 
 @pytest.mark.parametrize("study", sorted((ROOT / "studies").glob("*.yaml")), ids=lambda p: p.stem)
-def test_every_shipped_study_plans(study: Path, tmp_path: Path) -> None:
-    done = epigone(["epigone", "plan", str(study), "--json"], tmp_path)
+def test_every_shipped_study_plans(cli: Cli, study: Path, tmp_path: Path) -> None:
+    done = cli("plan", study, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["to_do"] > 0
 

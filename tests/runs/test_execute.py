@@ -21,13 +21,9 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, study_text: str) -> epigone.Study:
+def finished(whole: Path) -> epigone.Study:
     """The tiny study, run to its end without interruption."""
-    folder = tmp_path_factory.mktemp("whole")
-    (folder / "study.yaml").write_text(study_text)
-    study = epigone.Study.load(folder, runs=folder / "runs")
-    assert study.run().failed == []
-    return study
+    return epigone.Study.load(whole, runs=whole / "runs")
 
 
 def hashes(study: epigone.Study) -> dict[str, dict[str, str]]:
@@ -67,17 +63,18 @@ def test_the_report_is_one_page_with_tables(finished: epigone.Study) -> None:
 def test_the_small_student_is_the_one_of_a_run_stopped_there(
     finished: epigone.Study, study_text: str, tmp_path: Path
 ) -> None:
-    (tmp_path / "study.yaml").write_text(
-        study_text.replace("[600, 2k]", "[600]").replace("warmup: 0.1", "warmup: 2")
-    )
-    (tmp_path / "long.yaml").write_text(study_text.replace("warmup: 0.1", "warmup: 2"))
-    weights = []
-    for name in ("study.yaml", "long.yaml"):
-        study = epigone.Study.load(tmp_path / name, runs=tmp_path / name.removesuffix(".yaml"))
-        study.run(only="corpus")
-        study.run(only="train")
-        step = next(s for s in study.expansion().steps if s.stage == "train")
-        weights.append((study.store.folder(step) / "amount-600/model.safetensors").read_bytes())
+    (tmp_path / "study.yaml").write_text(study_text.replace("[600, 2k]", "[600]"))
+    study = epigone.Study.load(tmp_path, runs=tmp_path / "runs")
+    (long,) = (s for s in finished.expansion().steps if s.stage == "train")
+    (short,) = (s for s in study.expansion().steps if s.stage == "train")
+    assert short.hash != long.hash
+    corpus = finished.store.folder(long.inputs["corpus"])
+    shutil.copytree(corpus, study.store.folder(short.inputs["corpus"]))
+    assert study.run(only="train").outcomes[short.name] == "done"
+    weights = [
+        (s.store.folder(step) / "amount-600/model.safetensors").read_bytes()
+        for s, step in ((study, short), (finished, long))
+    ]
     assert weights[0] == weights[1]
 
 
@@ -103,32 +100,45 @@ def workers_of(pid: int) -> Iterator[int]:
             yield from workers_of(int(entry.name))
 
 
+def wait_for(process: subprocess.Popen[str], folder: Path, pattern: str) -> None:
+    """Wait until a file is there; fail if the process ends before."""
+    while not any(folder.glob(pattern)):
+        assert process.poll() is None, f"ended before {pattern} was there"
+        time.sleep(0.005)
+
+
+# At which stage a run is killed, and who: the runner, its worker, the process of the step.
+KILLS = (
+    ("corpus", ("runner",)),
+    ("train", ("step", "runner")),
+    ("benchmark", ("worker", "runner")),
+    ("generate", ("worker",)),
+)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 def test_kill_9_at_any_moment_and_again_gives_the_same_bytes(
     finished: epigone.Study, study_text: str, tmp_path: Path
 ) -> None:
     (tmp_path / "study.yaml").write_text(study_text)
     rng = random.Random(7)
-    kills = 0
-    for attempt in range(40):
+    for stage, victims in KILLS:
+        steps = tmp_path / "runs/tiny/steps"
+        for log in steps.rglob("*.partial/log.txt"):
+            log.unlink()  # the next one is of this attempt
         process = launched(tmp_path)
-        # Some kills hit the runner, some the worker, some the step itself.
-        deadline = time.monotonic() + rng.uniform(0.5, 4.0 + 2 * attempt)
-        while time.monotonic() < deadline and process.poll() is None:
-            time.sleep(0.02)
-        if process.poll() is None and kills < 5:
-            family = [process.pid, *workers_of(process.pid)]
-            os.kill(rng.choice(family), signal.SIGKILL)
-            kills += 1
-            if process.poll() is None and rng.random() < 0.5:
-                process.kill()
-        out, err = process.communicate(timeout=600)
+        wait_for(process, steps / stage, "*.partial/log.txt")
+        time.sleep(rng.uniform(0, 0.1))
+        worker, *forks = workers_of(process.pid)
+        pids = {"runner": process.pid, "worker": worker, "step": forks[0] if forks else worker}
+        for victim in victims:
+            os.kill(pids[victim], signal.SIGKILL)
+        _, err = process.communicate(timeout=600)
+        assert process.returncode == (-signal.SIGKILL if "runner" in victims else 1)
         assert "Traceback" not in err, err
-        if process.returncode == 0:
-            break
-    else:
-        pytest.fail(f"never finished: {out} {err}")
-    assert kills >= 4
+    process = launched(tmp_path)
+    _, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err
     study = epigone.Study.load(tmp_path, runs=tmp_path / "runs")
     assert hashes(study) == hashes(finished)
     assert not list(study.root.rglob("*.partial"))
@@ -174,7 +184,7 @@ def test_a_second_process_is_told_who_holds_the_study(study_text: str, tmp_path:
     try:
         lease = tmp_path / "runs/tiny/lease.json"
         while not (lease.exists() and lease.read_text()) and first.poll() is None:
-            time.sleep(0.02)
+            time.sleep(0.005)
         second = subprocess.run(
             [sys.executable, "-m", "epigone", "run", "study.yaml"],
             cwd=tmp_path, capture_output=True, text=True, check=False,

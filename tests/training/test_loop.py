@@ -42,6 +42,7 @@ def test_killed_at_any_step_and_resumed_gives_the_same_bytes(
     assert students(broken) == students(whole)
 
 
+# One process imports torch and forks for each attempt, as a study's worker does.
 KILLED = """
 import os, signal, sys
 from pathlib import Path
@@ -49,16 +50,22 @@ from epigone.study.specs import TrainSpec
 from epigone.training import loop, run
 
 loop.CHECKPOINT_SECONDS = -1.0
-
-def progress(done, total, note=""):
-    if done == int(sys.argv[4]):
-        os.kill(os.getpid(), signal.SIGKILL)
-
 spec = TrainSpec.model_validate_json(sys.argv[1])
-print(run(spec, {"corpus": Path(sys.argv[2])}, Path(sys.argv[3]), progress)["resumed_at_step"])
+
+for step in map(int, sys.argv[4:]):
+    def progress(done, total, note=""):
+        if done == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    if (child := os.fork()) == 0:
+        facts = run(spec, {"corpus": Path(sys.argv[2])}, Path(sys.argv[3]), progress)
+        print(facts["resumed_at_step"], flush=True)
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
+@pytest.mark.slow
 def test_kill_9_inside_training_costs_no_step_that_was_saved(
     tiny_base: Path, corpus: Path, tmp_path: Path
 ) -> None:
@@ -67,19 +74,16 @@ def test_kill_9_inside_training_costs_no_step_that_was_saved(
     broken.mkdir()
     asked = spec(tiny_base)
     facts = run(asked, {"corpus": corpus}, whole, silent)
-    found = []
-    for step in (3, 5, -1):
-        process = subprocess.run(
-            [sys.executable, "-c", KILLED, asked.model_dump_json(), corpus, broken, str(step)],
-            env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
-            capture_output=True,
-            text=True,
-        )
-        assert process.returncode == (0 if step < 0 else -signal.SIGKILL), process.stderr
-        found.append(process.stdout.strip())
+    process = subprocess.run(
+        [sys.executable, "-c", KILLED, asked.model_dump_json(), corpus, broken, "3", "5", "-1"],
+        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
+        capture_output=True,
+        text=True,
+    )
+    *killed, resumed, ended = map(int, process.stdout.split())
+    assert (killed, ended) == ([-signal.SIGKILL] * 2, 0), process.stderr
     # The checkpoint of the step before the killed one may still have been on its way.
-    assert found[:2] == ["", ""]
-    assert int(found[2]) in (4, 5)
+    assert resumed in (4, 5)
     assert facts["steps"] >= 6
     assert students(broken) == students(whole)
 

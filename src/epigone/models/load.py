@@ -15,6 +15,10 @@ from transformers import (
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
 )
+
+# Every architecture imports it, which takes seconds. Imported here, a worker does so once before it
+# forks, and not each of its steps.
+from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import logging as hf_logging
 
 from epigone.errors import ModelError
@@ -30,7 +34,7 @@ Precision = Literal["auto", "bf16", "fp32"]
 class Loaded:
     """A language model in eval mode with its tokenizer."""
 
-    model: Any
+    model: PreTrainedModel
     tokenizer: Any
     dtype: torch.dtype
     device: torch.device

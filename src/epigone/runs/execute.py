@@ -6,11 +6,13 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, Literal, Protocol
 
 from epigone.errors import StepFailed, UserError
@@ -81,26 +83,21 @@ def execute(
     run = _Run(expansion, store, watcher, only, use)
     check_data(expansion, store, use)
     count, threads = lanes()
-    workers = [Worker(threads) for _ in range(count)]
-    wide = Worker(threads * count)
+    worker = Worker()
     with ThreadPoolExecutor(count) as pool:
-        busy: dict[Future[Record], tuple[Step, Worker]] = {}
+        busy: dict[Future[Record], Step] = {}
         try:
             while True:
-                while workers and (step := run.next([s for s, _ in busy.values()])):
-                    worker = wide if step.stage in _ALONE else workers.pop()
+                while len(busy) < count and (step := run.next([*busy.values()])):
                     watcher.started(step, *run.count())
-                    busy[pool.submit(worker.run, step, store, watcher.progress)] = (step, worker)
+                    width = threads * count if step.stage in _ALONE else threads
+                    busy[pool.submit(worker.run, step, store, watcher.progress, width)] = step
                 if not busy:
                     break
                 for future in wait(busy, return_when=FIRST_COMPLETED).done:
-                    step, worker = busy.pop(future)
-                    if worker is not wide:
-                        workers.append(worker)
-                    run.ended(step, future)
+                    run.ended(busy.pop(future), future)
         finally:
-            for worker in {wide, *workers, *(w for _, w in busy.values())}:
-                worker.stop()
+            worker.stop()
     run.close()
     return run.result
 
@@ -203,41 +200,42 @@ class _Run:
 
 
 class Worker:
-    """One `epigone.runs.worker` process; it is started with the first step."""
+    """The `epigone.runs.worker` process; started with the first step, it serves every lane."""
 
-    def __init__(self, threads: int) -> None:
-        self._threads = str(threads)
+    def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
+        self._stopped = False
+        self._lock = threading.Lock()
+        # Who waits for the events of which folder's task.
+        self._waiting: dict[str, SimpleQueue[dict[str, Any]]] = {}
 
     def run(
-        self, step: Step, store: Store, progress: Callable[[Step, float, float, str], None]
+        self,
+        step: Step,
+        store: Store,
+        progress: Callable[[Step, float, float, str], None],
+        threads: int,
     ) -> Record:
         """Perform one step; raises StepFailed, or UserError for a mistake that only work shows."""
-        process = self._process or self._start()
         inputs = {role: store.folder(i) for role, i in step.inputs.items()}
         task = task_of(step, store.folder(step), inputs)
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            process.stdin.write(task.to_json() + "\n")
-            process.stdin.flush()
-        except BrokenPipeError:
-            pass  # told below: the worker's output has ended
-        for line in process.stdout:
-            event: dict[str, Any] = json.loads(line)
-            if event["folder"] != task.folder:
-                continue  # the end of a process that had already told how its step ended
-            if event["event"] == "progress":
-                progress(step, event["done"], event["total"], event["note"])
-            elif event["event"] == "finished":
-                return Record.from_json(event["record"])
-            elif event["user"]:
-                raise _Told(event["error"])
-            else:
-                raise StepFailed(event["error"])
-        # Only a worker that died by itself gets here; one that was stopped has no reader any more.
-        self._process = None
-        raise StepFailed(f"the worker process ended with exit code {process.wait()}")
+        events: SimpleQueue[dict[str, Any]] = SimpleQueue()
+        with self._lock:
+            if self._stopped:
+                raise StepFailed("the run has ended")
+            process = self._process or self._start()
+            self._waiting[task.folder] = events
+            assert process.stdin is not None
+            with suppress(BrokenPipeError):  # told below: the worker's output has ended
+                process.stdin.write(f"{threads} {task.to_json()}\n")
+                process.stdin.flush()
+        while (event := events.get())["event"] == "progress":
+            progress(step, event["done"], event["total"], event["note"])
+        if event["event"] == "finished":
+            return Record.from_json(event["record"])
+        if event["user"]:
+            raise _Told(event["error"])
+        raise StepFailed(event["error"])
 
     def _start(self) -> subprocess.Popen[str]:
         self._process = subprocess.Popen(
@@ -245,20 +243,39 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={
-                **os.environ,
-                "OMP_NUM_THREADS": self._threads,
-                "RAYON_NUM_THREADS": self._threads,
-                "TOKENIZERS_PARALLELISM": "true",
-            },
+            # A library that starts threads when it is imported must find one to be enough.
+            env={**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "true"},
             # An interrupt at the terminal is the runner's to act on.
             start_new_session=True,
         )
+        threading.Thread(target=self._listen, args=(self._process,), daemon=True).start()
         return self._process
 
+    def _listen(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            try:
+                event: dict[str, Any] = json.loads(line)
+            except ValueError:
+                continue  # empty, or cut off by a kill
+            # A process may have told how its step ended before it ended badly itself.
+            if (waiting := self._waiting.get(event["folder"])) is not None:
+                if event["event"] != "progress":
+                    del self._waiting[event["folder"]]
+                waiting.put(event)
+        code = process.wait()
+        error = f"the worker process ended with exit code {code}"
+        with self._lock:
+            if self._process is process:
+                self._process = None
+            for waiting in self._waiting.values():
+                waiting.put({"event": "failed", "error": error, "user": False})
+            self._waiting.clear()
+
     def stop(self) -> None:
-        """End the process, and with it the step that it works on."""
-        process, self._process = self._process, None
+        """End the process, and with it the steps that it works on."""
+        with self._lock:
+            self._stopped, process = True, self._process
         if process is None:
             return
         with suppress(OSError):

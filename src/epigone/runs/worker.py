@@ -1,23 +1,25 @@
 """The process in which steps run: `python -m epigone.runs.worker`, tasks in, events out.
 
 Each task runs in a fork of a process that has already imported what its stage needs: memory is
-free after each step, and none waits for torch to be imported again. Tasks and events are lines of
-JSON on stdin and stdout.
+free after each step, and none waits for torch to be imported again. A task is a line on stdin, its
+number of threads and JSON; events are lines of JSON on stdout. Tasks run side by side as they come.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import importlib
 import json
 import os
 import select
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import Any, NoReturn
 
 from epigone.errors import EpigoneError, UserError
 from epigone.processes import die_with_parent
@@ -32,23 +34,56 @@ def main() -> None:
     """Serve tasks until stdin ends, which it does when the runner dies, however it dies."""
     # An interrupt at the terminal reaches the whole group; the runner decides what ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    events = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
+    events = Events(os.dup(sys.stdout.fileno()))
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    for line in _lines():
-        task = Task.from_json(line)
-        for module in STAGES[task.stage].preload:
-            # A module that cannot be imported is the step's own failure, told from the fork.
-            with contextlib.suppress(Exception):
-                importlib.import_module(module)
-        child = os.fork()
-        if child == 0:
-            _child(task, events)
-        _wait(child, task, events)
+    children: dict[int, Task] = {}
+    try:
+        for line in _lines(children, events):
+            threads, _, text = line.partition(" ")
+            task = Task.from_json(text)
+            for module in STAGES[task.stage].preload:
+                # A module that cannot be imported is the step's own failure, told from the fork.
+                with contextlib.suppress(Exception):
+                    importlib.import_module(module)
+            child = os.fork()
+            if child == 0:
+                children.clear()  # they are not the fork's to end
+                _child(task, int(threads), events)
+            children[child] = task
+    finally:
+        for child in children:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
 
 
-def _lines() -> Iterator[str]:
+class Events:
+    """Lines of JSON to the runner, from this process and from its forks."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        # A long line is no single write, so writers take turns; a lock dies with its process.
+        self._turn = tempfile.TemporaryFile()  # noqa: SIM115
+
+    def tell(self, task: Task, **event: Any) -> None:
+        """One event of a task; it begins on a new line though a killed writer's last had no end."""
+        line = f"\n{json.dumps({'folder': task.folder, **event})}\n".encode()
+        fcntl.lockf(self._turn, fcntl.LOCK_EX)
+        try:
+            while line:
+                line = line[os.write(self._descriptor, line) :]
+        finally:
+            fcntl.lockf(self._turn, fcntl.LOCK_UN)
+
+
+def _lines(children: dict[int, Task], events: Events) -> Iterator[str]:
     buffer = b""
+    runner = select.poll()
+    runner.register(0, select.POLLIN)
     while True:
+        ready = runner.poll(50 if children else None)
+        _reap(children, events)
+        if not ready:
+            continue
         block = os.read(0, 65536)
         if not block:
             return
@@ -58,28 +93,23 @@ def _lines() -> Iterator[str]:
             yield line.decode()
 
 
-def _wait(child: int, task: Task, events: IO[str]) -> None:
-    runner = select.poll()
-    runner.register(0, 0)
-    while True:
+def _reap(children: dict[int, Task], events: Events) -> None:
+    for child, task in list(children.items()):
         pid, status = os.waitpid(child, os.WNOHANG)
-        if pid:
-            break
-        # Only the hang-up counts: the next task may arrive before this child has quite ended.
-        if any(event & select.POLLHUP for _, event in runner.poll(50)):
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-            sys.exit(1)
-    if status:
-        code = os.waitstatus_to_exitcode(status)
-        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        if code == -signal.SIGKILL:
-            how += ", perhaps for want of memory"
-        _tell(events, task, event="failed", error=f"the step's process {how}", user=False)
+        if not pid:
+            continue
+        del children[child]
+        if status:
+            code = os.waitstatus_to_exitcode(status)
+            how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+            if code == -signal.SIGKILL:
+                how += ", perhaps for want of memory"
+            events.tell(task, event="failed", error=f"the step's process {how}", user=False)
 
 
-def _child(task: Task, events: IO[str]) -> NoReturn:
+def _child(task: Task, threads: int, events: Events) -> NoReturn:
     die_with_parent()
+    _use(threads)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         partial = partial_of(Path(task.folder))
@@ -91,18 +121,25 @@ def _child(task: Task, events: IO[str]) -> NoReturn:
         os.dup2(null, 0)
         record = perform(task, _progress(events, task))
     except UserError as error:
-        _tell(events, task, event="failed", error=str(error), user=True)
+        events.tell(task, event="failed", error=str(error), user=True)
     except (EpigoneError, OSError) as error:
-        _tell(events, task, event="failed", error=str(error), user=False)
+        events.tell(task, event="failed", error=str(error), user=False)
     else:
-        _tell(events, task, event="finished", record=record.to_json())
+        events.tell(task, event="finished", record=record.to_json())
     sys.stdout.flush()
     sys.stderr.flush()
     # Not sys.exit: the exit handlers belong to the process that was forked.
     os._exit(0)
 
 
-def _progress(events: IO[str], task: Task) -> Any:
+def _use(threads: int) -> None:
+    for name in ("OMP_NUM_THREADS", "RAYON_NUM_THREADS"):
+        os.environ[name] = str(threads)
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(threads)  # it has read the environment already
+
+
+def _progress(events: Events, task: Task) -> Any:
     last = 0.0
 
     def tell(done: float, total: float, note: str = "") -> None:
@@ -110,14 +147,9 @@ def _progress(events: IO[str], task: Task) -> Any:
         now = time.monotonic()
         if now - last > _PROGRESS_SECONDS or done >= total:
             last = now
-            _tell(events, task, event="progress", done=done, total=total, note=note[:200])
+            events.tell(task, event="progress", done=done, total=total, note=note[:200])
 
     return tell
-
-
-def _tell(events: IO[str], task: Task, **event: Any) -> None:
-    events.write(json.dumps({"folder": task.folder, **event}) + "\n")
-    events.flush()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from epigone.errors import StepFailed, UserError
+from epigone.evaluation.catalogue import known_tasks
+from epigone.runs import worker as module
+from epigone.runs.execute import Worker
+from epigone.runs.perform import Task
+from epigone.runs.store import Store, verify
+from epigone.study.specs import ItemsSpec, StyleSpec
+from epigone.study.steps import Step
+
+
+def items(task: str = "facts") -> Step:
+    return Step("items", (task,), ItemsSpec(task=task, task_version=known_tasks().get(task, 1)))
+
+
+def quiet(*_: object) -> None: ...
+
+
+@pytest.fixture
+def worker() -> Iterator[Worker]:
+    made = Worker()
+    yield made
+    made.stop()
+
+
+def test_steps_side_by_side_in_one_process(worker: Worker, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    steps = [items("facts"), items("choices")]
+    with ThreadPoolExecutor(2) as pool:
+        done = list(pool.map(lambda s: worker.run(s, store, quiet, 1), steps))
+    assert [r.slug for r in done] == ["facts", "choices"]
+    assert all(verify(store.folder(s)) == [] for s in steps)
+
+
+def test_each_step_has_its_own_number_of_threads(worker: Worker, tmp_path: Path) -> None:
+    for number, task in ((3, "facts"), (1, "choices")):
+        record = worker.run(items(task), Store(tmp_path), quiet, number)
+        assert record.environment["threads"] == str(number)
+
+
+def test_a_mistake_and_a_failure_are_told_and_the_next_step_works(
+    worker: Worker, tmp_path: Path
+) -> None:
+    store = Store(tmp_path)
+    with pytest.raises(UserError, match="unknown benchmark"):
+        worker.run(items("fact"), store, quiet, 1)
+    style = Step("style", ("x",), StyleSpec(model="m", metrics=("list",)))
+    with pytest.raises(StepFailed, match="KeyError"):
+        worker.run(style, store, quiet, 1)
+    assert worker.run(items(), store, quiet, 1).stage == "items"
+
+
+def test_a_worker_that_is_killed_fails_the_step_and_another_one_starts(
+    worker: Worker, tmp_path: Path
+) -> None:
+    store = Store(tmp_path)
+    assert worker.run(items("choices"), store, quiet, 1).stage == "items"
+    process = worker._process
+    assert process is not None
+    os.kill(process.pid, signal.SIGSTOP)  # so that the task is still in the pipe at the kill
+    with ThreadPoolExecutor(1) as pool:
+        failing = pool.submit(worker.run, items(), store, quiet, 1)
+        while not worker._waiting:
+            pass
+        process.kill()
+        with pytest.raises(StepFailed, match="exit code -9"):
+            failing.result()
+    assert worker.run(items(), store, quiet, 1).stage == "items"
+
+
+def test_a_stopped_worker_starts_no_more(tmp_path: Path) -> None:
+    worker = Worker()
+    worker.stop()
+    with pytest.raises(StepFailed, match="ended"):
+        worker.run(items(), Store(tmp_path), quiet, 1)
+    assert worker._process is None
+
+
+def test_long_events_of_many_writers_arrive_whole_though_one_is_cut_off() -> None:
+    def task(number: int) -> Task:
+        return Task("items", "s", "h", {}, {}, {}, str(number))
+
+    out, into = os.pipe()
+    events = module.Events(into)
+    os.write(into, b'\n{"folder": "9", "record": "cut o')
+    children = []
+    for number in range(4):
+        if (child := os.fork()) == 0:
+            try:
+                for _ in range(20):
+                    events.tell(task(number), event="finished", record=str(number) * 20_000)
+            finally:
+                os._exit(0)
+        children.append(child)
+    os.close(into)
+    lines: list[str] = []
+    with os.fdopen(out) as read:
+        reader = threading.Thread(target=lambda: lines.extend(read))
+        reader.start()
+        for child in children:
+            os.waitpid(child, 0)
+        reader.join()
+    whole = [line for line in lines if len(line) > 20_000]
+    assert len(whole) == 80
+    for line in whole:
+        number = line[12]
+        assert line == (
+            f'{{"folder": "{number}", "event": "finished", "record": "{number * 20_000}"}}\n'
+        )
+
+
+def test_the_end_of_the_runner_ends_the_worker(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "epigone.runs.worker"], stdin=subprocess.PIPE, text=True
+    )
+    assert process.stdin is not None
+    process.stdin.close()
+    assert process.wait(60) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
+def test_what_a_worker_imports_before_it_forks_starts_no_thread_and_asks_no_gpu() -> None:
+    code = """
+import importlib, os, torch
+from epigone.study.steps import STAGES
+
+def refuse(*_, **__):
+    raise SystemExit("the GPU was asked: no fork could use it")
+
+for name in ("is_available", "device_count", "init", "_lazy_init"):
+    setattr(torch.cuda, name, refuse)
+for stage in STAGES.values():
+    for module in stage.preload:
+        importlib.import_module(module)
+print(len(os.listdir("/proc/self/task")))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "1"
