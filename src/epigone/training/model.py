@@ -163,7 +163,8 @@ def _check_head(model: Any) -> None:
 
 def _give_template(loaded: Loaded, template: str) -> None:
     """Set a chat template, and add the tokens that it needs and the vocabulary lacks."""
-    model, tokenizer = loaded.model, loaded.tokenizer
+    model: Any = loaded.model
+    tokenizer = loaded.tokenizer
     new: list[str] = []
     if template:
         tokenizer.chat_template = template
