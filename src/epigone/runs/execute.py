@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from epigone.errors import StepFailed, UserError
+from epigone.errors import StepFailed, Stopped, UserError
 from epigone.runs.perform import task_of
 from epigone.runs.plan import Planned, check_data, learn_speed, memory, work
 from epigone.runs.store import LOG, Damaged, Store
+from epigone.runs.worker import GRACE_SECONDS
 from epigone.schema import Record
 from epigone.study.steps import Expansion, Step
 from epigone.study.terms import Use
@@ -212,7 +213,10 @@ class Worker:
     def run(
         self, step: Step, store: Store, progress: Callable[[Step, float, float, str], None]
     ) -> Record:
-        """Perform one step; raises StepFailed, or UserError for a mistake that only work shows."""
+        """Perform one step; raises StepFailed, or UserError for a mistake that only work shows.
+
+        Raises Stopped where the step's process was asked to end by somebody else.
+        """
         process = self._process or self._start()
         inputs = {role: store.folder(i) for role, i in step.inputs.items()}
         task = task_of(step, store.folder(step), inputs)
@@ -231,6 +235,8 @@ class Worker:
                 progress(step, event["done"], event["total"], event["note"])
             elif event["event"] == "finished":
                 return Record.from_json(event["record"])
+            elif event["event"] == "stopped":
+                raise Stopped(event["error"])
             elif event["user"]:
                 raise _Told(event["error"])
             else:
@@ -257,7 +263,7 @@ class Worker:
         return self._process
 
     def stop(self) -> None:
-        """End the process, and with it the step that it works on."""
+        """End the process, and with it the step that it works on; training is saved before."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -265,7 +271,7 @@ class Worker:
             if process.stdin is not None:
                 process.stdin.close()
         try:
-            process.wait(timeout=10)
+            process.wait(timeout=GRACE_SECONDS + 5)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -19,19 +19,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-from epigone.errors import EpigoneError, UserError
+from epigone.errors import EpigoneError, Stopped, UserError
 from epigone.processes import die_with_parent
 from epigone.runs.perform import Task, perform
 from epigone.runs.store import LOG, partial_of
 from epigone.study.steps import STAGES
 
 _PROGRESS_SECONDS = 0.2
+# What a step is given to save its work before it is killed.
+GRACE_SECONDS = 20.0
 
 
 def main() -> None:
     """Serve tasks until stdin ends, which it does when the runner dies, however it dies."""
-    # An interrupt at the terminal reaches the whole group; the runner decides what ends.
+    # An interrupt at the terminal, or a scheduler's end, may reach all processes; the runner
+    # decides what ends, and a worker that went by itself would take the step's work with it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     events = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     for line in _lines():
@@ -67,8 +71,7 @@ def _wait(child: int, task: Task, events: IO[str]) -> None:
             break
         # Only the hang-up counts: the next task may arrive before this child has quite ended.
         if any(event & select.POLLHUP for _, event in runner.poll(50)):
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
+            _end(child)
             sys.exit(1)
     if status:
         code = os.waitstatus_to_exitcode(status)
@@ -76,6 +79,18 @@ def _wait(child: int, task: Task, events: IO[str]) -> None:
         if code == -signal.SIGKILL:
             how += ", perhaps for want of memory"
         _tell(events, task, event="failed", error=f"the step's process {how}", user=False)
+
+
+def _end(child: int) -> None:
+    """End a step; training saves what it has done first, any other work ends at once."""
+    os.kill(child, signal.SIGTERM)
+    last = time.monotonic() + GRACE_SECONDS
+    while time.monotonic() < last:
+        if os.waitpid(child, os.WNOHANG)[0]:
+            return
+        time.sleep(0.05)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
 
 
 def _child(task: Task, events: IO[str]) -> NoReturn:
@@ -94,6 +109,8 @@ def _child(task: Task, events: IO[str]) -> NoReturn:
         _tell(events, task, event="failed", error=str(error), user=True)
     except (EpigoneError, OSError) as error:
         _tell(events, task, event="failed", error=str(error), user=False)
+    except Stopped as stopped:
+        _tell(events, task, event="stopped", error=str(stopped))
     else:
         _tell(events, task, event="finished", record=record.to_json())
     sys.stdout.flush()
@@ -116,8 +133,10 @@ def _progress(events: IO[str], task: Task) -> Any:
 
 
 def _tell(events: IO[str], task: Task, **event: Any) -> None:
-    events.write(json.dumps({"folder": task.folder, **event}) + "\n")
-    events.flush()
+    # A runner that has gone hears nothing, and a step that is about to save has not failed by it.
+    with contextlib.suppress(BrokenPipeError):
+        events.write(json.dumps({"folder": task.folder, **event}) + "\n")
+        events.flush()
 
 
 if __name__ == "__main__":
