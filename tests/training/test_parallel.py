@@ -22,7 +22,7 @@ from epigone.errors import UserError
 from epigone.files import read_jsonl
 from epigone.study.declare import Recipe
 from epigone.study.specs import ModelSpec, TrainSpec
-from epigone.training.parallel import Layout, parse_layout
+from epigone.training.layout import Layout, parse_layout
 
 LAYOUTS = {
     "shards": (2, "shard=2"),

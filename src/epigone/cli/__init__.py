@@ -11,6 +11,7 @@ from typing import Any
 
 import typer
 from pydantic import ValidationError
+from typer.core import TyperGroup
 
 from epigone.cli import (
     benchmark,
@@ -26,15 +27,30 @@ from epigone.cli import (
     style,
     train,
 )
-from epigone.errors import EpigoneError, UnknownName, UserError
+from epigone.errors import EpigoneError, Stopped, UnknownName, UserError
 from epigone.study.values import told
 
 _WRONG_PATH = frozenset(
     {errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EROFS}
 )
 
+
+class _Interrupted(Exception):
+    """Carries an interrupt past the parser, which would make a bare exit code of it."""
+
+
+class _Verbs(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        """Call the verb."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise _Interrupted from error
+
+
 app = typer.Typer(
     name="epigone",
+    cls=_Verbs,
     help="What does a language model really learn when it imitates another one?\n\n"
     "A study names a teacher, base models, imitation data and how much of it. Epigone trains the "
     "students, measures them, and says how much of the style gap closed, how much of the "
@@ -63,9 +79,12 @@ def _version(
 
 
 def main() -> None:
-    """Run the command line: exit code 0 done, 1 a step failed, 2 the user's mistake, 130 stop."""
+    """Run the command line.
+
+    Exit code 0 done, 1 a step failed, 2 the user's mistake, 130 ended by ^C, 143 by SIGTERM.
+    """
     # As for ^C, so that a terminated run ends its worker and lets its lease go.
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, _stop)
     try:
         code = app(standalone_mode=False)
         sys.stdout.flush()  # here a full disk or a closed pipe can still be told
@@ -76,8 +95,10 @@ def main() -> None:
         _end(str(error), 1)
     except ValidationError as error:
         _end(str(told(error)), 2)
-    except KeyboardInterrupt:
-        _end("interrupted; run the same command again to continue", 130)
+    except _Interrupted as error:
+        _end_interrupted(error.__cause__)
+    except KeyboardInterrupt as error:
+        _end_interrupted(error)
     except BrokenPipeError:
         # The reader of a pipe has gone, `epigone plan | head` say; that is no failure of ours.
         _drop_stdout()
@@ -98,8 +119,14 @@ def main() -> None:
         _end(_usage(error), 2)
 
 
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
+def _stop(*_: object) -> None:
+    raise Stopped("stopped by SIGTERM; run the same command again to continue")
+
+
+def _end_interrupted(error: BaseException | None) -> None:
+    if isinstance(error, Stopped):
+        _end(str(error), 143)
+    _end("interrupted; run the same command again to continue", 130)
 
 
 def _drop_stdout() -> None:

@@ -11,6 +11,7 @@ import typer
 
 from epigone.api import Study
 from epigone.cli.common import Json, Runs, StudyArgument, Teller, Use, say_json, seconds
+from epigone.cli.launch import Compile, Parallel, Processes, Track, choose, refuse_launcher
 from epigone.cli.report import tell_verdict
 from epigone.errors import StepFailed
 
@@ -27,14 +28,21 @@ def run(
     ] = None,
     use: Use = "research",
     runs: Runs = Path("runs"),
+    processes: Processes = None,
+    parallel: Parallel = None,
+    track: Track = None,
+    compiled: Compile = False,
     json: Json = False,
 ) -> None:
     """Run every step that is not done, then build the report and print the verdict.
 
-    Interrupt it or kill it at any time: the same command again continues.
+    Interrupt it or kill it at any time: the same command again continues. With ^C or SIGTERM,
+    training saves where it is and the exit code is 130 or 143.
 
     Example: epigone run studies/pocket.yaml
     """
+    refuse_launcher()
+    choose(processes, parallel, track, compiled)
     loaded = Study.load(study, runs=runs)
     started = time.monotonic()
     with Teller() as teller:

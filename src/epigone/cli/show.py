@@ -8,12 +8,16 @@ from typing import Annotated, Any
 import typer
 
 from epigone.api import Study
-from epigone.cli.common import Json, Runs, StudyArgument, say_json, table
+from epigone.cli.common import Json, Runs, StudyArgument, number, say_json, table
 from epigone.errors import StepFailed, UnknownName, UserError
 from epigone.files import read_jsonl
+from epigone.findings.verdict import tokens
+from epigone.report.training import LOG, curves_of, statistics, thinned
 from epigone.runs.plan import Planned
 from epigone.runs.store import verify as check
-from epigone.schema import Sample
+from epigone.schema import Record, Sample
+
+_ROWS = 10
 
 
 def register(app: typer.Typer) -> None:
@@ -63,7 +67,26 @@ def show(
     changed = check(loaded.store.folder(found[0].step)) if verify else []
     if changed:
         raise StepFailed(f"{what}: files differ from the record: {', '.join(changed)}")
-    say_json(record.to_json())
+    if json or record.stage != "train":
+        say_json(record.to_json())
+    else:
+        _training(loaded.store.folder(found[0].step), record)
+
+
+def _training(folder: Path, record: Record) -> None:
+    told = statistics(record.facts, record.seconds, record.peak_bytes)
+    for name, words in {"Step": f"{record.stage}/{record.slug}", **told}.items():
+        print(f"{name:<11} {words}")
+    rows = []
+    for curve in curves_of(list(read_jsonl(folder / LOG))):
+        name = "trunk" if curve.branch is None else f"decay to {tokens(curve.branch)}"
+        rows += [
+            [name, str(p.last + 1), f"{p.seen:,}", number(p.loss), f"{p.lr:.3g}",
+             number(p.gradient_norm)]
+            for p in thinned(curve.points, _ROWS)
+        ]  # fmt: skip
+    print()
+    table("", ("run", "to step", "supervised tokens", "loss", "learning rate", "norm"), rows)
 
 
 def _samples(loaded: Study, planned: list[Planned], model: str, n: int, json: bool) -> None:

@@ -9,7 +9,9 @@ import typer
 
 from epigone import api
 from epigone.cli.common import Json, Teller, say_json
+from epigone.cli.launch import Compile, Parallel, Processes, Track, choose, dismiss, follow
 from epigone.errors import UserError
+from epigone.report.training import statistics
 from epigone.study.recipes import PRESETS
 from epigone.study.specs import amount_folder
 from epigone.study.values import parse_amount
@@ -70,12 +72,19 @@ def train(
         str | None, typer.Option(help="Chat template: chatml, or a .jinja file.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=(1 << 32) - 1, help="Of everything random.")] = 0,
+    processes: Processes = None,
+    parallel: Parallel = None,
+    track: Track = None,
+    compiled: Compile = False,
     json: Json = False,
 ) -> None:
     """Train a base on nested amounts of a corpus: one run, a student at each amount.
 
     Example: epigone train smollm2-135m-instruct my-corpus --amount 8k -o students --block 512
     """
+    if follow(processes, parallel, track, compiled):
+        return
+    choose(processes, parallel, track, compiled)
     try:
         amounts = [parse_amount(a) for a in amount]
     except ValueError as error:
@@ -115,9 +124,12 @@ def train(
             seed=seed,
             progress=teller,
         )
+    dismiss()
     if json:
         say_json(record.to_json())
         return
+    for name, words in statistics(record.facts, record.seconds, record.peak_bytes).items():
+        print(f"{name:<11} {words}")
     for tokens in sorted(set(amounts)):
         print(out / amount_folder(tokens))
 

@@ -6,26 +6,32 @@ from pathlib import Path
 
 from epigone.report.view import (
     Corpus,
+    Curve,
     Item,
     MetricText,
     Output,
+    Point,
     Reported,
     ReportView,
     Source,
     Step,
     Teacher,
+    Trunk,
 )
 
 __all__ = [
     "Corpus",
+    "Curve",
     "Item",
     "MetricText",
     "Output",
+    "Point",
     "ReportView",
     "Reported",
     "Source",
     "Step",
     "Teacher",
+    "Trunk",
     "build",
 ]
 

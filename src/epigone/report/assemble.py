@@ -13,6 +13,7 @@ from epigone.files import read_json, read_jsonl
 from epigone.findings import Findings, Subject, analyse
 from epigone.models import catalogue
 from epigone.report.metrics import METRICS
+from epigone.report.training import LOG, curves_of
 from epigone.report.view import (
     Corpus,
     Item,
@@ -23,10 +24,11 @@ from epigone.report.view import (
     Step,
     StepState,
     Teacher,
+    Trunk,
 )
 from epigone.runs.plan import Planned, plan
 from epigone.runs.store import Store
-from epigone.schema import Record, Sample, Score
+from epigone.schema import Cell, Record, Sample, Score
 from epigone.study.declare import Declaration
 from epigone.study.specs import (
     CorpusSpec,
@@ -37,6 +39,7 @@ from epigone.study.specs import (
     RecipeSpec,
     Spec,
     TrainSpec,
+    amount_folder,
 )
 from epigone.study.steps import Expansion
 from epigone.study.templates import BUILT_IN
@@ -74,6 +77,7 @@ def view_of(declaration: Declaration, expansion: Expansion, store: Store) -> Rep
         findings=_findings(declaration, expansion, scores),
         items=_items(planned, store, teacher.name),
         corpora=tuple(_corpus(p, store) for p in planned if p.step.stage == "corpus" and p.record),
+        trunks=_trunks(planned, expansion, store),
         steps=tuple(_step(p) for p in planned),
         provenance=_provenance(declaration, expansion, records),
         metrics=METRICS,
@@ -88,11 +92,43 @@ def _subjects(expansion: Expansion) -> tuple[Subject, ...]:
         if s.cell is None:
             found.append(Subject(s.model, s.base))
             continue
-        # Each variant is a line of students of its own, as each corpus is.
-        named = (s.cell.corpus, *s.cell.variant.split(","))
-        line = ", ".join(filter(None, named)) if s.cell.corpus else f"feedback {s.cell.variant}"
+        line = _line(s.cell)
         fed_back = s.made_by is not None and s.made_by.stage == "feedback"
         found.append(Subject(s.model, s.base, line, s.cell.amount, s.cell.seed, fed_back))
+    return tuple(found)
+
+
+def _line(cell: Cell) -> str:
+    # Each variant is a line of students of its own, as each corpus is.
+    named = (cell.corpus, *cell.variant.split(","))
+    return ", ".join(filter(None, named)) if cell.corpus else f"feedback {cell.variant}"
+
+
+def _trunks(planned: list[Planned], expansion: Expansion, store: Store) -> tuple[Trunk, ...]:
+    lines = {
+        s.made_by.name: _line(s.cell)
+        for s in expansion.subjects
+        if s.cell is not None and s.made_by is not None
+    }
+    found = []
+    for p in planned:
+        if not isinstance(p.step.spec, TrainSpec) or p.record is None:
+            continue
+        folder = store.folder(p.step)
+        own = {a: folder / amount_folder(a) / LOG for a in p.step.spec.amounts}
+        found.append(
+            Trunk(
+                name=p.step.slug,
+                base=p.step.spec.base.name,
+                line=lines.get(p.step.name, p.step.slug),
+                seed=p.step.spec.seed,
+                curves=tuple(curves_of(list(read_jsonl(folder / LOG)))),
+                taken={a: sum(r["supervised"] for r in read_jsonl(f)) for a, f in own.items()},
+                facts=p.record.facts,
+                seconds=p.record.seconds,
+                peak_bytes=p.record.peak_bytes,
+            )
+        )
     return tuple(found)
 
 

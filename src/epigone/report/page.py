@@ -20,6 +20,7 @@ from epigone.findings.gaps import teacher_value
 from epigone.findings.verdict import latest, percent, points, tokens
 from epigone.report import text
 from epigone.report.charts import Chart, Series, all_series, chart
+from epigone.report.curves import curve_charts
 from epigone.report.tracks import Track, change_track, reach_of, style_track
 from epigone.report.view import MetricText, ReportView
 from epigone.schema import Family, Interval
@@ -90,7 +91,8 @@ def environment() -> jinja2.Environment:
 def _context(view: ReportView, tables: Sequence[str]) -> dict[str, Any]:
     series = all_series(view.findings.values)
     charts = [(title, _charts(view, family, series)) for family, title in _FAMILIES]
-    specs = {c.id: c.spec for _, row in charts for c in row}
+    curves = curve_charts(view.trunks)
+    specs = {c.id: c.spec for _, row in charts for c in row} | {c.id: c.spec for c in curves}
     scripts = [text.script_code(read("vendor", name)) for name in VENDOR]
     scripts.append(text.script_code(read("static", "app.js")))
     style = read("static", "style.css")
@@ -100,6 +102,7 @@ def _context(view: ReportView, tables: Sequence[str]) -> dict[str, Any]:
         "cards": [_card(view, v) for v in view.findings.verdicts],
         "series": series,
         "charts": [(title, row) for title, row in charts if row],
+        "curves": curves,
         "gaps": [(title, _gaps(view, family)) for family, title in _FAMILIES],
         "several": _several(view),
         "values": view.findings.values,

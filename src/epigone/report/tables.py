@@ -17,7 +17,7 @@ _SUBJECT = ["base", "corpus", "amount", "seed"]
 
 
 def write_tables(view: ReportView, folder: Path) -> list[str]:
-    """Write the four tables into `folder`; their file names are returned.
+    """Write the tables into `folder`; their file names are returned.
 
     Text that a spreadsheet would take for a formula starts with an apostrophe.
     """
@@ -35,6 +35,13 @@ def write_tables(view: ReportView, folder: Path) -> list[str]:
             _gaps(view),
         ),
         "samples.csv": (["item", "role", "model", "stop", "text"], _samples(view)),
+        "training.csv": (
+            [
+                *("base", "corpus", "seed", "run", "branch", "step", "supervised_seen"),
+                *("loss", "lr", "gradient_norm", "kl"),
+            ],
+            _training(view),
+        ),
         "steps.csv": (
             ["stage", "name", "state", "seconds", "hash", "note"],
             ([s.stage, s.name, s.state, s.seconds, s.hash, s.note] for s in view.steps),
@@ -82,6 +89,16 @@ def _samples(view: ReportView) -> Iterator[Sequence[object]]:
             yield [item.id, "teacher", view.teacher.name, "", item.answer]
         for output in item.outputs:
             yield [item.id, "output", output.model, output.stop, output.text]
+
+
+def _training(view: ReportView) -> Iterator[Sequence[object]]:
+    for t in view.trunks:
+        for curve in t.curves:
+            for p in curve.points:
+                yield [
+                    *(t.base, t.line, t.seed, t.name, curve.branch, p.last, p.seen),
+                    *(p.loss, p.lr, p.gradient_norm, p.kl),
+                ]
 
 
 def _subject(subject: Subject | None) -> list[object]:

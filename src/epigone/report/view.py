@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from epigone.findings import Findings, Subject
 from epigone.schema import Message, Score
@@ -91,6 +91,50 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Point:
+    """Optimiser steps `first` to `last` of a run: means of the loss, the norm and the divergence.
+
+    `seen` are the supervised tokens at the end of the last of them, whose learning rate `lr` is;
+    `kl` is KL(base || student) in nats a supervised token, where the recipe has it.
+    """
+
+    first: int
+    last: int
+    seen: int
+    loss: float
+    lr: float
+    gradient_norm: float
+    kl: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A point for every step of a trunk, or of the decay toward the amount `branch`."""
+
+    branch: int | None
+    points: tuple[Point, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Trunk:
+    """One training run: its curves, and the students that were taken from it.
+
+    `line` is the corpus, with the variant, as `Subject.corpus` names it; `taken` holds the
+    supervised tokens that the student of each amount had seen; `facts` are the record's.
+    """
+
+    name: str
+    base: str
+    line: str
+    seed: int
+    curves: tuple[Curve, ...]
+    taken: Mapping[int, int]
+    facts: Mapping[str, Any]
+    seconds: float
+    peak_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class MetricText:
     """A metric's title and one sentence on what its number means."""
 
@@ -115,6 +159,7 @@ class ReportView:
     findings: Findings
     items: tuple[Item, ...] = ()
     corpora: tuple[Corpus, ...] = ()
+    trunks: tuple[Trunk, ...] = ()
     steps: tuple[Step, ...] = ()
     provenance: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     metrics: Mapping[str, MetricText] = field(default_factory=dict)

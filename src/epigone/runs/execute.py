@@ -15,10 +15,11 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Literal, Protocol
 
-from epigone.errors import StepFailed, UserError
+from epigone.errors import StepFailed, Stopped, UserError
 from epigone.runs.perform import task_of
 from epigone.runs.plan import Planned, check_data, learn_speed, memory, work
 from epigone.runs.store import LOG, Damaged, Store
+from epigone.runs.worker import GRACE_SECONDS
 from epigone.schema import Record
 from epigone.study.steps import Expansion, Step
 from epigone.study.terms import Use
@@ -216,7 +217,10 @@ class Worker:
         progress: Callable[[Step, float, float, str], None],
         threads: int,
     ) -> Record:
-        """Perform one step; raises StepFailed, or UserError for a mistake that only work shows."""
+        """Perform one step; raises StepFailed, or UserError for a mistake that only work shows.
+
+        Raises Stopped where the step's process was asked to end by somebody else.
+        """
         inputs = {role: store.folder(i) for role, i in step.inputs.items()}
         task = task_of(step, store.folder(step), inputs)
         events: SimpleQueue[dict[str, Any]] = SimpleQueue()
@@ -233,6 +237,8 @@ class Worker:
             progress(step, event["done"], event["total"], event["note"])
         if event["event"] == "finished":
             return Record.from_json(event["record"])
+        if event["event"] == "stopped":
+            raise Stopped(event["error"])
         if event["user"]:
             raise _Told(event["error"])
         raise StepFailed(event["error"])
@@ -273,7 +279,7 @@ class Worker:
             self._waiting.clear()
 
     def stop(self) -> None:
-        """End the process, and with it the steps that it works on."""
+        """End the process, and with it the steps that it works on; training is saved before."""
         with self._lock:
             self._stopped, process = True, self._process
         if process is None:
@@ -282,7 +288,7 @@ class Worker:
             if process.stdin is not None:
                 process.stdin.close()
         try:
-            process.wait(timeout=10)
+            process.wait(timeout=GRACE_SECONDS + 5)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

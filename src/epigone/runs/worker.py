@@ -17,23 +17,27 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from epigone.errors import EpigoneError, UserError
+from epigone.errors import EpigoneError, Stopped, UserError
 from epigone.processes import die_with_parent
 from epigone.runs.perform import Task, perform
 from epigone.runs.store import LOG, partial_of
 from epigone.study.steps import STAGES
 
 _PROGRESS_SECONDS = 0.2
+# What a step is given to save its work before it is killed.
+GRACE_SECONDS = 20.0
 
 
 def main() -> None:
     """Serve tasks until stdin ends, which it does when the runner dies, however it dies."""
-    # An interrupt at the terminal reaches the whole group; the runner decides what ends.
+    # An interrupt at the terminal, or a scheduler's end, may reach all processes; the runner
+    # decides what ends, and a worker that went by itself would take the step's work with it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     events = Events(os.dup(sys.stdout.fileno()))
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     children: dict[int, Task] = {}
@@ -51,9 +55,7 @@ def main() -> None:
                 _child(task, int(threads), events)
             children[child] = task
     finally:
-        for child in children:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
+        _end(children)
 
 
 class Events:
@@ -69,8 +71,11 @@ class Events:
         line = f"\n{json.dumps({'folder': task.folder, **event})}\n".encode()
         fcntl.lockf(self._turn, fcntl.LOCK_EX)
         try:
-            while line:
-                line = line[os.write(self._descriptor, line) :]
+            # A runner that has gone hears nothing, and a step that is about to save has not failed
+            # by it.
+            with contextlib.suppress(BrokenPipeError):
+                while line:
+                    line = line[os.write(self._descriptor, line) :]
         finally:
             fcntl.lockf(self._turn, fcntl.LOCK_UN)
 
@@ -107,6 +112,20 @@ def _reap(children: dict[int, Task], events: Events) -> None:
             events.tell(task, event="failed", error=f"the step's process {how}", user=False)
 
 
+def _end(children: Iterable[int]) -> None:
+    """End steps; training saves what it has done first, any other work ends at once."""
+    left = set(children)
+    for child in left:
+        os.kill(child, signal.SIGTERM)
+    last = time.monotonic() + GRACE_SECONDS
+    while left and time.monotonic() < last:
+        left -= {child for child in left if os.waitpid(child, os.WNOHANG)[0]}
+        time.sleep(0.05)
+    for child in left:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
 def _child(task: Task, threads: int, events: Events) -> NoReturn:
     die_with_parent()
     _use(threads)
@@ -124,6 +143,8 @@ def _child(task: Task, threads: int, events: Events) -> NoReturn:
         events.tell(task, event="failed", error=str(error), user=True)
     except (EpigoneError, OSError) as error:
         events.tell(task, event="failed", error=str(error), user=False)
+    except Stopped as stopped:
+        events.tell(task, event="stopped", error=str(stopped))
     else:
         events.tell(task, event="finished", record=record.to_json())
     sys.stdout.flush()

@@ -17,13 +17,12 @@ from typing import Any, Self
 import torch
 import torch.distributed as dist
 
-from epigone.errors import EpigoneError, Stopped
+from epigone.errors import EpigoneError, Stopped, UserError
 from epigone.processes import die_with_parent
 from epigone.schema import silent
 from epigone.study.specs import TrainSpec
-from epigone.training.parallel import PARALLEL, Layout, World, join, parse_layout
-
-PROCESSES = "EPIGONE_PROCESSES"
+from epigone.training.layout import PARALLEL, Layout, launched, parse_layout, processes_asked
+from epigone.training.parallel import World, join
 
 
 def layout_asked() -> Layout:
@@ -31,9 +30,7 @@ def layout_asked() -> Layout:
 
     These are $WORLD_SIZE under a launcher, else $EPIGONE_PROCESSES, else one for each GPU.
     """
-    started = int(os.environ.get("WORLD_SIZE", "1"))
-    if started == 1:
-        started = int(os.environ.get(PROCESSES, "0")) or max(1, torch.cuda.device_count())
+    started = processes_asked() or max(1, torch.cuda.device_count())
     return parse_layout(os.environ.get(PARALLEL, ""), started)
 
 
@@ -44,10 +41,16 @@ def train(spec: TrainSpec, corpus: Path, out: Path, progress: Any) -> dict[str, 
     layout = layout_asked()
     if layout.processes == 1:
         return alone(spec, corpus, out, progress)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if launched()[1] > 1:
         join(layout)
         _announce(spec, corpus, out)
         return alone(spec, corpus, out, progress)
+    if 0 < torch.cuda.device_count() < layout.processes:
+        raise UserError(
+            f"{layout.processes} processes need a GPU each, there are",
+            value=torch.cuda.device_count(),
+            fix="ask for fewer, or start them on several machines with torchrun",
+        )
     with _followers(layout.processes):
         join(layout)
         _announce(spec, corpus, out)
@@ -61,8 +64,17 @@ def follow() -> None:
     join(layout_asked())
     asked: list[Any] = [None, None, None]
     dist.broadcast_object_list(asked, src=0)
+    if asked[0] is None:
+        return
     with suppress(Stopped):
         alone(TrainSpec.model_validate_json(asked[0]), Path(asked[1]), Path(asked[2]), silent)
+
+
+def dismiss() -> None:
+    """Let a launcher's other processes end where the first one found nothing to train."""
+    if launched()[1] > 1 and not dist.is_initialized():
+        join(layout_asked())
+        dist.broadcast_object_list([None, None, None], src=0)
 
 
 def _announce(spec: TrainSpec, corpus: Path, out: Path) -> None:
@@ -192,6 +204,8 @@ class Stop:
 
 
 if __name__ == "__main__":
+    # An interrupt at the terminal reaches all processes; the first one decides what ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     die_with_parent()
     try:
         follow()

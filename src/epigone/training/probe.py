@@ -17,11 +17,11 @@ from epigone.study.specs import TrainSpec
 from epigone.training import data
 from epigone.training.blocks import Block
 from epigone.training.checkpoint import Position
+from epigone.training.layout import COMPILE
 from epigone.training.model import Prepared
 from epigone.training.parallel import local
 from epigone.training.schedule import Batch, Update
 
-COMPILE = "EPIGONE_COMPILE"
 # A micro-batch on a CPU: activations stay within a few hundred MB, and no larger one is faster.
 CPU_TOKENS = 1024
 # On a GPU the products of more tokens than this are no faster either.

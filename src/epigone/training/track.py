@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from epigone.errors import UnknownName, UserError
 from epigone.study.specs import TrainSpec
-from epigone.training.parallel import World
+
+if TYPE_CHECKING:
+    from epigone.training.parallel import World
 
 TRACK = "EPIGONE_TRACK"
 TRACKERS = ("tensorboard", "wandb", "mlflow")
+_PACKAGES = {"tensorboard": ("tensorboard", "tensorboardX")}
 Track = Callable[[Mapping[str, Any], float], None]
 
 
 def trackers_asked() -> list[str]:
     """Names in $EPIGONE_TRACK; raises UserError for unknown ones and for those not installed."""
-    from accelerate import tracking
-
     names = [n.strip() for n in os.environ.get(TRACK, "").split(",") if n.strip()]
     for name in names:
         if name not in TRACKERS:
             raise UnknownName("tracker", name, TRACKERS)
-        if not getattr(tracking, f"is_{name}_available")():
+        # As Accelerate does, which would take seconds to import here.
+        if not any(map(importlib.util.find_spec, _PACKAGES.get(name, (name,)))):
             raise UserError(f"{name} is not installed", fix=f"pip install {name}")
     return names
 
