@@ -212,9 +212,9 @@ def test_training_says_what_it_did(finished: epigone.Study) -> None:
     assert facts["compute"] in ("float32", "bfloat16")
     assert facts["supervised"] == sum(
         row["supervised"]
-        for row in map(json.loads, (folder / "log.jsonl").read_text().splitlines())
+        for row in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
     )
-    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    log = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert len(log) == facts["steps"]
     assert log[0]["lr"] == 0.0
     assert log[-1]["loss"] < log[0]["loss"]

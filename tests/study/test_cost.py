@@ -194,9 +194,9 @@ def test_replay_and_kl_cost_what_they_add() -> None:
 @pytest.mark.parametrize("optimizer", ["parameter-scaled", "adamw"])
 def test_state_takes_the_bytes_that_the_optimiser_holds(optimizer: str) -> None:
     model = torch.nn.Linear(64, 64, bias=False)
-    state = OPTIMIZERS[optimizer](model.named_parameters(), 0.0).state()
-    held = sum(t.nbytes for t in state.values() if t.ndim) + 2 * model.weight.nbytes
     recipe = PAPER.model_copy(update={"optimizer": optimizer, "precision": "fp32"})
+    state = OPTIMIZERS[optimizer](dict(model.named_parameters()), recipe).state()
+    held = sum(t.nbytes for t in state.values() if t.ndim) + 2 * model.weight.nbytes
     shape = Shape(64 * 64, 0, 1, 0, 1, 1, 1)
     assert cost.train_memory(shape, recipe) == held
 
