@@ -20,7 +20,7 @@ from epigone.schema import silent
 from epigone.study.specs import CorpusSpec, DataSpec, SourceSpec
 
 
-def _llama() -> Any:
+def llama() -> Any:
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=128, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
@@ -52,7 +52,7 @@ def _gpt2() -> Any:
 
 @pytest.fixture(params=["llama", "gemma3", "gpt2"])
 def tiny(request: pytest.FixtureRequest) -> Any:
-    makers: dict[str, Callable[[], Any]] = {"llama": _llama, "gemma3": _gemma, "gpt2": _gpt2}
+    makers: dict[str, Callable[[], Any]] = {"llama": llama, "gemma3": _gemma, "gpt2": _gpt2}
     torch.manual_seed(0)
     return makers[request.param]().float().train()
 

@@ -109,6 +109,22 @@ def test_any_split_into_micro_batches_gives_the_same_gradient(
     same(whole, gradients(tiny, lambda: found(tiny, blocks, tokens, loss=kind)))
 
 
+@pytest.mark.parametrize("kind", ["token-mean", "row-mean"])
+def test_all_rows_in_one_give_the_same_gradient(tiny: Any, kind: str) -> None:
+    batch, asked = Batch(blocks_of(pieces(7)), None), recipe(loss=kind)
+
+    def loss(flat: bool) -> torch.Tensor:
+        (micro,) = micro_batches(batch, asked, 4096, flat=flat)
+        assert micro.ids.shape[0] == (1 if flat else 3)
+        return supervised_loss(tiny, micro, plain=True, direct=True)[0]
+
+    assert (
+        sum(b.width for b in batch.blocks)
+        == next(micro_batches(batch, asked, 4096, flat=True)).ids.numel()
+    )
+    same(gradients(tiny, lambda: loss(False)), gradients(tiny, lambda: loss(True)))
+
+
 @pytest.mark.parametrize("ranks", [2, 3, 7])
 def test_any_split_over_ranks_gives_the_same_sum_in_the_same_number_of_parts(
     tiny: Any, ranks: int

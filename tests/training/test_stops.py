@@ -27,10 +27,10 @@ def test_sigterm_in_mid_step_saves_what_was_done_before_it(
     seen = 0
     micro_batches = data.micro_batches
 
-    def second_of_third(*arguments: Any) -> Any:
+    def second_of_third(*arguments: Any, **named: Any) -> Any:
         nonlocal seen
         seen += 1
-        for i, micro in enumerate(micro_batches(*arguments)):
+        for i, micro in enumerate(micro_batches(*arguments, **named)):
             if (seen, i) == (3, 1):
                 os.kill(os.getpid(), signal.SIGTERM)
             yield micro

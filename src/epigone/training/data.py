@@ -8,6 +8,7 @@ import math
 import random
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -172,14 +173,20 @@ def _rows(file: Path, stream: Iterable[str]) -> Iterator[str]:
 
 
 def micro_batches(
-    batch: Batch, recipe: RecipeSpec, tokens: int, ranks: tuple[int, int] = (0, 1)
+    batch: Batch,
+    recipe: RecipeSpec,
+    tokens: int,
+    ranks: tuple[int, int] = (0, 1),
+    *,
+    flat: bool = False,
 ) -> Iterator[Micro]:
     """Tensors whose losses add up to the loss of the whole batch; those of one rank of several.
 
     Any split gives the same sum, because each token's weight is fixed by the whole batch: 1 / all
     supervised tokens (token mean), or 1 / (rows x the row's supervised tokens) (row mean), times
     its share beside the plain text. A micro-batch has about `tokens` tokens. Every rank gets the
-    same number of them; what it has too few of is made up by ones that weigh nothing.
+    same number of them; what it has too few of is made up by ones that weigh nothing. `flat` puts
+    all rows into one, which is how flash attention keeps packed pieces apart.
     """
     rank, size = ranks
     share = recipe.replay if batch.text else 0.0
@@ -197,7 +204,8 @@ def micro_batches(
         plans.append((group, [share / of_text] * len(group), 0.0))
     for i in range(rank, math.ceil(len(plans) / size) * size, size):
         group, weights, kl = plans[i] if i < len(plans) else (plans[0][0], None, 0.0)
-        yield _tensors(group, weights or [0.0] * len(group), kl)
+        micro = _tensors(group, weights or [0.0] * len(group), kl)
+        yield _flattened(micro, [b.width for b in group]) if flat else micro
 
 
 def _groups(blocks: Sequence[Block], tokens: int) -> list[list[Block]]:
@@ -243,6 +251,18 @@ def _tensors(group: Sequence[Block], weights: Sequence[float], kl: float) -> Mic
             source_mask[r, : len(own)] = 1
     return Micro(
         ids, positions, rows, columns, found, found * kl if kl else None, source, source_mask
+    )
+
+
+def _flattened(micro: Micro, widths: Sequence[int]) -> Micro:
+    real = torch.arange(micro.ids.shape[1]) < torch.tensor(widths)[:, None]
+    starts = torch.tensor([0, *widths[:-1]]).cumsum(0)
+    return replace(
+        micro,
+        ids=micro.ids[real][None],
+        positions=micro.positions[real][None],
+        rows=torch.zeros_like(micro.rows),
+        columns=starts[micro.rows] + micro.columns,
     )
 
 

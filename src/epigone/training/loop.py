@@ -148,7 +148,7 @@ class Run:
         world = self.world
         parts = torch.zeros(3, dtype=torch.float64, device=world.device)
         ranks = (world.data_rank, world.layout.data)
-        micros = data.micro_batches(batch, self.spec.recipe, tokens, ranks)
+        micros = data.micro_batches(batch, self.spec.recipe, tokens, ranks, flat=self.prepared.flat)
         for number, micro in enumerate(micros):
             if stop.asked():
                 for p in self.prepared.parameters.values():

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.utils.import_utils import is_flash_attn_2_available
 
 from epigone.errors import ModelError
 from epigone.models.encoder_decoder import is_encoder_decoder
@@ -50,8 +51,9 @@ class Prepared:
 
     `parameters` are those that are trained, by the model's own names; `base` has their first
     values where they are pulled back to them. `partial` names parameters whose gradients have to
-    be summed over slices. `packs` says whether several pieces can lie in one row; `start` is the
-    token with which a decoder starts, None without an encoder.
+    be summed over slices. `packs` says whether several pieces can lie in one row, `flat` whether a
+    micro-batch is one row without padding; `start` is the token with which a decoder starts, None
+    without an encoder.
     """
 
     trainee: Trainee
@@ -63,6 +65,7 @@ class Prepared:
     base: Mapping[str, Tensor]
     partial: tuple[str, ...]
     packs: bool
+    flat: bool
     start: int | None
 
 
@@ -80,10 +83,12 @@ def prepare(spec: TrainSpec, world: World, progress: Progress) -> Prepared:
     compute = compute_dtype(recipe.precision, world.device)
     _give_template(loaded, recipe.template)
     _check_head(model)
-    packs = not loaded.encoder_decoder and isolates(model)
+    flat = not loaded.encoder_decoder and _flash(model, compute)
+    packs = not loaded.encoder_decoder and (flat or isolates(model))
     base: Any = None
     if recipe.lora is not None:
-        _adapt(model, recipe.lora, spec.seed, compute)
+        # Shards gather parameters of one dtype only, and cast them themselves.
+        _adapt(model, recipe.lora, spec.seed, compute if world.layout.shard == 1 else None)
     if recipe.kl:
         base = _frozen(model, compute) if recipe.lora is None else _Unadapted(model)
     partial = slice_(model, world)
@@ -111,11 +116,12 @@ def prepare(spec: TrainSpec, world: World, progress: Progress) -> Prepared:
         base=_first_values(parameters) if recipe.decay_to_base else {},
         partial=tuple(partial),
         packs=packs,
+        flat=flat,
         start=start,
     )
 
 
-def isolates(model: Any) -> bool:
+def isolates(model: Any, tolerance: float = 1e-3) -> bool:
     """Whether positions that start anew keep a model from seeing an earlier piece of its row.
 
     Architectures that read no positions (recurrences, ALiBi) do not: their pieces are given rows
@@ -127,7 +133,26 @@ def isolates(model: Any) -> bool:
     positions = torch.tensor([[0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 5, 6]], device=device)
     both = _hidden(model, ids, positions)[5:]
     alone = _hidden(model, ids[:, 5:], positions[:, 5:])
-    return bool(torch.allclose(both, alone, rtol=1e-3, atol=1e-4 * float(alone.abs().max())))
+    return bool(
+        torch.allclose(both, alone, rtol=tolerance, atol=tolerance / 10 * float(alone.abs().max()))
+    )
+
+
+def _flash(model: Any, compute: torch.dtype) -> bool:
+    """Use flash attention where it is installed and keeps pieces apart; else leave the model."""
+    device = next(model.parameters()).device
+    if device.type != "cuda" or compute == torch.float32 or not is_flash_attn_2_available():
+        return False
+    before = model.config._attn_implementation
+    try:
+        model.set_attn_implementation("flash_attention_2")
+        with torch.autocast("cuda", dtype=compute):
+            if isolates(model, tolerance=0.05):
+                return True
+    except (ValueError, ImportError, RuntimeError, TypeError):
+        pass  # it fits not every architecture, head size or GPU
+    model.set_attn_implementation(before)
+    return False
 
 
 def _hidden(model: Any, ids: Tensor, positions: Tensor) -> Tensor:
@@ -196,7 +221,7 @@ def _resize(model: Any, size: int, rows: int) -> None:
                 module.bias[rows:] = module.bias[:rows].mean()
 
 
-def _adapt(model: Any, lora: LoraSpec, seed: int, compute: torch.dtype) -> None:
+def _adapt(model: Any, lora: LoraSpec, seed: int, frozen: torch.dtype | None) -> None:
     from peft import LoraConfig, inject_adapter_in_model
 
     torch.manual_seed(seed)
@@ -215,9 +240,9 @@ def _adapt(model: Any, lora: LoraSpec, seed: int, compute: torch.dtype) -> None:
         raise ModelError("adapters do not fit", value=str(error).splitlines()[0]) from None
     for name, parameter in model.named_parameters():
         parameter.requires_grad = "lora_" in name
-        if not parameter.requires_grad:
+        if not parameter.requires_grad and frozen is not None:
             # The base stays as it is, so it needs no finer weights than the products have.
-            parameter.data = parameter.data.to(compute)
+            parameter.data = parameter.data.to(frozen)
 
 
 class _Unadapted:

@@ -163,7 +163,9 @@ def _measure(spec: TrainSpec, prepared: Prepared, batch: Batch, tokens: int) -> 
 
     device = prepared.world.device
     ranks = (prepared.world.data_rank, prepared.world.layout.data)
-    micro = next(data.micro_batches(batch, spec.recipe, tokens, ranks)).to(device)
+    micro = next(data.micro_batches(batch, spec.recipe, tokens, ranks, flat=prepared.flat)).to(
+        device
+    )
     prepared.model.train()
     cuda = device.type == "cuda"
     peak = 0.0
