@@ -16,8 +16,6 @@ from epigone.report.view import Curve, Point, Trunk
 
 # A range beyond this is told by a logarithm.
 _DECADES = 100
-# Curves of fewer points show each as a dot.
-_DOTS = 40
 _ROWS = 12
 _DASH = [6, 3]
 
@@ -68,7 +66,8 @@ def _chart(ident: str, title: str, trunks: Sequence[Trunk], most: int) -> CurveC
         for curve in line.trunk.curves:
             points = thinned(curve.points, most)
             longest = max(longest, points[0].last - points[0].first + 1)
-            layers += _layers(points, line, curve, x, y)
+            start = _fork(line.trunk, curve)
+            layers += _layers(points, start, line, curve, x, y)
     spec: dict[str, Any] = (
         alt.layer(*layers).properties(width="container", height=220).to_dict(validate=False)
     )
@@ -111,17 +110,35 @@ def _axes(smallest: int, largest: int) -> tuple[Any, Any]:
         title="supervised tokens seen",
         scale=scale,
         axis=alt.Axis(
-            format="~s", grid=False, tickCount=4, labelOverlap="greedy", titleFontWeight="normal"
+            format="~s",
+            grid=False,
+            tickCount=4,
+            labelOverlap="greedy",
+            titleColor="currentColor",
+            titleFontWeight="normal",
+            titleOpacity=0.8,
         ),
     )
     return x, alt.Y("loss:Q", title=None, scale=alt.Scale(zero=False, nice=True))
 
 
-def _layers(points: Sequence[Point], line: Line, curve: Curve, x: Any, y: Any) -> list[Any]:
+def _fork(trunk: Trunk, curve: Curve) -> list[Point]:
+    """The trunk's point from which a decay leaves."""
+    if curve.branch is None:
+        return []
+    every = [p for c in trunk.curves if c.branch is None for p in c.points]
+    return [p for p in every if p.last < curve.points[0].first][-1:]
+
+
+def _layers(
+    points: Sequence[Point], start: Sequence[Point], line: Line, curve: Curve, x: Any, y: Any
+) -> list[Any]:
     rows = [_row(p, line, curve) for p in points]
     data = alt.Chart(alt.InlineData(rows))
-    dash = [1, 0] if curve.branch is None else _DASH
-    path = data.mark_line(color=line.colour, strokeWidth=1.8, strokeDash=dash).encode(x=x, y=y)
+    path = [{"seen": p.seen, "loss": p.loss} for p in (*start, *points)]
+    drawn = alt.Chart(alt.InlineData(path)).mark_line(
+        color=line.colour, strokeWidth=1.8, strokeDash=[1, 0] if curve.branch is None else _DASH
+    )
     fields = [
         ("run", "Run"),
         ("steps", "Step"),
@@ -133,12 +150,10 @@ def _layers(points: Sequence[Point], line: Line, curve: Curve, x: Any, y: Any) -
     if points[0].kl is not None:
         fields.append(("kl", "KL from the base"))
     tip = [alt.Tooltip(f"{field}:N", title=title) for field, title in fields]
-    # What a mouse can find without aim is larger than what is seen.
-    seen = 1 if len(points) < _DOTS else 0
-    target = data.mark_circle(color=line.colour, size=34, opacity=seen).encode(
-        x=x, y=y, tooltip=tip
-    )
-    return [path, target]
+    # What a mouse finds without aim is not seen, but for a step that makes no line.
+    seen = 1 if len(path) == 1 else 0
+    target = data.mark_circle(color=line.colour, size=60, opacity=seen)
+    return [drawn.encode(x=x, y=y), target.encode(x=x, y=y, tooltip=tip)]
 
 
 def _row(p: Point, line: Line, curve: Curve) -> dict[str, Any]:

@@ -1,0 +1,208 @@
+"""How training is done, from the command line: processes, layouts, and an end by a signal."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from epigone.cli import app
+from epigone.corpus import build
+from epigone.errors import UserError
+from epigone.files import read_jsonl
+from epigone.study.specs import CorpusSpec, DataSpec, SourceSpec
+from epigone.training.layout import COMPILE, PARALLEL, PROCESSES
+from epigone.training.track import TRACK
+
+RECIPE = ["--amount", "300", "--amount", "1k", "--batch", "1", "--block", "64", "--precision",
+          "fp32", "--warmup", "0.1"]  # fmt: skip
+# An end by a signal in the middle of the training, at a known step.
+STOPPED = """
+import os, signal, sys
+from epigone.cli import common, main
+
+def tell(self, done, total, note=""):
+    if note.startswith("loss") and done == 7:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+common.Teller.__call__ = tell
+sys.argv[0] = "epigone"
+main()
+"""
+
+
+@pytest.fixture(autouse=True)
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (PROCESSES, PARALLEL, TRACK, COMPILE, "RANK", "WORLD_SIZE"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory, talk: Path, tiny_base: Path) -> Path:
+    out = tmp_path_factory.mktemp("corpus")
+    spec = CorpusSpec(
+        kind="broad",
+        sources=(DataSpec(ref=str(talk), fingerprint="x"),),
+        tokenizer=SourceSpec(ref=str(tiny_base), fingerprint="x"),
+        teacher="scribe",
+        held_out=4,
+    )
+    build([talk], spec, tiny_base / "tokenizer.json", out)
+    return out
+
+
+def trained(
+    start: list[str], base: Path, corpus: Path, out: Path, *options: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *start, "train", base, corpus, "-o", out, *RECIPE, *options],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def alone(
+    tiny_base: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, str]:
+    out = tmp_path_factory.mktemp("alone") / "s"
+    done = trained(["-m", "epigone"], tiny_base, corpus, out)
+    assert done.returncode == 0, done.stderr
+    return out, done.stdout
+
+
+def record(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "record.json").read_text())
+    return found
+
+
+def test_what_training_did_is_told_after_it(alone: tuple[Path, str]) -> None:
+    out, said = alone
+    facts = record(out)["facts"]
+    told = dict(line.split(maxsplit=1) for line in said.splitlines() if " " in line)
+    assert told["Supervised"].startswith(f"{facts['supervised']:,} tokens")
+    assert told["Steps"].startswith(f"{facts['steps']:,}, {facts['warmup_steps']} of them")
+    assert f"{100 * facts['efficiency']:.1f}%" in told["Packing"]
+    assert f"{facts['chunks_of_long_exchanges']:,} pieces of exchanges" in told["Cut"]
+    assert said.splitlines()[-2:] == [str(out / "amount-300"), str(out / "amount-1000")]
+
+
+# A port of the machine's own choosing, and one of ours for the run under it.
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "epigone"]
+
+
+@pytest.mark.parametrize(
+    ("start", "options"),
+    [(["-m", "epigone"], ["--processes", "2"]), (TORCHRUN, ["--parallel", "tensor=2"])],
+)
+def test_two_processes_learn_what_one_does(
+    start: list[str],
+    options: list[str],
+    alone: tuple[Path, str],
+    tiny_base: Path,
+    corpus: Path,
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "s"
+    done = trained(start, tiny_base, corpus, out, *options)
+    assert done.returncode == 0, done.stderr
+    layout = "replicate=1,shard=1,tensor=2" if "--parallel" in options else "replicate=1,shard=2"
+    assert record(out)["facts"]["layout"].startswith(layout)
+    one, two = (list(read_jsonl(folder / "metrics.jsonl")) for folder in (alone[0], out))
+    assert len(one) == len(two) > 8
+    for a, b in zip(one, two, strict=True):
+        assert b["loss"] == pytest.approx(a["loss"], rel=1e-5)
+        assert b["gradient_norm"] == pytest.approx(a["gradient_norm"], rel=1e-4)
+    # Only the first process speaks.
+    assert done.stdout.count("Supervised") == 1
+    if start is TORCHRUN:
+        # There is nothing to do any more, and no process waits for another for ever.
+        again = trained(start, tiny_base, corpus, out, *options)
+        assert again.returncode == 0, again.stderr
+        assert again.stdout == done.stdout
+
+
+def test_a_training_ended_by_sigterm_goes_on_where_it_was(
+    alone: tuple[Path, str], tiny_base: Path, corpus: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "s"
+    ended = trained(["-c", STOPPED], tiny_base, corpus, out)
+    assert ended.returncode == 143, ended.stderr
+    assert ended.stderr.splitlines()[-1] == (
+        "epigone: stopped by SIGTERM; run the same command again to continue"
+    )
+    assert "Traceback" not in ended.stderr
+    assert not out.exists()
+    assert not (tmp_path / "s.partial" / "failure.json").exists()
+    again = trained(["-m", "epigone"], tiny_base, corpus, out)
+    assert again.returncode == 0, again.stderr
+    assert record(out)["facts"]["resumed_at_step"] == 7
+    assert "Continued   at step 7" in again.stdout
+    assert record(out)["outputs"] == record(alone[0])["outputs"]
+
+
+@pytest.mark.parametrize(
+    ("options", "environment", "what"),
+    [
+        (["--track", "wandbb"], {}, "unknown tracker: wandbb (did you mean 'wandb'?)"),
+        (["--processes", "0"], {}, "--processes"),
+        (["--processes", "4", "--parallel", "shard=3"], {}, "does not multiply to 4 processes"),
+        (["--processes", "2", "--parallel", "shards=2"], {}, "no such layout: shards=2"),
+        (["--processes", "2", "--parallel", "tensor=\u00b2"], {}, "no such layout"),
+        ([], {PARALLEL: "tensor=2", PROCESSES: "3"}, "does not multiply to 3 processes"),
+        ([], {PROCESSES: "many"}, "--processes"),
+        (["--processes", "2"], {"WORLD_SIZE": "4", "RANK": "0"}, "a launcher has started 4"),
+        ([], {"WORLD_SIZE": "x"}, "$WORLD_SIZE is no whole number: x"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["train", "run"])
+def test_mistakes_are_refused_before_any_work(
+    verb: str,
+    options: list[str],
+    environment: dict[str, str],
+    what: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if verb == "run" and environment.get("RANK"):
+        what = "a study is run by one process"
+    monkeypatch.chdir(tmp_path)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    words = ["train", "b", "c", "-o", "out", "--amount", "8k"] if verb == "train" else ["run", "s"]
+    result = CliRunner().invoke(app, [*words, *options])
+    if isinstance(result.exception, UserError):
+        assert what in str(result.exception)
+        assert "\n" not in str(result.exception)
+    else:
+        # The parser's own, which the command line tells in one line.
+        assert result.exit_code == 2
+        assert what in result.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_options_are_the_environments_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    from epigone.cli.launch import choose
+
+    choose(4, "tensor=2", None, True)
+    assert {n: os.environ.get(n) for n in (PROCESSES, PARALLEL, TRACK, COMPILE)} == {
+        PROCESSES: "4", PARALLEL: "tensor=2", TRACK: None, COMPILE: "1",
+    }  # fmt: skip
+
+
+def test_the_checks_do_not_import_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys; from epigone.cli.launch import choose; choose(4, 'shard=2', '', False);"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
