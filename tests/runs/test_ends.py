@@ -88,7 +88,7 @@ def test_a_stopped_step_has_not_failed(
     os.close(write)
     assert os.waitpid(pid, 0)[1] == 0
     if reader == "listens":
-        events = [json.loads(line) for line in io.FileIO(read)]
+        events = [json.loads(line) for line in io.FileIO(read) if line.strip()]
         assert [e["event"] for e in events] == ["progress", "stopped"]
         assert events[1]["error"].startswith("stopped by SIGTERM")
     assert [p.name for p in (tmp_path / "s.partial").iterdir()] == ["log.txt"]
