@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers.processors import TemplateProcessing
 
 from epigone.models.chat import Tokens, conversation_tokens
 from epigone.schema import Conversation, Message, Provenance
@@ -126,6 +128,34 @@ def test_plain_text_is_one_stream_of_full_blocks_with_ends_between_documents(
     assert found == stream[: len(found)]
     assert len(stream) - len(found) < 32
     assert all(b.targets == 31 and b.width == 32 for b in blocks)
+
+
+def test_documents_and_blocks_begin_as_the_tokenizer_begins_texts(tokenizer: Any) -> None:
+    own = copy.deepcopy(tokenizer)
+    own.add_special_tokens({"bos_token": "<bos>"})
+    own.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<bos> $A", special_tokens=[("<bos>", own.bos_token_id)]
+    )
+    documents = ["one two three four five six " * 5, "seven </bos> <bos> <eos> eight " * 20]
+    blocks = list(text_blocks(documents, own, 32))
+    assert all(b.width == 32 and b.pieces[0].ids[0] == own.bos_token_id for b in blocks)
+    stream: list[int] = []
+    for b in blocks:
+        for i, (token, target) in enumerate(
+            zip(b.pieces[0].ids, b.pieces[0].supervised, strict=True)
+        ):
+            # Only what the tokenizer begins with is no target.
+            assert bool(target) == (token != own.bos_token_id)
+            stream += [token] if i and target else []
+    text = own.decode(stream)
+    # The documents' own words for special tokens are words, and one end stands between them.
+    assert text.count("<eos>") == 1 + (len(stream) > 32 * len(blocks))
+    assert text.startswith("one two three")
+
+
+def test_text_of_many_blocks_takes_time_in_proportion(tokenizer: Any) -> None:
+    blocks = list(text_blocks(["word " * 40_000], tokenizer, 32))
+    assert len(blocks) > 1_000
 
 
 PIECES = st.lists(

@@ -17,7 +17,7 @@ from transformers import (
     BloomForCausalLM,
 )
 
-from epigone.errors import UnknownName, UserError
+from epigone.errors import ModelError, UnknownName, UserError
 from epigone.files import read_jsonl
 from epigone.models.chat import prompt_ids, stop_ids
 from epigone.models.generate import generate
@@ -49,16 +49,17 @@ def test_every_student_of_a_trunk_is_that_of_a_run_that_stopped_there(
     )
 
 
+@pytest.mark.parametrize("seconds", [-1.0, 1e9])
 def test_a_wsd_run_killed_anywhere_gives_the_same_bytes(
-    tiny_base: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    seconds: float, tiny_base: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = settled(tiny_base, (800, 1_600, 2_400), **WSD)
     facts = done(asked, corpus, tmp_path / "whole")
     broken = tmp_path / "broken"
     broken.mkdir()
-    for step in range(1, facts["steps"], 2):
-        # A checkpoint after every step, or none but those around branches.
-        monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0 if step % 3 else 1e9)
+    # A checkpoint after every step, or none but those that branches make.
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", seconds)
+    for step in range(1, facts["steps"]):
 
         def stop(done: float, total: float, note: str = "", at: int = step) -> None:
             if done == at:
@@ -68,7 +69,6 @@ def test_a_wsd_run_killed_anywhere_gives_the_same_bytes(
             run(asked, {"corpus": corpus}, broken, stop)
     run(asked, {"corpus": corpus}, broken, silent)
     assert students(broken) == students(tmp_path / "whole")
-    assert not (broken / ".scratch" / "fork").exists()
 
 
 def test_adapters_are_merged_into_a_student_that_anybody_can_load(
@@ -90,11 +90,44 @@ def test_adapters_are_merged_into_a_student_that_anybody_can_load(
     assert ranks[4] < 0.05 * ranks[0]
 
 
+def divergence(base: Path, student: Path) -> float:
+    """KL(base || student) in nats a token, on a text of neither."""
+    text = "Please tell me how the moon came to be so important. There is a lot to say about it."
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    ids = tokenizer(text, return_tensors="pt")["input_ids"]
+    p, q = (
+        AutoModelForCausalLM.from_pretrained(f, dtype=torch.float32)(ids).logits.log_softmax(-1)
+        for f in (base, student)
+    )
+    return float((p.exp() * (p - q)).sum(-1).mean())
+
+
+def test_adapters_can_be_held_to_their_own_base(
+    tiny_base: Path, corpus: Path, tmp_path: Path
+) -> None:
+    lora = LoraSpec(rank=4, alpha=8, dropout=0.1)
+    for name, kl in (("free", 0.0), ("held", 100.0)):
+        asked = settled(tiny_base, (2_400,), optimizer="adamw", lr=2e-2, lora=lora, kl=kl)
+        done(asked, corpus, tmp_path / name)
+    rows = list(read_jsonl(tmp_path / "held/metrics.jsonl"))
+    assert rows[1]["lr"] > rows[0]["lr"] == 0
+    away = [divergence(tiny_base, tmp_path / name / "amount-2400") for name in ("free", "held")]
+    assert away[1] < 0.7 * away[0]
+
+
+@pytest.mark.parametrize("settings", [{"replay": 0.5}, {"chunks": "contiguous"}])
+def test_what_an_encoder_decoder_cannot_do_is_refused(
+    settings: dict[str, Any], t5_base: Path, corpus: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match="is for decoders"):
+        done(settled(t5_base, (800,), **settings), corpus, tmp_path)
+
+
 def test_students_stay_closer_to_the_base_the_harder_they_are_held(
     tiny_base: Path, corpus: Path, tmp_path: Path
 ) -> None:
     base = load_file(tiny_base / "model.safetensors")
-    moved, kls = {}, {}
+    moved, kls, away = {}, {}, {}
     cases: dict[str, dict[str, Any]] = {
         "free": {}, "kl": {"kl": 3.0}, "pulled": {"decay_to_base": 20.0}
     }  # fmt: skip
@@ -102,10 +135,11 @@ def test_students_stay_closer_to_the_base_the_harder_they_are_held(
         out = tmp_path / name
         done(settled(tiny_base, (2_400,), lr=5e-3, **settings), corpus, out)
         student = load_file(out / "amount-2400/model.safetensors")
+        away[name] = divergence(tiny_base, out / "amount-2400")
         moved[name] = sum(float((student[k].float() - base[k]).norm()) for k in base)
         kls[name] = [r.get("kl") for r in read_jsonl(out / "metrics.jsonl")]
     assert moved["pulled"] < 0.8 * moved["free"]
-    assert moved["kl"] != moved["free"]
+    assert away["kl"] < 0.7 * away["free"]
     assert kls["free"][0] is None
     # Nothing has moved before the first step with a rate above 0.
     assert kls["kl"][0] == pytest.approx(0.0, abs=1e-6)

@@ -185,7 +185,7 @@ def _encode(tokenizer: Any, text: str) -> list[int]:
 
 
 def _render(tokenizer: Any, messages: Sequence[Message], *, generation_prompt: bool) -> str:
-    rows = [{"role": m.role, "content": _plain(tokenizer, m.content)} for m in messages]
+    rows = [{"role": m.role, "content": plain(tokenizer, m.content)} for m in messages]
     try:
         text: str = tokenizer.apply_chat_template(
             rows,
@@ -198,7 +198,8 @@ def _render(tokenizer: Any, messages: Sequence[Message], *, generation_prompt: b
     return text
 
 
-def _plain(tokenizer: Any, content: str) -> str:
+def plain(tokenizer: Any, content: str) -> str:
+    """Text in which nothing is one of the tokenizer's special tokens any more."""
     # Teacher text is data: "<|im_end|>" inside an answer must not become the token that ends it.
     special = tokenizer.all_special_tokens
     content = _broken(special, content, "\u200b")

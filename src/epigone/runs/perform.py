@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from epigone.errors import EpigoneError, StepFailed, UserError
-from epigone.files import SCRATCH, write_json
+from epigone.files import SCRATCH, write_json, write_text
 from epigone.models import references
 from epigone.runs.store import (
     FAILURE,
     LIVE,
+    LOG,
     RECORD,
     environment,
     outputs,
@@ -121,7 +122,7 @@ def perform(
         if (kept := _sealed_but_for_the_rename(partial, task)) is not None:
             publish(partial, folder)
             return kept
-        _sweep(partial)
+        _sweep(partial, task)
         spent = _Clock(partial)
         started = datetime.now(UTC)
         spec = STAGES[task.stage].spec.model_validate_json(json.dumps(task.spec))
@@ -219,7 +220,14 @@ def _sealed_but_for_the_rename(partial: Path, task: Task) -> Record | None:
     return record if record.hash == task.hash else None
 
 
-def _sweep(partial: Path) -> None:
+def _sweep(partial: Path, task: Task) -> None:
+    # What another request has left in a folder that the user names is no start for this one.
+    asked = partial / SCRATCH / "asked"
+    if not asked.exists() or asked.read_text() != task.hash:
+        for left in partial.iterdir():
+            if left.name != LOG:
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+        write_text(asked, task.hash)
     # What an earlier, killed attempt was writing aside is no output.
     for name in (FAILURE, LIVE):
         (partial / name).unlink(missing_ok=True)

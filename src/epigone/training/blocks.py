@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from epigone.models.chat import Tokens, conversation_tokens
+from epigone.models.chat import Tokens, conversation_tokens, plain
 from epigone.schema import Conversation, Message
 
 
@@ -238,16 +238,27 @@ def blocks_of(
 
 
 def text_blocks(texts: Iterable[str], tokenizer: Any, block: int) -> Iterator[Block]:
-    """Plain text as blocks of one piece in which every token but the first is a target.
+    """Plain text as full blocks of one piece in which almost every token is a target.
 
     Documents end with the end token and follow one another in one stream; what is left over at
-    the end makes no block.
+    the end makes no block. Where the tokenizer begins texts with a token of its own, documents and
+    blocks begin with it, and it is no target; else a block begins with the last token of the one
+    before.
     """
-    ids: list[int] = []
+    begin = list(tokenizer("a")["input_ids"])[:1]
+    begin = begin if begin == [tokenizer.bos_token_id] else []
+    ids, mask, at = array("i"), bytearray(), 0
     for text in texts:
-        ids += tokenizer(text, add_special_tokens=False)["input_ids"]
-        if tokenizer.eos_token_id is not None:
-            ids.append(int(tokenizer.eos_token_id))
-        while len(ids) >= block:
-            yield Block((Piece(array("i", ids[:block]), bytes([0] + [1] * (block - 1))),))
-            ids = ids[block - 1 :]
+        own = tokenizer(plain(tokenizer, text), add_special_tokens=False)["input_ids"]
+        end = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
+        ids.extend([*begin, *own, *end])
+        mask += bytes([0] * len(begin) + [1] * (len(own) + len(end)))
+        while len(ids) - at >= block:
+            # The first token of a block has nothing before it.
+            lead = begin if list(ids[at : at + 1]) != begin else []
+            take = block - len(lead)
+            piece = array("i", [*lead, *ids[at : at + take]])
+            yield Block((Piece(piece, b"\0" + bytes(mask[at + 1 - len(lead) : at + take])),))
+            at += take - (0 if begin else 1)
+        del ids[:at], mask[:at]
+        at = 0

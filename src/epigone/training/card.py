@@ -53,6 +53,7 @@ def card(
             "",
             _line_of_base(base),
             *(_line("data", t) for _, t in sorted(found.items())),
+            *(_line("plain text", terms_of(text.terms, "")) for text in spec.replay if text.terms),
             "",
             "## Recipe",
             "",

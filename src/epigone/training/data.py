@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import math
 import random
+import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import torch
@@ -31,6 +33,11 @@ from epigone.training.blocks import (
 from epigone.training.loss import Micro
 from epigone.training.model import Prepared
 from epigone.training.schedule import Batch
+
+# What broken files of text make their readers raise.
+_UNREADABLE = (
+    OSError, EOFError, ValueError, KeyError, IndexError, RecursionError, zlib.error,
+)  # fmt: skip
 
 
 def batches(
@@ -134,42 +141,74 @@ def with_text(
 
 
 def texts(file: Path) -> Iterator[str]:
-    """Documents of plain text: rows' "text" of JSONL, JSON or Parquet, or a whole text file."""
-    kind = "".join(file.suffixes[-2:]).lower()
+    """Documents of plain text: rows' "text" of JSONL, JSON or Parquet, or a whole text file.
+
+    Any but Parquet may be compressed with gzip. Raises UserError for what cannot be read.
+    """
+    try:
+        yield from _texts(file)
+    except UserError:
+        raise
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        KeyError,
+        IndexError,
+        RecursionError,
+        zlib.error,
+    ) as error:
+        raise UserError(
+            f"{file.name} cannot be read as plain text",
+            value=str(error).splitlines()[0] if str(error) else type(error).__name__,
+            fix='text files, or rows with a "text" as JSONL or Parquet',
+        ) from None
+
+
+def _texts(file: Path) -> Iterator[str]:
+    names = [s.lower() for s in file.suffixes]
+    packed = names[-1:] == [".gz"]
+    kind = (names[:-1] if packed else names)[-1:]
     if file.is_dir():
-        for inner in sorted(file.rglob("*")):
-            if inner.is_file() and not inner.name.startswith("."):
-                yield from texts(inner)
-    elif kind.endswith(".parquet"):
+        inner = sorted(p for p in file.rglob("*") if p.is_file())
+        for path in inner:
+            if not any(part.startswith(".") for part in path.relative_to(file).parts):
+                yield from texts(path)
+    elif kind == [".parquet"]:
         import pyarrow.parquet as pq
 
         with pq.ParquetFile(file) as table:
             for batch in table.iter_batches(500, columns=["text"]):
-                yield from (str(t) for t in batch.column(0).to_pylist() if t)
-    elif ".json" in kind:
-        opener = gzip.open if kind.endswith(".gz") else open
-        with opener(file, "rt", encoding="utf-8") as stream:
+                yield from (str(t) for t in batch.column("text").to_pylist() if t)
+    elif kind in ([".json"], [".jsonl"]):
+        with _opened(file, packed, "strict") as stream:
             yield from _rows(file, stream)
     else:
-        yield file.read_text(encoding="utf-8", errors="replace")
+        with _opened(file, packed, "replace") as stream:
+            # A document of a whole library would be tokenised in one go.
+            while page := stream.read(1 << 20):
+                yield page
+
+
+def _opened(file: Path, packed: bool, errors: str) -> TextIO:
+    if packed:
+        return io.TextIOWrapper(gzip.open(file), encoding="utf-8", errors=errors)
+    return open(file, encoding="utf-8", errors=errors)
 
 
 def _rows(file: Path, stream: Iterable[str]) -> Iterator[str]:
     lines = (line for line in stream if line.strip())
     first = next(lines, "")
-    try:
-        whole = first.lstrip().startswith("[")
-        rows = (
-            json.loads(first + "".join(lines))
-            if whole
-            else (json.loads(line) for line in chain([first] if first else [], lines))
-        )
-        for row in rows:
-            if not isinstance(row, dict) or not isinstance(row.get("text"), str):
-                raise UserError('a row of plain text has no "text"', value=file.name)
-            yield row["text"]
-    except ValueError:
-        raise UserError("not JSON", value=file.name, fix='one object with "text" a line') from None
+    whole = first.lstrip().startswith("[")
+    rows = (
+        json.loads(first + "".join(lines))
+        if whole
+        else (json.loads(line) for line in chain([first] if first else [], lines))
+    )
+    for row in rows:
+        if not isinstance(row, dict) or not isinstance(row.get("text"), str):
+            raise UserError('a row of plain text has no "text"', value=file.name)
+        yield row["text"]
 
 
 def micro_batches(

@@ -80,13 +80,14 @@ class Run:
 
     def go(self) -> dict[str, Any]:
         """Run every update that is not done yet; facts for the record are returned."""
-        folder, fork = (self.out / SCRATCH / name for name in ("checkpoint", "fork"))
+        folder = self.out / SCRATCH / "checkpoint"
         position = checkpoint.restore(folder, self.tensors, self.world)
         done = 0 if position is None else position.update
         if position is not None:
             self.log = list(position.log)
         fit = probe.fit(self.spec, self.prepared, self.batches, self.updates, position)
         saved = started = time.monotonic()
+        interval = CHECKPOINT_SECONDS
         with (
             checkpoint.Saver(folder, self.tensors, self.world) as saver,
             Stop(self.world) as stop,
@@ -98,48 +99,71 @@ class Run:
                 told = f"loss {self.log[-1]['loss']:.3f}" if self.log else fit.told()
                 self.progress(index, len(self.updates), told)
                 here = checkpoint.Position(index, tuple(self.log), fit.settings)
-                self._branch(update, here, saver, folder, fork)
-                row = self._gradients(update, fit.micro_tokens, stop)
-                # The last checkpoint is written while the gradients are computed, but not later.
-                saver.wait()
+                if position is None or position.settings.get("returned") != index:
+                    here = self._branch(update, here, saver)
+                elif update.fork:
+                    self._keep(here)
+                try:
+                    row = self._gradients(update, fit.micro_tokens, stop)
+                    # The last checkpoint is written while the gradients are computed, but not
+                    # later.
+                    saver.wait()
+                    if row is not None:
+                        row |= self._apply(update)
+                except StepFailed:
+                    saver.wait()
+                    self._save(folder, here)
+                    raise
                 if row is None:
-                    checkpoint.save(folder, self.tensors, here, self.world)
+                    self._save(folder, here)
                     stop.raise_()
                     continue
-                row |= self._apply(update)
                 self.log.append(row)
                 self._take(update)
                 now = time.monotonic()
                 track(row, now - begun)
-                due = self.world.most(now - saved + (now - begun)) > CHECKPOINT_SECONDS
+                due = self.world.most(now - saved + (now - begun)) > interval
                 if due and index + 1 < len(self.updates):
                     saver.begin(checkpoint.Position(index + 1, tuple(self.log), fit.settings))
-                    saved = now
+                    saved = time.monotonic()
+                    # Where all have to wait for the disk, that is at most a tenth of the time.
+                    interval = max(CHECKPOINT_SECONDS, 10 * self.world.most(saved - now))
         self.progress(len(self.updates), len(self.updates))
         if self.world.leads:
             write_jsonl(self.out / METRICS, self.log)
         return self._facts(fit, done, time.monotonic() - started)
 
     def _branch(
-        self,
-        update: Update,
-        here: checkpoint.Position,
-        saver: checkpoint.Saver,
-        folder: Path,
-        fork: Path,
-    ) -> None:
-        """Leave the trunk for a decay, or come back to it."""
+        self, update: Update, here: checkpoint.Position, saver: checkpoint.Saver
+    ) -> checkpoint.Position:
+        """Leave the trunk for a decay, or come back to it; where the run then is."""
         if update.back:
             saver.wait()
-            if checkpoint.restore(fork, self.tensors, self.world) is None:
-                raise StepFailed(f"what was kept of the trunk is damaged: {fork}")
-            # From here on nothing starts from the branch, so that the fork may go.
-            checkpoint.save(folder, self.tensors, here, self.world)
-            checkpoint.drop(fork, self.world)
+            forks = [i for i, u in enumerate(self.updates[: here.update]) if u.fork]
+            if checkpoint.restore(self._fork(forks[-1]), self.tensors, self.world) is None:
+                raise StepFailed(f"what was kept of the trunk at step {forks[-1]} is damaged")
+            # From here on nothing starts from the branch; and who resumes here is back already.
+            settings = {**here.settings, "returned": here.update}
+            here = checkpoint.Position(here.update, here.log, settings)
+            self._save(self.out / SCRATCH / "checkpoint", here)
         if update.fork:
             saver.wait()
-            checkpoint.drop(fork, self.world)
-            checkpoint.save(fork, self.tensors, here, self.world)
+            self._keep(here)
+        return here
+
+    def _keep(self, here: checkpoint.Position) -> None:
+        """Keep the state of the trunk; that before it stays for an older checkpoint."""
+        forks = [i for i, u in enumerate(self.updates[: here.update]) if u.fork]
+        for old in forks[:-1]:
+            checkpoint.drop(self._fork(old), self.world)
+        checkpoint.drop(self._fork(here.update), self.world)
+        self._save(self._fork(here.update), here)
+
+    def _fork(self, update: int) -> Path:
+        return self.out / SCRATCH / f"fork-{update}"
+
+    def _save(self, folder: Path, here: checkpoint.Position) -> None:
+        checkpoint.save(folder, self.tensors, here, self.world)
 
     def _gradients(self, update: Update, tokens: int, stop: Stop) -> dict[str, Any] | None:
         """The row of the log for a step, its gradients summed; None when the run is to stop."""
@@ -162,12 +186,12 @@ class Run:
                 loss, own = self.prepared.trainee(micro.to(world.device))
             torch.autograd.backward(loss)
             parts += torch.stack([loss.detach(), *own]).double()
-        total, _, divergence = world.sum_data(parts).tolist()
+        total, nll, divergence = world.sum_data(parts).tolist()
         world.finish_gradients(self.prepared.parameters, self.prepared.partial)
         if not math.isfinite(total):
             raise StepFailed(f"the loss is {total} at step {update.batch}; nothing was applied")
         tokens_in = sum(b.width for b in batch.blocks)
-        row: dict[str, Any] = {"step": update.batch, "loss": total}
+        row: dict[str, Any] = {"step": update.batch, "loss": nll}
         if self.spec.recipe.kl:
             row["kl"] = divergence / self.spec.recipe.kl
         if update.branch is not None:
@@ -213,7 +237,10 @@ class Run:
         return {
             "steps": len(self.updates),
             "warmup_steps": warmup_steps(self.spec.recipe, self.batches),
-            "master_weights": "fp32",
+            "master_weights": "fp32"
+            if self.spec.recipe.lora is None
+            else "adapters in fp32, the base in "
+            + str(next(self.prepared.model.parameters()).dtype).removeprefix("torch."),
             "compute": str(self.prepared.compute).removeprefix("torch."),
             "students_saved_in": "bf16",
             "packed": self.prepared.packs,

@@ -184,27 +184,34 @@ def _chunk(
 
 
 def supervised_loss(
-    model: Any, micro: Micro, *, plain: bool, direct: bool, base: Any = None
+    model: Any,
+    micro: Micro,
+    *,
+    plain: bool,
+    direct: bool,
+    base: Any = None,
+    compute: torch.dtype = torch.float32,
 ) -> tuple[Tensor, Tensor]:
     """Weighted sum of the token losses of one micro-batch, and what it is made of.
 
     plain: the head is a product and nothing follows it (`plain_head`). direct: the head's gradient
-    may be put where it belongs ahead of backward. base: a model to stay close to. A scalar in
-    fp32, and (cross entropy, divergence).
+    may be put where it belongs ahead of backward. base: a model to stay close to. compute: the
+    dtype of the head's products. A scalar in fp32, and (cross entropy, divergence).
     """
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     # The head has made the gradient of a tied matrix; the embedding then only adds the rows that
     # were read, and not another gradient of the whole matrix's size. (On a GPU in no fixed order.)
     tied = plain and direct and embedding.weight is head.weight
     embedding.sparse = tied and micro.ids.device.type == "cpu"
-    hidden = hidden_states(model, micro)
+    # Norms under autocast give fp32, and the head's products are not autocast's to cast.
+    hidden = hidden_states(model, micro).to(compute)
     targets = micro.ids[micro.rows, micro.columns]
     weights = micro.weights
     aside: tuple[Tensor, Tensor, Tensor] | None = None
     if base is not None:
         kl = torch.zeros_like(weights) if micro.kl is None else micro.kl
         with torch.no_grad():
-            of_base = hidden_states(base, micro)
+            of_base = hidden_states(base, micro).to(compute)
         aside = of_base, base.get_output_embeddings().weight.detach().to(of_base.dtype), kl
     if plain:
         found: tuple[Tensor, Tensor] = _HeadLoss.apply(  # type: ignore[no-untyped-call]

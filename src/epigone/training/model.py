@@ -31,17 +31,24 @@ _END = "<|endoftext|>"
 class Trainee(nn.Module):
     """A model whose forward is the loss of a micro-batch, so that wrappers see one call."""
 
-    def __init__(self, model: Any, base: Any, *, plain: bool, direct: bool) -> None:
+    def __init__(
+        self, model: Any, base: Any, compute: torch.dtype, *, plain: bool, direct: bool
+    ) -> None:
         super().__init__()
         self.model = model
         # Not a submodule: it is never trained, saved or counted.
         self._base = [base]
-        self._plain, self._direct = plain, direct
+        self._plain, self._direct, self._compute = plain, direct, compute
 
     def forward(self, micro: Micro) -> tuple[Tensor, Tensor]:
         """As `supervised_loss`."""
         return supervised_loss(
-            self.model, micro, plain=self._plain, direct=self._direct, base=self._base[0]
+            self.model,
+            micro,
+            plain=self._plain,
+            direct=self._direct,
+            base=self._base[0],
+            compute=self._compute,
         )
 
 
@@ -86,6 +93,7 @@ def prepare(spec: TrainSpec, world: World, progress: Progress) -> Prepared:
     flat = not loaded.encoder_decoder and _flash(model, compute)
     packs = not loaded.encoder_decoder and (flat or isolates(model))
     base: Any = None
+    _refuse(spec, loaded, world)
     if recipe.lora is not None:
         # Shards gather parameters of one dtype only, and cast them themselves.
         _adapt(model, recipe.lora, spec.seed, compute if world.layout.shard == 1 else None)
@@ -95,7 +103,7 @@ def prepare(spec: TrainSpec, world: World, progress: Progress) -> Prepared:
     if recipe.kl and recipe.lora is None:
         slice_(base, world)
     trainee = Trainee(
-        model, base, plain=plain_head(model), direct=world.alone and recipe.lora is None
+        model, base, compute, plain=plain_head(model), direct=world.alone and recipe.lora is None
     )
     shard_(trainee, model, world, compute)
     if recipe.kl and recipe.lora is None:
@@ -119,6 +127,18 @@ def prepare(spec: TrainSpec, world: World, progress: Progress) -> Prepared:
         flat=flat,
         start=start,
     )
+
+
+def _refuse(spec: TrainSpec, loaded: Loaded, world: World) -> None:
+    recipe = spec.recipe
+    if recipe.lora is not None and world.layout.tensor > 1:
+        raise ModelError("adapters cannot be sliced", fix="take shard=N or replicate=N instead")
+    if loaded.encoder_decoder and (recipe.replay or recipe.chunks == "contiguous"):
+        what = "replay" if recipe.replay else "chunks: contiguous"
+        raise ModelError(
+            f"{what} is for decoders, and {spec.base.name} has an encoder",
+            fix="leave it out of the recipe",
+        )
 
 
 def isolates(model: Any, tolerance: float = 1e-3) -> bool:
@@ -255,14 +275,18 @@ class _Unadapted:
         return getattr(self._model, name)
 
     def __call__(self, **inputs: Any) -> Any:
-        layers = [m for m in self._model.modules() if hasattr(m, "enable_adapters")]
+        # Not by enable_adapters, which would freeze and thaw their parameters as well.
+        layers = [m for m in self._model.modules() if hasattr(m, "_disable_adapters")]
+        training = self._model.training
+        self._model.eval()
         for layer in layers:
-            layer.enable_adapters(False)
+            layer._disable_adapters = True
         try:
             return self._model(**inputs)
         finally:
             for layer in layers:
-                layer.enable_adapters(True)
+                layer._disable_adapters = False
+            self._model.train(training)
 
 
 def _frozen(model: Any, compute: torch.dtype) -> Any:

@@ -117,14 +117,24 @@ class AdamW:
         # Its parameters are this process's own parts, which share their memory with the model's.
         self._own = {n: local(p).detach() for n, p in parameters.items()}
         self._inner = torch.optim.AdamW(
-            list(self._own.values()), lr=0.0, betas=(0.9, 0.999), weight_decay=recipe.weight_decay
+            list(self._own.values()),
+            lr=0.0,
+            betas=(0.9, 0.999),
+            weight_decay=recipe.weight_decay,
+            # Its other way on a GPU makes temporaries as large as the model.
+            fused=next(iter(self._own.values())).device.type == "cuda",
         )
         for p in self._own.values():
             self._inner.state[p] = {
-                "step": torch.zeros((), dtype=torch.float32),
+                "step": torch.zeros((), dtype=torch.float32, device=self._step_device(p)),
                 "exp_avg": torch.zeros_like(p),
                 "exp_avg_sq": torch.zeros_like(p),
             }
+
+    @staticmethod
+    def _step_device(p: Tensor) -> torch.device:
+        # The fused optimiser counts on the GPU.
+        return p.device if p.device.type == "cuda" else torch.device("cpu")
 
     def state(self) -> dict[str, Tensor]:
         """Every tensor that a resumed run needs."""

@@ -93,8 +93,11 @@ def fit(
             "there; take a smaller base, the preset lora, or more processes"
         )
     settings = dict(position.settings) if position is not None else {}
-    if not settings:
-        settings = _choose(spec, prepared, batches, there - to_come)
+    where = {"layout": str(prepared.world.layout), "device": device.type}
+    if {k: settings.get(k) for k in where} != where:
+        # All processes must choose alike, so the one with the least room decides.
+        room = -prepared.world.most(-(there - to_come))
+        settings = {**settings, **_choose(spec, prepared, batches, room), **where}
     _apply(prepared, settings)
     done = 0 if position is None else position.update
     left = [batches[u.batch] for u in updates[done:]]
@@ -103,7 +106,8 @@ def fit(
     seconds = None
     activations = 0.0
     if micros >= _WORTH:
-        per_token, activations = _measure(spec, prepared, left[0], settings["micro_tokens"])
+        per_token, each = _measure(spec, prepared, left[0], settings["micro_tokens"])
+        activations = each * settings["micro_tokens"]
         seconds = per_token * tokens / prepared.world.layout.data
     seconds = prepared.world.most(seconds) if seconds is not None else None
     held_now = _held(device)
@@ -128,11 +132,13 @@ def _choose(
         settings["checkpointing"] = checkpointing
         _apply(prepared, settings)
         try:
-            _, activations = _measure(spec, prepared, batches[0], block)
+            _, each = _measure(spec, prepared, batches[0], block)
         except torch.OutOfMemoryError:
+            if not prepared.world.alone:
+                raise  # the others wait in the middle of their pass
             torch.cuda.empty_cache()
-            activations = float("inf")
-        activations = prepared.world.most(activations)
+            each = float("inf")
+        activations = prepared.world.most(each) * block
         if activations < _SHARE * room:
             break
     else:
@@ -158,7 +164,7 @@ def _apply(prepared: Prepared, settings: Mapping[str, Any]) -> None:
 
 
 def _measure(spec: TrainSpec, prepared: Prepared, batch: Batch, tokens: int) -> tuple[float, float]:
-    """Seconds a token, and bytes of activations, of the first micro-batch of a batch."""
+    """Seconds a token, and bytes of activations a token (0 on a CPU, where none are measured)."""
     from epigone.training.loop import autocast
 
     device = prepared.world.device
@@ -181,11 +187,13 @@ def _measure(spec: TrainSpec, prepared: Prepared, batch: Batch, tokens: int) -> 
         torch.autograd.backward(loss)
         if cuda:
             torch.cuda.synchronize(device)
-            peak = torch.cuda.max_memory_allocated(device) - before
+            held = [p.grad for p in prepared.parameters.values() if p.grad is not None]
+            gradients = sum(local(g).nbytes for g in held)
+            peak = max(0, torch.cuda.max_memory_allocated(device) - before - gradients)
         seconds = time.perf_counter() - begun
         for p in prepared.parameters.values():
             p.grad = None
-    return seconds / micro.ids.numel(), peak
+    return seconds / micro.ids.numel(), peak / micro.ids.numel()
 
 
 def _width(block: Block) -> int:

@@ -75,17 +75,31 @@ def _state(model: Any, world: World) -> dict[str, Tensor]:
         if "lora_" in name or (id(tensor) in seen and name not in buffers):
             continue
         seen.add(id(tensor))
-        whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-        whole = whole.detach()
+        whole = _whole(tensor)
         if rest == "weight" and module in merged:
-            layer = merged[module]
-            delta = sum(layer.get_delta_weight(a) for a in layer.active_adapters)
-            whole = whole.float() + delta
+            whole = whole.float() + _delta(merged[module])
         if world.leads:
             short = f"{module}.{rest}" if rest else name
             kind = torch.bfloat16 if whole.is_floating_point() else whole.dtype
             state[short] = whole.to("cpu", kind, copy=True)
     return state
+
+
+def _delta(layer: Any) -> Tensor:
+    """What a layer's adapters add to its weight."""
+    total: Tensor | None = None
+    for name in layer.active_adapters:
+        a, b = (_whole(m[name].weight).float() for m in (layer.lora_A, layer.lora_B))
+        delta = (b @ a) * layer.scaling[name]
+        delta = delta.T if layer.fan_in_fan_out else delta
+        total = delta if total is None else total + delta
+    assert total is not None
+    return total
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return whole.detach()
 
 
 def _stop(generation: Any, tokenizer: Any) -> None:

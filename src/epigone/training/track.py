@@ -48,12 +48,19 @@ def tracker(spec: TrainSpec, out: Path, world: World) -> Iterator[Track]:
     }
     accelerator.init_trackers("epigone", {"base": spec.base.name, "seed": spec.seed, **settings})
 
+    # Decays that branch off repeat steps, which trackers would refuse.
+    at = -1
+
     def track(row: Mapping[str, Any], seconds: float) -> None:
         values = {k: v for k, v in row.items() if k != "step"}
         values["supervised_per_second"] = row["supervised"] / seconds
-        accelerator.log(values, step=row["step"])
+        nonlocal at
+        at += 1
+        accelerator.log(values, step=at)
 
     try:
         yield track
     finally:
-        accelerator.end_training()
+        # Not end_training, which would take the other processes' group away.
+        for one in accelerator.trackers:
+            one.finish()
