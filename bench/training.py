@@ -130,7 +130,7 @@ def gate(found: dict[str, Row]) -> None:
     """Print how far apart the arms are; raise SystemExit where that is too far."""
     ours = found["ours"]["rows"]
     good = True
-    for name in found.keys() - {"ours"}:
+    for name in [n for n in found if n != "ours"]:
         theirs = found[name]["rows"]
         exact = all(a[k] == b[k] for a, b in zip(ours, theirs, strict=True)
                     for k in ("supervised", "tokens"))  # fmt: skip
@@ -179,7 +179,7 @@ def steady(name: str, options: argparse.Namespace, work: Path) -> None:
         small = data.random_model(name, 2, work / "small") if random else folder
         exact = told | {"precision": "fp32", "folder": str(small)}
         gate(run_steps(dict.fromkeys(ARMS, exact), work / "gate", count, fits(small, 3)))
-    split = fastest_split(told, work / "split", min(3, count), fit)
+    split = options.split or fastest_split(told, work / "split", min(3, count), fit)
     arms = {"ours": told, "tuned": told | {"split": split}, "default": told}
     rounds = [run_steps(arms, work / f"round{i}", count, fit) for i in range(1 if fit else 3)]
     if options.precision == "fp32":
@@ -193,9 +193,9 @@ def steady(name: str, options: argparse.Namespace, work: Path) -> None:
 
 
 def steady_table(folder: Path, rounds: list[dict[str, Row]]) -> None:
-    print("\n| arm | prepared s | first step s | step s | supervised tokens/s | tokens/s "
-          "| peak MB | ours in comparison | MFU |")  # fmt: skip
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    print("\n| arm | prepared s | first step s | step s | step CPU s "
+          "| supervised tokens/s | tokens/s | peak MB | ours in comparison | MFU |")  # fmt: skip
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     # Without enough steps there is no warm-up to leave out.
     warm = min(WARM, len(rounds[0]["ours"]["rows"]) - 1)
     ours = [r for found in rounds for r in found["ours"]["rows"][warm:]]
@@ -206,7 +206,7 @@ def steady_table(folder: Path, rounds: list[dict[str, Row]]) -> None:
         print(
             f"| {title} | {middle(f[name]['prepared'] for f in rounds):.1f} "
             f"| {middle(f[name]['rows'][0]['seconds'] for f in rounds):.2f} "
-            f"| {middle(r['seconds'] for r in own):.2f} "
+            f"| {middle(r['seconds'] for r in own):.2f} | {middle(r['cpu'] for r in own):.2f} "
             f"| {sum(r['supervised'] for r in own) / total:.0f} "
             f"| {sum(r['tokens'] for r in own) / total:.0f} "
             f"| {max(f[name]['peak'] for f in rounds) / 1e6:.0f} "
@@ -337,6 +337,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--model", action="append", help=", ".join((*MODELS, *data.RANDOM)))
     parser.add_argument("--precision", choices=("fp32", "bf16"))
     parser.add_argument("--steps", type=int, default=20, help="of the steady part")
+    parser.add_argument(
+        "--split", type=int, choices=(1, 2, 4), help="of a step in TRL's tuned arm; else tried"
+    )
     parser.add_argument("--runs", type=int, default=3, help="of the packed part")
     parser.add_argument("--block", type=int, default=2048)
     parser.add_argument("--batch", type=int, default=2, help="blocks a step, packed and study")

@@ -16,9 +16,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
+# The clock starts before the libraries are read in.
 BORN = time.time()
+
+import torch  # noqa: E402
+
+from epigone.processes import die_with_parent  # noqa: E402
+
 CUDA = torch.cuda.is_available()
 LR = 2e-5
 
@@ -30,6 +34,7 @@ class Parent:
         self._out = os.fdopen(os.dup(1), "w")
         os.dup2(2, 1)
         self._begun: float | None = None
+        self._cpu = 0.0
 
     def say(self, **facts: Any) -> None:
         self._out.write(json.dumps(facts) + "\n")
@@ -39,14 +44,14 @@ class Parent:
         """Tell of the step that has just ended, then wait until the next one may begin."""
         if CUDA:
             torch.cuda.synchronize()
-        now = time.perf_counter()
+        now, cpu = time.perf_counter(), time.process_time()
         if self._begun is None:
             self.say(prepared=time.time() - BORN)
         else:
-            self.say(seconds=now - self._begun, **facts())
+            self.say(seconds=now - self._begun, cpu=cpu - self._cpu, **facts())
         if not last and not sys.stdin.readline():
             raise SystemExit("the bench has gone")
-        self._begun = time.perf_counter()
+        self._begun, self._cpu = time.perf_counter(), time.process_time()
 
     def end(self, **facts: Any) -> None:
         self.say(peak=peak(), **facts)
@@ -276,6 +281,7 @@ def whole_trl(told: dict[str, Any], parent: Parent) -> None:
 
 
 def main() -> None:
+    die_with_parent()
     told = json.loads(sys.argv[1])
     arms = {
         ("steady", True): steady_ours,
