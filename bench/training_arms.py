@@ -125,6 +125,7 @@ def trl_settings(told: dict[str, Any], rows: int) -> dict[str, Any]:
         "gradient_accumulation_steps": split,
         "num_train_epochs": 1,
         "bf16": told["precision"] == "bf16",
+        "use_cpu": not CUDA,
         "report_to": [],
         "disable_tqdm": True,
     }

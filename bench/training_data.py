@@ -35,8 +35,11 @@ _CHATML_MARKED = (
     "{% generation %}{{ message['content'] + '<|im_end|>' }}{% endgeneration %}"
     "{% else %}{{ message['content'] + '<|im_end|>' }}{% endif %}{{ '\n' }}"
 )
-_PLAIN = "Assistant: {{ m['content'] }}{{ eos_token }}"
-_PLAIN_MARKED = "Assistant:{% generation %} {{ m['content'] }}{{ eos_token }}{% endgeneration %}"
+_PLAIN = "Assistant: {{ m['content'] }}{{ eos_token }}\n\n"
+# As text, the first line break after a block would be trimmed.
+_PLAIN_MARKED = (
+    "Assistant:{% generation %} {{ m['content'] }}{{ eos_token }}{% endgeneration %}{{ '\n\n' }}"
+)
 
 
 def corpus(folder: Path) -> Path:
@@ -46,13 +49,18 @@ def corpus(folder: Path) -> Path:
     return folder
 
 
-def marked(template: str | None) -> str:
-    """A chat template with generation markers; raises SystemExit for one of another kind."""
-    whole = template or PLAIN_TEMPLATE
+def marked(tokenizer: Any) -> str:
+    """The chat template with generation markers; raises SystemExit for one of another kind."""
+    whole = tokenizer.chat_template or PLAIN_TEMPLATE
     found = whole.replace(_CHATML, _CHATML_MARKED).replace(_PLAIN, _PLAIN_MARKED)
-    if found == whole:
+    probe = [{"role": role, "content": role} for role in ("user", "assistant") * 2]
+    texts = {
+        tokenizer.apply_chat_template(probe, chat_template=template, tokenize=False)
+        for template in (whole, found)
+    }
+    if found == whole or len(texts) > 1:
         raise SystemExit("the model's chat template is not one that this bench can mark")
-    return found
+    return str(found)
 
 
 def steady_rows(folder: Path, tokenizer: Any, steps: int) -> list[list[dict[str, Any]]]:
@@ -62,6 +70,8 @@ def steady_rows(folder: Path, tokenizer: Any, steps: int) -> list[list[dict[str,
     """
     found = []
     for conversation, _ in train_file.read(folder / train_file.NAME):
+        if _too_long(conversation, LONGEST):
+            continue
         tokens = conversation_tokens(tokenizer, conversation.messages)
         mask = [int(s) for s in tokens.supervised]
         end = len(mask) - mask[::-1].index(1)
@@ -70,6 +80,11 @@ def steady_rows(folder: Path, tokenizer: Any, steps: int) -> list[list[dict[str,
         if len(found) == ROWS * steps:
             return _steps(found)
     raise SystemExit(f"the corpus has only {len(found)} such rows")
+
+
+def _too_long(conversation: Conversation, tokens: int) -> bool:
+    # Most are, and by far; tokenising them all would take a minute.
+    return sum(len(m.content) for m in conversation.messages) > 8 * tokens
 
 
 def random_rows(vocabulary: int, steps: int) -> list[list[dict[str, Any]]]:
@@ -97,6 +112,8 @@ def fitting(folder: Path, tokenizer: Any, block: int, most: int, out: Path) -> P
     def rows() -> Iterator[tuple[Conversation, list[int], str]]:
         left = most
         for conversation, counts in train_file.read(folder / train_file.NAME):
+            if _too_long(conversation, block):
+                continue
             # A few to spare: TRL tokenises across the borders of turns.
             if len(conversation_tokens(tokenizer, conversation.messages).ids) > block - 8:
                 continue
