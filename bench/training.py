@@ -13,9 +13,11 @@ fp32.
 
 TRL's tuned arm has no gradient checkpointing, no logging, and the split of a batch that ran fastest
 here; its default arm is what SFTConfig gives, matched in optimiser, schedule, precision and batch.
-TRL computes entropy and accuracy in every step; no setting switches that off. Where there is a GPU,
-the models are random ones in published shapes, the products run in bf16, and the share of the peak
-(MFU) is printed.
+TRL computes entropy and accuracy in every step; no setting switches that off. All of it is expected
+to take two to three hours on two quiet cores; --only and --model choose a part.
+
+Where there is a GPU, the models are random ones in published shapes, the products run in bf16, and
+the share of the peak (MFU) is printed.
 """
 
 from __future__ import annotations
@@ -180,16 +182,19 @@ def steady(name: str, options: argparse.Namespace, work: Path) -> None:
         exact = told | {"precision": "fp32", "folder": str(small)}
         gate(run_steps(dict.fromkeys(ARMS, exact), work / "gate", count, fits(small, 3)))
     split = options.split or fastest_split(told, work / "split", min(3, count), fit)
-    arms = {"ours": told, "tuned": told | {"split": split}, "default": told}
-    rounds = [run_steps(arms, work / f"round{i}", count, fit) for i in range(1 if fit else 3)]
-    if options.precision == "fp32":
-        gate(rounds[0])
-    print(
-        f"TRL tuned takes {data.ROWS // split} rows at a time; {'steps' if fit else 'runs'} in turn"
-    )
+    print(f"TRL tuned takes {data.ROWS // split} rows at a time")
     if count < WARM + 5:
         print(f"TOO FEW STEPS: {WARM} are warm-up and at least 5 more are needed")
-    steady_table(folder, rounds)
+    arms = {"ours": told, "tuned": told | {"split": split}, "default": told}
+    # In turn step by step wherever there is room: all of them, or ours with one at a time.
+    side = fit or fits(folder, 2)
+    for peers in [["tuned", "default"]] if fit or not side else [["tuned"], ["default"]]:
+        own = {name: arms[name] for name in ("ours", *peers)}
+        rounds = [run_steps(own, work / f"{i}", count, side) for i in range(1 if side else 3)]
+        if options.precision == "fp32":
+            gate(rounds[0])
+        steady_table(folder, rounds)
+        print(f"\n{'steps' if side else 'whole runs'} in turn", flush=True)
 
 
 def steady_table(folder: Path, rounds: list[dict[str, Row]]) -> None:
@@ -199,12 +204,12 @@ def steady_table(folder: Path, rounds: list[dict[str, Row]]) -> None:
     # Without enough steps there is no warm-up to leave out.
     warm = min(WARM, len(rounds[0]["ours"]["rows"]) - 1)
     ours = [r for found in rounds for r in found["ours"]["rows"][warm:]]
-    for name, title in ARMS.items():
+    for name in rounds[0]:
         own = [r for found in rounds for r in found[name]["rows"][warm:]]
         ratios = [b["seconds"] / a["seconds"] for a, b in zip(ours, own, strict=True)]
         total = sum(r["seconds"] for r in own)
         print(
-            f"| {title} | {middle(f[name]['prepared'] for f in rounds):.1f} "
+            f"| {ARMS[name]} | {middle(f[name]['prepared'] for f in rounds):.1f} "
             f"| {middle(f[name]['rows'][0]['seconds'] for f in rounds):.2f} "
             f"| {middle(r['seconds'] for r in own):.2f} | {middle(r['cpu'] for r in own):.2f} "
             f"| {sum(r['supervised'] for r in own) / total:.0f} "
@@ -237,9 +242,9 @@ def mfu(folder: Path, rows: Sequence[Row]) -> str:
 
 
 def fits(folder: Path, arms: int) -> bool:
-    """Whether so many arms find room side by side: weights, gradients, two moments, and 2 GB."""
+    """Whether so many arms find room side by side: weights, gradients, two moments, and 3 GB."""
     shape = references.shape(str(folder))
-    need = arms * (16 * shape.parameters + 2e9) if shape is not None else float("inf")
+    need = arms * (16 * shape.parameters + 3e9) if shape is not None else float("inf")
     if torch.cuda.is_available():
         return need < torch.cuda.mem_get_info()[0]
     lines = Path("/proc/meminfo").read_text().splitlines()
