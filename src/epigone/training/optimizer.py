@@ -121,8 +121,8 @@ class AdamW:
             lr=0.0,
             betas=(0.9, 0.999),
             weight_decay=recipe.weight_decay,
-            # Its other way on a GPU makes temporaries as large as the model.
-            fused=next(iter(self._own.values())).device.type == "cuda",
+            # One pass over memory; the other ways make temporaries, on a GPU as large as the model.
+            fused=True,
         )
         for p in self._own.values():
             self._inner.state[p] = {
