@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from epigone.models.chat import Tokens, conversation_tokens, plain
@@ -135,22 +136,43 @@ def cut(
         return
     starts = [i for i, m in enumerate(messages) if m.role == "user"]
     starts = [0, *starts[1:], len(messages)]
+    # Characters tell about where a part ends; a template's preamble makes it no exact rule.
+    characters = [0, *accumulate(len(m.content) for m in messages)]
+    each = len(tokens.ids) / max(1, characters[-1])
     at = 0
     while at < len(starts) - 1:
-        # The most exchanges that fit; rendering a part adds a preamble of the template's own, so
-        # that only trying can tell.
-        end = at + 1
-        part = conversation_tokens(tokenizer, messages[starts[at] : starts[end]])
-        while end < len(starts) - 1:
-            longer = conversation_tokens(tokenizer, messages[starts[at] : starts[end + 1]])
-            if len(longer.ids) > block:
-                break
-            part, end = longer, end + 1
+        fits = [
+            e
+            for e in range(at + 1, len(starts))
+            if (characters[starts[e]] - characters[starts[at]]) * each <= block
+        ]
+        part, end = _most(messages, starts, at, max(fits, default=at + 1), tokenizer, block)
         found = chunks(part, block, stats)
         stats.parts += 1
         stats.chunks += len(found) if len(part.ids) > block else 0
         yield from found
         at = end
+
+
+def _most(
+    messages: Sequence[Message],
+    starts: Sequence[int],
+    at: int,
+    end: int,
+    tokenizer: Any,
+    block: int,
+) -> tuple[Tokens, int]:
+    """The most exchanges from `at` on that fit into a block, at least one; `end` is a guess."""
+    part = conversation_tokens(tokenizer, messages[starts[at] : starts[end]])
+    while len(part.ids) > block and end > at + 1:
+        end -= 1
+        part = conversation_tokens(tokenizer, messages[starts[at] : starts[end]])
+    while end < len(starts) - 1 and len(part.ids) <= block:
+        longer = conversation_tokens(tokenizer, messages[starts[at] : starts[end + 1]])
+        if len(longer.ids) > block:
+            break
+        part, end = longer, end + 1
+    return part, end
 
 
 def pack(pieces: Sequence[Piece], block: int) -> list[Block]:

@@ -219,5 +219,9 @@ def _free(device: torch.device) -> float:
     # A container may have less than the machine.
     with suppress(OSError, ValueError):
         limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
-        free = min(free, float(limit - int(Path("/sys/fs/cgroup/memory.current").read_text())))
-    return free
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
+        # Pages of files that can be dropped are counted as used.
+        stat = Path("/sys/fs/cgroup/memory.stat").read_text().split()
+        cached = int(stat[stat.index("inactive_file") + 1])
+        free = min(free, float(limit - used + cached))
+    return free / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
