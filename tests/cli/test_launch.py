@@ -78,7 +78,11 @@ def alone(
     out = tmp_path_factory.mktemp("alone") / "s"
     done = trained(["-m", "epigone"], tiny_base, corpus, out)
     assert done.returncode == 0, done.stderr
-    return out, done.stdout
+    # Folders alone go to stdout, for another command to take.
+    assert done.stdout.splitlines() == [
+        str(f) for f in sorted(out.glob("amount-*"), key=lambda f: int(f.name[7:]))
+    ]
+    return out, done.stderr
 
 
 def record(folder: Path) -> dict[str, Any]:
@@ -124,7 +128,7 @@ def test_two_processes_learn_what_one_does(
         assert b["loss"] == pytest.approx(a["loss"], rel=1e-5)
         assert b["gradient_norm"] == pytest.approx(a["gradient_norm"], rel=1e-4)
     # Only the first process speaks.
-    assert done.stdout.count("Supervised") == 1
+    assert done.stderr.count("Supervised") == 1
     if start is TORCHRUN:
         # There is nothing to do any more, and no process waits for another for ever.
         again = trained(start, tiny_base, corpus, out, *options)
@@ -147,7 +151,7 @@ def test_a_training_ended_by_sigterm_goes_on_where_it_was(
     again = trained(["-m", "epigone"], tiny_base, corpus, out)
     assert again.returncode == 0, again.stderr
     assert record(out)["facts"]["resumed_at_step"] == 7
-    assert "Continued   at step 7" in again.stdout
+    assert "Continued   at step 7" in again.stderr
     assert record(out)["outputs"] == record(alone[0])["outputs"]
 
 

@@ -108,4 +108,17 @@ def test_seconds_count_every_attempt(tmp_path: Path) -> None:
     scratch = partial_of(folder) / ".scratch"
     scratch.mkdir(parents=True)
     (scratch / "seconds").write_text("1000.0")
+    (scratch / "asked").write_text(task(folder).hash)
     assert perform(task(folder), silent).seconds > 1000
+
+
+def test_what_another_request_left_in_a_folder_is_no_start_for_this_one(tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    scratch = partial_of(folder) / ".scratch"
+    scratch.mkdir(parents=True)
+    (scratch / "seconds").write_text("1000.0")
+    (scratch / "asked").write_text("another hash")
+    (partial_of(folder) / "amount-600").mkdir()
+    record = perform(task(folder), silent)
+    assert record.seconds < 1000
+    assert not (folder / "amount-600").exists()

@@ -11,8 +11,6 @@ from epigone.api import Study
 from epigone.cli.common import Json, Runs, StudyArgument, number, say_json, table
 from epigone.errors import StepFailed, UnknownName, UserError
 from epigone.files import read_jsonl
-from epigone.findings.verdict import tokens
-from epigone.report.training import LOG, curves_of, statistics, thinned
 from epigone.runs.plan import Planned
 from epigone.runs.store import verify as check
 from epigone.schema import Record, Sample
@@ -74,6 +72,9 @@ def show(
 
 
 def _training(folder: Path, record: Record) -> None:
+    from epigone.findings.verdict import tokens
+    from epigone.report.training import LOG, curves_of, statistics, thinned
+
     told = statistics(record.facts, record.seconds, record.peak_bytes)
     for name, words in {"Step": f"{record.stage}/{record.slug}", **told}.items():
         print(f"{name:<11} {words}")

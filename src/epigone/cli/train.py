@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +12,6 @@ from epigone import api
 from epigone.cli.common import Json, Teller, say_json
 from epigone.cli.launch import Compile, Parallel, Processes, Track, choose, dismiss, follow
 from epigone.errors import UserError
-from epigone.report.training import statistics
 from epigone.study.recipes import PRESETS
 from epigone.study.specs import amount_folder
 from epigone.study.values import parse_amount
@@ -128,8 +128,11 @@ def train(
     if json:
         say_json(record.to_json())
         return
+    from epigone.report.training import statistics
+
+    # Folders alone go to stdout, for the next command to take.
     for name, words in statistics(record.facts, record.seconds, record.peak_bytes).items():
-        print(f"{name:<11} {words}")
+        print(f"{name:<11} {words}", file=sys.stderr)
     for tokens in sorted(set(amounts)):
         print(out / amount_folder(tokens))
 
