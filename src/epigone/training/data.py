@@ -129,8 +129,8 @@ def with_text(
                     value=", ".join(f.name for f in files),
                     fix="name more text in replay_from",
                 )
-            yield first
-            yield from one
+            for block in chain([first], one):
+                yield block if prepared.start is None else _halved(block, prepared.start)
 
     stream = endless()
     made = [
@@ -138,6 +138,15 @@ def with_text(
         for b, n in zip(found, need, strict=True)
     ]
     return made, passes
+
+
+def _halved(block: Block, start: int) -> Block:
+    # An encoder-decoder reads the first half of a text and writes the second, as T5's adaptation
+    # to language modelling did (Lester et al. 2021, prefix LM).
+    ids = block.pieces[0].ids
+    half = len(ids) // 2
+    target = array("i", [start, *ids[half:]])
+    return Block((Piece(target, bytes([0] + [1] * (len(ids) - half)), ids[:half]),))
 
 
 def texts(file: Path) -> Iterator[str]:

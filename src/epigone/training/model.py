@@ -133,10 +133,9 @@ def _refuse(spec: TrainSpec, loaded: Loaded, world: World) -> None:
     recipe = spec.recipe
     if recipe.lora is not None and world.layout.tensor > 1:
         raise ModelError("adapters cannot be sliced", fix="take shard=N or replicate=N instead")
-    if loaded.encoder_decoder and (recipe.replay or recipe.chunks == "contiguous"):
-        what = "replay" if recipe.replay else "chunks: contiguous"
+    if loaded.encoder_decoder and recipe.chunks == "contiguous":
         raise ModelError(
-            f"{what} is for decoders, and {spec.base.name} has an encoder",
+            f"chunks: contiguous is for decoders, and {spec.base.name} has an encoder",
             fix="leave it out of the recipe",
         )
 
