@@ -77,8 +77,16 @@ class World:
             grads = [local(p.grad) for p in parameters.values() if p.grad is not None]
             _all_reduce(grads, self.group("replicate"))
         if self.layout.tensor > 1:
-            found = (parameters[name].grad for name in partial)
-            _all_reduce([local(g) for g in found if g is not None], self.group("tensor"))
+            partial = set(partial)
+            summed: list[Tensor] = []
+            same: list[Tensor] = []
+            for name, p in parameters.items():
+                if p.grad is not None and (name in partial or not _split_on(p, "tensor")):
+                    (summed if name in partial else same).append(local(p.grad))
+            _all_reduce(summed + same, self.group("tensor"))
+            # Copies of one gradient, which kernels without a fixed order let drift apart.
+            for grad in same:
+                grad.div_(self.layout.tensor)
 
     def square_sums(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """Sum of squares of each tensor, whole, wherever its parts lie: (tensors,) in float64."""
