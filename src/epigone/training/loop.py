@@ -215,8 +215,10 @@ class Run:
     def _refuse_divergence(self, update: Update) -> None:
         # A loss above that of guessing among all tokens, for many steps, is beyond repair.
         rows = self.prepared.model.get_input_embeddings().weight.shape[0]
+        # (Untrained weights may begin above it, and only a rise from there counts.)
         recent = [r["loss"] for r in self.log[-20:]]
-        if len(recent) == 20 and min(recent) > 1.5 * math.log(rows):
+        most = 1.5 * max(math.log(rows), self.log[0]["loss"] if self.log else 0.0)
+        if len(recent) == 20 and min(recent) > most:
             raise StepFailed(
                 f"the loss diverges: above {min(recent):.2f} for 20 steps at step {update.batch}, "
                 f"where guessing gives {math.log(rows):.2f}; try a lower learning rate"
