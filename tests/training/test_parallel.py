@@ -138,7 +138,6 @@ def test_every_layout_has_the_losses_and_gradient_norms_of_one_process(
         assert b["loss"] == pytest.approx(a["loss"], rel=1e-5)
         assert b["gradient_norm"] == pytest.approx(a["gradient_norm"], rel=1e-5)
         assert b["supervised"] == a["supervised"]
-    assert alone[-1]["loss"] < alone[0]["loss"]
 
 
 @pytest.mark.parametrize(("layout", "architecture"), [r for r in RUN if r[0] != "one"])

@@ -206,10 +206,12 @@ def test_an_encoder_decoder_learns_the_same_answers(
     shutil.copytree(t5_base, base)
     config = json.loads((base / "config.json").read_text())
     (base / "config.json").write_text(json.dumps({**config, "dropout_rate": dropout}))
-    asked = settled(base, (2_400,), lr=5e-3)
+    asked = settled(base, (2_400,), lr=2e-2)
     facts = done(asked, corpus, tmp_path / "whole")
     assert not facts["packed"]
-    assert facts["last_loss"] < 0.97 * facts["first_loss"]
+    rows = list(read_jsonl(tmp_path / "whole/metrics.jsonl"))
+    first, last = (sum(r["loss"] for r in part) / 3 for part in (rows[:3], rows[-3:]))
+    assert last < 0.95 * first
     assert facts["supervised_lost"] == 0
     student = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "whole/amount-2400")
     assert student.config.decoder_start_token_id == 0
