@@ -24,7 +24,7 @@ from epigone.models.generate import generate
 from epigone.models.load import load
 from epigone.schema import Message, silent
 from epigone.study.specs import DataSpec, LoraSpec
-from epigone.training import data, loop, probe, run
+from epigone.training import data, loop, probe, run, track
 from epigone.training.blocks import Block, Piece
 from epigone.training.model import prepare
 from epigone.training.parallel import World
@@ -198,14 +198,18 @@ def test_plain_text_is_trained_on_beside_the_same_batches(
         done(asked, corpus, tmp_path / "none")
 
 
+def with_dropout(base: Path, dropout: float, out: Path) -> Path:
+    shutil.copytree(base, out)
+    config = json.loads((out / "config.json").read_text())
+    (out / "config.json").write_text(json.dumps({**config, "dropout_rate": dropout}))
+    return out
+
+
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 def test_an_encoder_decoder_learns_the_same_answers(
     dropout: float, t5_base: Path, corpus: Path, tmp_path: Path
 ) -> None:
-    base = tmp_path / "base"
-    shutil.copytree(t5_base, base)
-    config = json.loads((base / "config.json").read_text())
-    (base / "config.json").write_text(json.dumps({**config, "dropout_rate": dropout}))
+    base = with_dropout(t5_base, dropout, tmp_path / "base")
     asked = settled(base, (2_400,), lr=2e-2)
     facts = done(asked, corpus, tmp_path / "whole")
     assert not facts["packed"]
@@ -264,7 +268,35 @@ def test_metrics_name_every_step_and_the_card_tells_them(
     assert stops["pad_token_id"] == 1
 
 
-def test_trackers_are_given_every_step(
+def test_a_tracker_is_given_every_step_once_and_ended(
+    tiny_base: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logged: list[tuple[int, dict[str, float]]] = []
+    ended: list[str] = []
+
+    class Recorder:
+        def __init__(self, *, log_with: list[str], project_dir: str) -> None:
+            self.trackers = [self]
+
+        def init_trackers(self, project: str, config: dict[str, Any]) -> None:
+            assert (project, config["base"]) == ("epigone", "tiny")
+
+        def log(self, values: dict[str, float], *, step: int) -> None:
+            logged.append((step, values))
+
+        def finish(self) -> None:
+            ended.append("yes")
+
+    monkeypatch.setattr("accelerate.Accelerator", Recorder)
+    monkeypatch.setattr(track, "trackers_asked", lambda: ["tensorboard"])
+    done(settled(tiny_base, (800, 1_600), **WSD), corpus, tmp_path)
+    rows = list(read_jsonl(tmp_path / "metrics.jsonl"))
+    assert [step for step, _ in logged] == list(range(len(rows)))
+    assert [v["loss"] for _, v in logged] == [r["loss"] for r in rows]
+    assert ended == ["yes"]
+
+
+def test_an_unknown_tracker_is_refused(
     tiny_base: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EPIGONE_TRACK", "tensorbord")
@@ -275,10 +307,7 @@ def test_trackers_are_given_every_step(
 def test_an_encoder_decoders_batch_may_be_split_anyhow(
     t5_base: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    base = tmp_path / "base"
-    shutil.copytree(t5_base, base)
-    config = json.loads((base / "config.json").read_text())
-    (base / "config.json").write_text(json.dumps({**config, "dropout_rate": 0.0}))
+    base = with_dropout(t5_base, 0.0, tmp_path / "base")
     first = []
     for tokens in (1, 200, 100_000):
         monkeypatch.setattr(probe, "CPU_TOKENS", tokens)

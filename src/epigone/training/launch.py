@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import torch
 import torch.distributed as dist
@@ -82,17 +82,9 @@ def _announce(spec: TrainSpec, corpus: Path, out: Path) -> None:
     dist.broadcast_object_list(asked, src=0)
 
 
-@contextmanager
-def world_of() -> Iterator[World]:
-    """The processes of this run; they part when it ends."""
-    world = join(layout_asked() if dist.is_initialized() else Layout())
-    try:
-        yield world
-    except BaseException:
-        # The others wait for this one in a sum; only its end lets them go.
-        raise
-    else:
-        world.barrier()
+def joined() -> World:
+    """The processes that this one has joined, or itself alone."""
+    return join(layout_asked() if dist.is_initialized() else Layout())
 
 
 @contextmanager
@@ -198,7 +190,7 @@ class Stop:
         """Whether any process was asked to end; all processes must call this together."""
         return bool(self._world.most(float(self._asked)))
 
-    def raise_(self) -> None:
+    def raise_(self) -> NoReturn:
         """End the run."""
         raise Stopped("stopped by SIGTERM; run the same command again to continue")
 

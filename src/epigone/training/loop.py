@@ -20,7 +20,7 @@ from epigone.study.amounts import refuse_empty, segments
 from epigone.study.specs import TrainSpec, amount_folder
 from epigone.training import checkpoint, data, probe
 from epigone.training.card import card
-from epigone.training.launch import Stop, world_of
+from epigone.training.launch import Stop, joined
 from epigone.training.model import Prepared, prepare
 from epigone.training.optimizer import OPTIMIZERS, Optimizer, clip_
 from epigone.training.schedule import Batch, Update, programme, warmup_steps
@@ -36,21 +36,22 @@ def train(spec: TrainSpec, corpus: Path, out: Path, progress: Progress) -> dict[
     # Refuses amounts that the corpus cannot give before a model is loaded.
     parts = segments(corpus / train_file.NAME, spec.amounts)
     refuse_empty(parts, spec.amounts)
-    with world_of() as world:
-        prepared = prepare(spec, world, progress)
-        stats, batches = data.batches(spec, parts, prepared)
-        facts: dict[str, Any] = stats.to_json()
-        if spec.recipe.replay:
-            files = [locate_data(s.ref, progress, fingerprint=s.fingerprint) for s in spec.replay]
-            batches, passes = data.with_text(batches, files, spec.recipe, prepared)
-            facts["text_blocks"] = sum(len(b.text) for b in batches)
-            facts["text_passes"] = passes
-        origins: set[Provenance] = set()
-        seen = [frozenset(origins := origins | {c.provenance for c in part}) for part in parts]
-        # The texts are gigabytes at the paper's scale, and nothing reads them any more.
-        parts.clear()
-        run = Run(spec, prepared, batches, seen, out, progress)
-        facts |= run.go()
+    world = joined()
+    prepared = prepare(spec, world, progress)
+    stats, batches = data.batches(spec, parts, prepared)
+    facts: dict[str, Any] = stats.to_json()
+    if spec.recipe.replay:
+        files = [locate_data(s.ref, progress, fingerprint=s.fingerprint) for s in spec.replay]
+        batches, passes = data.with_text(batches, files, spec.recipe, prepared)
+        facts["text_blocks"] = sum(len(b.text) for b in batches)
+        facts["text_passes"] = passes
+    origins: set[Provenance] = set()
+    seen = [frozenset(origins := origins | {c.provenance for c in part}) for part in parts]
+    # The texts are gigabytes at the paper's scale, and nothing reads them any more.
+    parts.clear()
+    run = Run(spec, prepared, batches, seen, out, progress)
+    facts |= run.go()
+    world.barrier()
     return facts
 
 
@@ -117,11 +118,10 @@ class Run:
                 if row is None:
                     self._save(folder, here)
                     stop.raise_()
-                    continue
                 self.log.append(row)
                 self._take(update)
                 now = time.monotonic()
-                track(row, now - begun)
+                track(len(self.log) - 1, row, now - begun)
                 due = self.world.most(now - saved + (now - begun)) > interval
                 if due and index + 1 < len(self.updates):
                     saver.begin(checkpoint.Position(index + 1, tuple(self.log), fit.settings))
@@ -246,6 +246,7 @@ class Run:
             "compute": str(self.prepared.compute).removeprefix("torch."),
             "students_saved_in": "bf16",
             "packed": self.prepared.packs,
+            "attention": self.prepared.model.config._attn_implementation,
             "device": str(self.world.device),
             "layout": str(self.world.layout),
             **fit.facts(),

@@ -40,10 +40,16 @@ class World:
         """Which of the `layout.data` micro-batches is this process's."""
         if self.mesh is None:
             return 0
-        return self._at("replicate") * self.layout.shard + self._at("shard")
+        return self.at("replicate") * self.layout.shard + self.at("shard")
 
-    def _at(self, axis: str) -> int:
+    def at(self, axis: str) -> int:
+        """Where on an axis of the mesh this process stands."""
         return 0 if self.mesh is None else int(self.mesh.get_local_rank(axis))
+
+    def along(self, axis: str) -> DeviceMesh:
+        """The mesh of the processes on this one's line along an axis; there have to be others."""
+        assert self.mesh is not None
+        return self.mesh[axis]
 
     def group(self, axis: str) -> Any:
         """The process group along an axis."""

@@ -164,7 +164,7 @@ def _product(module: Any, x: Tensor, *, bias: bool) -> Tensor:
 def _fused(module: Any, world: World) -> None:
     # The columns of this process's heads lie apart in the three parts of the matrix, which no
     # sharding can say; the matrix stays whole, and the product takes the columns that it needs.
-    size, at = world.layout.tensor, world.mesh.get_local_rank("tensor")  # type: ignore[union-attr]
+    size, at = world.layout.tensor, world.at("tensor")
     width = module.nf // 3
     own = width // size
     group = world.group("tensor")
@@ -181,7 +181,7 @@ def _fused(module: Any, world: World) -> None:
 
 
 def _heads(module: Any, world: World) -> None:
-    size, at = world.layout.tensor, world.mesh.get_local_rank("tensor")  # type: ignore[union-attr]
+    size, at = world.layout.tensor, world.at("tensor")
     own = module.n_heads // size
     module.n_heads = own
     whole = module.compute_bias
@@ -197,7 +197,8 @@ def _distribute(module: Any, name: str, placement: Shard | Replicate, world: Wor
     parameter = module._parameters.get(name)
     if parameter is None:
         return
-    mesh = world.mesh["tensor"]  # type: ignore[index]
     # Every process has loaded the same weights: nothing needs to be sent.
-    sliced = distribute_tensor(parameter.data, mesh, [placement], src_data_rank=None)
+    sliced = distribute_tensor(
+        parameter.data, world.along("tensor"), [placement], src_data_rank=None
+    )
     module._parameters[name] = torch.nn.Parameter(sliced, requires_grad=parameter.requires_grad)

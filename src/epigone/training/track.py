@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 TRACK = "EPIGONE_TRACK"
 TRACKERS = ("tensorboard", "wandb", "mlflow")
 _PACKAGES = {"tensorboard": ("tensorboard", "tensorboardX")}
-Track = Callable[[Mapping[str, Any], float], None]
+Track = Callable[[int, Mapping[str, Any], float], None]
 
 
 def trackers_asked() -> list[str]:
@@ -35,10 +35,14 @@ def trackers_asked() -> list[str]:
 
 @contextmanager
 def tracker(spec: TrainSpec, out: Path, world: World) -> Iterator[Track]:
-    """A function that is given each step's row of metrics and its seconds."""
+    """A function that is given each step's number, row of metrics, and seconds.
+
+    The number is the row's in the log: a decay that branches off repeats optimiser steps, which
+    trackers would refuse.
+    """
     names = trackers_asked()
     if not names or not world.leads:
-        yield lambda row, seconds: None
+        yield lambda number, row, seconds: None
         return
     from accelerate import Accelerator
 
@@ -48,15 +52,10 @@ def tracker(spec: TrainSpec, out: Path, world: World) -> Iterator[Track]:
     }
     accelerator.init_trackers("epigone", {"base": spec.base.name, "seed": spec.seed, **settings})
 
-    # Decays that branch off repeat steps, which trackers would refuse.
-    at = -1
-
-    def track(row: Mapping[str, Any], seconds: float) -> None:
+    def track(number: int, row: Mapping[str, Any], seconds: float) -> None:
         values = {k: v for k, v in row.items() if k != "step"}
         values["supervised_per_second"] = row["supervised"] / seconds
-        nonlocal at
-        at += 1
-        accelerator.log(values, step=at)
+        accelerator.log(values, step=number)
 
     try:
         yield track
