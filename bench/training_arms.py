@@ -80,7 +80,7 @@ def steady_ours(told: dict[str, Any], parent: Parent) -> None:
     from epigone.study.specs import ModelSpec, RecipeSpec, TrainSpec
     from epigone.training import loop
     from epigone.training.blocks import Block, Piece
-    from epigone.training.launch import world_of
+    from epigone.training.launch import joined
     from epigone.training.model import prepare
     from epigone.training.schedule import Batch
 
@@ -99,18 +99,17 @@ def steady_ours(told: dict[str, Any], parent: Parent) -> None:
         )
         for rows in steps
     ]
-    with world_of() as world:
-        prepared = prepare(spec, world, lambda *_: None)
+    prepared = prepare(spec, joined(), lambda *_: None)
 
-        def told_of() -> dict[str, Any]:
-            row = run.log[-1]
-            return {k: row[k] for k in ("loss", "gradient_norm", "supervised", "tokens")}
+    def told_of() -> dict[str, Any]:
+        row = run.log[-1]
+        return {k: row[k] for k in ("loss", "gradient_norm", "supervised", "tokens")}
 
-        def progress(done: float, total: float, text: str = "") -> None:
-            parent.between(told_of, last=done == total)
+    def progress(done: float, total: float, text: str = "") -> None:
+        parent.between(told_of, last=done == total)
 
-        run = loop.Run(spec, prepared, batches, [], Path(told["out"]), progress)
-        facts = run.go()
+    run = loop.Run(spec, prepared, batches, [], Path(told["out"]), progress)
+    facts = run.go()
     parent.end(micro_tokens=facts["micro_tokens"], compute=facts["compute"])
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from epigone.training.blocks import (
     chunks,
     cut,
     pack,
+    pieces_of,
     text_blocks,
 )
 
@@ -96,14 +98,15 @@ def test_dialogues_are_cut_between_exchanges_and_no_answer_is_lost(
 def test_a_conversation_without_targets_gives_no_piece_and_is_counted(tokenizer: Any) -> None:
     stats = BlockStats()
     silent = Conversation("a", (Message("user", "hm"),), Provenance("s", "t"))
-    assert blocks_of([silent], tokenizer, 64, stats) == []
+    assert pieces_of(silent, tokenizer, 64, stats) == []
     assert stats.without_targets == 1
 
 
 def test_contiguous_blocks_cross_documents_and_lose_nothing(tokenizer: Any) -> None:
     many = [Conversation(str(i), talk(3, 4), Provenance("s", "t")) for i in range(9)]
     stats = BlockStats()
-    blocks = blocks_of(many, tokenizer, 64, stats, contiguous=True)
+    each = [pieces_of(c, tokenizer, 64, stats, contiguous=True) for c in many]
+    blocks = blocks_of(chain.from_iterable(each), 64, stats, contiguous=True)
     stream = [i for c in many for i in conversation_tokens(tokenizer, c.messages).ids]
     assert all(len(b.pieces) == 1 for b in blocks)
     # A block ends at its last target, and the next one starts where the stream was cut.

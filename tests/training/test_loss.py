@@ -13,7 +13,7 @@ from epigone.study.specs import RecipeSpec
 from epigone.training import loss as loss_module
 from epigone.training.blocks import Block, Piece
 from epigone.training.data import micro_batches
-from epigone.training.loss import supervised_loss
+from epigone.training.loss import plain_head, supervised_loss
 from epigone.training.schedule import Batch
 
 
@@ -211,6 +211,33 @@ def test_every_way_to_the_loss_gives_the_same_gradient(
     same(direct, gradients(tiny, way(plain=False, direct=False)))
     monkeypatch.setattr(loss_module, "CHUNK_ELEMENTS", 128 * 5)
     same(direct, gradients(tiny, way(plain=True, direct=True)))
+    same(direct, gradients(tiny, way(plain=False, direct=False)))
+
+
+def test_logits_behind_another_head_are_made_in_chunks_and_again_for_the_gradient(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiny.config, "final_logit_softcapping", 2.0, raising=False)
+    (micro,) = micro_batches(Batch(blocks_of(pieces(3)), None), recipe(), 4096)
+    sizes: list[int] = []
+    whole = loss_module.finished
+
+    def watched(model: Any, hidden: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(hidden))
+        return whole(model, hidden)
+
+    monkeypatch.setattr(loss_module, "finished", watched)
+
+    def loss() -> torch.Tensor:
+        return supervised_loss(tiny, micro, plain=plain_head(tiny), direct=True)[0]
+
+    at_once = gradients(tiny, loss)
+    assert sizes == [len(micro.weights)]
+    sizes.clear()
+    monkeypatch.setattr(loss_module, "CHUNK_ELEMENTS", 128 * 5)
+    same(at_once, gradients(tiny, loss))
+    assert max(sizes) == 5
+    assert sum(sizes) == 2 * len(micro.weights)
 
 
 def test_a_scaled_loss_is_refused_because_the_heads_gradient_is_already_taken(tiny: Any) -> None:

@@ -188,3 +188,14 @@ def test_a_layout_takes_what_is_left(text: str, processes: int, layout: Layout) 
 def test_a_layout_that_cannot_be_is_refused(text: str) -> None:
     with pytest.raises(UserError):
         parse_layout(text, 4)
+
+
+def test_processes_take_turns_in_loading_and_share_the_conversations(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, Path(__file__).with_name("turns.py"), tmp_path],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-5000:]

@@ -10,7 +10,7 @@ import pytest
 
 from epigone.errors import StepFailed, Stopped
 from epigone.schema import silent
-from epigone.training import blocks, checkpoint, data, loop, model, probe, run
+from epigone.training import blocks, checkpoint, data, loop, memory, model, probe, run
 from epigone.training.loss import supervised_loss
 
 from .runs_example import done, settled, students
@@ -114,7 +114,7 @@ def test_a_corpus_in_which_nothing_is_supervised_is_refused(
 def test_too_little_memory_is_told_before_the_first_step(
     tiny_base: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probe, "_free", lambda device: 1000.0)
+    monkeypatch.setattr(memory, "free", lambda device: 1000.0)
     with pytest.raises(StepFailed, match=r"needs about 0\.0 GB more memory"):
         done(settled(tiny_base, (800,)), corpus, tmp_path)
 

@@ -26,8 +26,8 @@ PLAIN_TEMPLATE = (
 class Tokens:
     """A rendered conversation: token ids, and for each whether the loss is taken on it."""
 
-    ids: list[int]
-    supervised: list[bool]
+    ids: Sequence[int]
+    supervised: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import accumulate
 from typing import Any
 
@@ -70,6 +70,11 @@ class BlockStats:
     source_lost: int = 0
     unsupervised_dropped: int = 0
     without_targets: int = 0
+
+    def add(self, other: BlockStats) -> None:
+        """Count what another one counted as well."""
+        for field in fields(self):
+            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
 
     def to_json(self) -> dict[str, Any]:
         """Counts, the supervised share of the tokens and the packing efficiency."""
@@ -222,35 +227,45 @@ class _Rooms:
             self._most[i] = max(self._most[2 * i], self._most[2 * i + 1])
 
 
-def blocks_of(
-    conversations: Iterable[Conversation],
+def pieces_of(
+    conversation: Conversation,
     tokenizer: Any,
+    block: int,
+    stats: BlockStats,
+    *,
+    contiguous: bool = False,
+) -> list[Piece]:
+    """The pieces of one conversation; where all are cut as one stream, the whole of it."""
+    stats.conversations += 1
+    if contiguous:
+        tokens = conversation_tokens(tokenizer, conversation.messages)
+        return [Piece(array("i", tokens.ids), bytes(tokens.supervised))]
+    found = list(cut(conversation.messages, tokenizer, block, stats))
+    stats.without_targets += not found
+    return found
+
+
+def blocks_of(
+    pieces: Iterable[Piece],
     block: int,
     stats: BlockStats,
     *,
     contiguous: bool = False,
     packed: bool = True,
 ) -> list[Block]:
-    """The blocks of one segment of a corpus.
+    """The blocks of one segment of a corpus, from what `pieces_of` gave for its conversations.
 
     `contiguous` cuts all conversations as one stream, so that a block's tokens attend to whatever
     conversation stood before, as the code of Gudibande et al. (2023) did. Without `packed`, every
     piece has a row of its own.
     """
-    pieces: list[Piece] = []
-    stream = Tokens([], [])
-    for conversation in conversations:
-        stats.conversations += 1
-        if contiguous:
-            tokens = conversation_tokens(tokenizer, conversation.messages)
-            stream.ids.extend(tokens.ids)
-            stream.supervised.extend(tokens.supervised)
-            continue
-        own = list(cut(conversation.messages, tokenizer, block, stats))
-        stats.without_targets += not own
-        pieces += own
     if contiguous:
-        pieces = chunks(stream, block, stats)
+        ids, supervised = array("i"), bytearray()
+        for piece in pieces:
+            ids.extend(piece.ids)
+            supervised.extend(piece.supervised)
+        pieces = chunks(Tokens(ids, supervised), block, stats)
+    pieces = list(pieces)
     found = pack(pieces, block) if packed and not contiguous else [Block((p,)) for p in pieces]
     stats.blocks += len(found)
     stats.tokens += sum(b.width for b in found)

@@ -9,7 +9,7 @@ import math
 import random
 import zlib
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
@@ -18,9 +18,9 @@ from typing import Any, TextIO
 import numpy as np
 import torch
 
-from epigone.errors import StepFailed, UserError
+from epigone.errors import EpigoneError, StepFailed, UserError
 from epigone.models.chat import Tokens, exchanges
-from epigone.schema import Conversation
+from epigone.schema import Conversation, Progress, silent
 from epigone.study.specs import RecipeSpec, TrainSpec
 from epigone.training.blocks import (
     Block,
@@ -28,10 +28,12 @@ from epigone.training.blocks import (
     Piece,
     blocks_of,
     chunks,
+    pieces_of,
     text_blocks,
 )
 from epigone.training.loss import Micro
 from epigone.training.model import Prepared
+from epigone.training.parallel import World
 from epigone.training.schedule import Batch
 
 # What broken files of text make their readers raise.
@@ -41,9 +43,12 @@ _UNREADABLE = (
 
 
 def batches(
-    spec: TrainSpec, parts: Sequence[Sequence[Conversation]], prepared: Prepared
+    spec: TrainSpec,
+    parts: Sequence[Sequence[Conversation]],
+    prepared: Prepared,
+    progress: Progress = silent,
 ) -> tuple[BlockStats, list[Batch]]:
-    """The batches of one run over the segments of its amounts.
+    """The batches of one run over the segments of its amounts, the same in every process.
 
     Every amount's segment is packed by itself and ends its own batch, so that the student of a
     small amount has seen exactly its conversations and nothing of the next ones. Raises StepFailed
@@ -52,7 +57,11 @@ def batches(
     stats = BlockStats()
     found: list[Batch] = []
     for amount, conversations in zip(spec.amounts, parts, strict=True):
-        blocks = _blocks(spec.recipe, conversations, prepared, stats)
+
+        def told(done: int, amount: int = amount, of: int = len(conversations)) -> None:
+            progress(0, 1, f"amount {amount}: {done} of {of} conversations in tokens")
+
+        blocks = _blocks(spec.recipe, conversations, prepared, stats, told)
         # The seed decides in which order a segment is seen; which conversations it holds stays.
         random.Random(f"{spec.seed}:{amount}").shuffle(blocks)
         size = spec.recipe.batch
@@ -67,26 +76,61 @@ def batches(
 
 
 def _blocks(
-    recipe: RecipeSpec, part: Sequence[Conversation], prepared: Prepared, stats: BlockStats
+    recipe: RecipeSpec,
+    part: Sequence[Conversation],
+    prepared: Prepared,
+    stats: BlockStats,
+    told: Callable[[int], None],
 ) -> list[Block]:
-    if prepared.start is None:
-        return blocks_of(
-            part,
-            prepared.tokenizer,
-            recipe.block,
-            stats,
-            contiguous=recipe.chunks == "contiguous",
-            packed=prepared.packs,
-        )
-    found: list[Block] = []
-    for conversation in part:
-        stats.conversations += 1
-        own = list(_pairs(conversation, prepared.tokenizer, recipe.block, prepared.start, stats))
-        stats.without_targets += not own
-        found += [Block((piece,)) for piece in own]
+    block, tokenizer, start = recipe.block, prepared.tokenizer, prepared.start
+    contiguous = recipe.chunks == "contiguous"
+
+    def make(conversation: Conversation, own: BlockStats) -> list[Piece]:
+        if start is None:
+            return pieces_of(conversation, tokenizer, block, own, contiguous=contiguous)
+        pairs = list(_pairs(conversation, tokenizer, block, start, own))
+        own.conversations += 1
+        own.without_targets += not pairs
+        return pairs
+
+    pieces = chain.from_iterable(_spread(part, make, prepared.world, stats, told))
+    if start is None:
+        return blocks_of(pieces, block, stats, contiguous=contiguous, packed=prepared.packs)
+    found = [Block((piece,)) for piece in pieces]
     stats.blocks += len(found)
     stats.tokens += sum(b.width + len(b.pieces[0].source) for b in found)
     stats.supervised += sum(b.targets for b in found)
+    return found
+
+
+def _spread(
+    part: Sequence[Conversation],
+    make: Callable[[Conversation, BlockStats], list[Piece]],
+    world: World,
+    stats: BlockStats,
+    told: Callable[[int], None],
+) -> list[list[Piece]]:
+    """What `make` gives for each conversation, in their order; every process does its share."""
+    place, size = world.place
+    own = BlockStats()
+    made: list[list[Piece]] = []
+    failed = False
+    try:
+        for number, conversation in enumerate(part[place::size]):
+            if number % 500 == 0:
+                told(number * size)
+            made.append(make(conversation, own))
+    except EpigoneError:
+        if world.alone:
+            raise
+        failed = True
+    found: list[list[Piece]] = [[]] * len(part)
+    for other, (pieces, counts) in enumerate(world.gather((None if failed else made, own))):
+        if pieces is None:
+            # It fails in every process alike, and the first one tells the user.
+            pieces = [make(c, counts) for c in part[other::size]]
+        found[other::size] = pieces
+        stats.add(counts)
     return found
 
 
@@ -158,15 +202,7 @@ def texts(file: Path) -> Iterator[str]:
         yield from _texts(file)
     except UserError:
         raise
-    except (
-        OSError,
-        EOFError,
-        ValueError,
-        KeyError,
-        IndexError,
-        RecursionError,
-        zlib.error,
-    ) as error:
+    except _UNREADABLE as error:
         raise UserError(
             f"{file.name} cannot be read as plain text",
             value=str(error).splitlines()[0] if str(error) else type(error).__name__,
@@ -241,14 +277,14 @@ def micro_batches(
     targets = batch.targets
     # (blocks, the weight of a supervised token in each of their rows, that of its divergence)
     plans: list[tuple[list[Block], list[float], float]] = []
-    for group in _groups(batch.blocks, tokens):
+    for group in _groups(batch.blocks, tokens, flat):
         each = [
             1 / targets if recipe.loss == "token-mean" else 1 / (len(batch.blocks) * b.targets)
             for b in group
         ]
         plans.append((group, [(1 - share) * w for w in each], recipe.kl / (1 - share)))
     of_text = sum(b.targets for b in batch.text)
-    for group in _groups(batch.text, tokens):
+    for group in _groups(batch.text, tokens, flat):
         plans.append((group, [share / of_text] * len(group), 0.0))
     for i in range(rank, math.ceil(len(plans) / size) * size, size):
         group, weights, kl = plans[i] if i < len(plans) else (plans[0][0], None, 0.0)
@@ -256,15 +292,17 @@ def micro_batches(
         yield _flattened(micro, [b.width for b in group]) if flat else micro
 
 
-def _groups(blocks: Sequence[Block], tokens: int) -> list[list[Block]]:
+def _groups(blocks: Sequence[Block], tokens: int, flat: bool) -> list[list[Block]]:
     # Within a batch the order changes nothing, and rows of like lengths need no padding.
     def width(b: Block) -> tuple[int, int]:
         return b.width + len(b.pieces[0].source), b.width
 
     groups: list[list[Block]] = []
     for block in sorted(blocks, key=width, reverse=True):
-        if groups and (len(groups[-1]) + 1) * sum(width(groups[-1][0])[:1]) <= tokens:
-            groups[-1].append(block)
+        last = groups[-1] if groups else [block]
+        held = sum(width(b)[0] for b in last) + width(block)[0]
+        if (held if flat else (len(last) + 1) * width(last[0])[0]) <= tokens and groups:
+            last.append(block)
         else:
             groups.append([block])
     return groups

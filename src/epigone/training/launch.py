@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -128,9 +129,11 @@ def _followers(processes: int) -> Iterator[None]:
         if dist.is_initialized():
             dist.destroy_process_group()
         _forget_state()
+        # Where this one failed, the others may be waiting for it.
+        latest = time.monotonic() + 10
         for process in started:
             try:
-                process.wait(timeout=10)
+                process.wait(timeout=max(0.0, latest - time.monotonic()))
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

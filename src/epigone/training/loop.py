@@ -38,7 +38,7 @@ def train(spec: TrainSpec, corpus: Path, out: Path, progress: Progress) -> dict[
     refuse_empty(parts, spec.amounts)
     world = joined()
     prepared = prepare(spec, world, progress)
-    stats, batches = data.batches(spec, parts, prepared)
+    stats, batches = data.batches(spec, parts, prepared, progress)
     facts: dict[str, Any] = stats.to_json()
     if spec.recipe.replay:
         files = [locate_data(s.ref, progress, fingerprint=s.fingerprint) for s in spec.replay]

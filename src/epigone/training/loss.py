@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -11,6 +12,9 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
+from torch.utils.checkpoint import checkpoint
+
+from epigone.training.attention import BY_PIECE
 
 # Logits held at once: 512 x 262,144 x 4 bytes = 537 MB for the largest vocabularies.
 CHUNK_ELEMENTS = 1 << 26
@@ -69,6 +73,7 @@ def hidden_states(model: Any, micro: Micro) -> Tensor:
                 position_ids=micro.positions,
                 attention_mask=None,
                 use_cache=False,
+                **_pieces(model, micro),
             )
         else:
             model(
@@ -82,6 +87,14 @@ def hidden_states(model: Any, micro: Micro) -> Tensor:
     if len(taken) != 1:
         raise RuntimeError("the model does not use its output embeddings once in a forward pass")
     return taken[0]
+
+
+def _pieces(model: Any, micro: Micro) -> dict[str, Any]:
+    """Where the pieces of a flat micro-batch end, for the attention that asks for it."""
+    if model.config._attn_implementation != BY_PIECE:
+        return {}
+    starts = (micro.positions[0] == 0).nonzero().flatten().tolist()
+    return {"piece_lengths": [b - a for a, b in pairwise([*starts, micro.ids.shape[1]])]}
 
 
 class _HeadLoss(Function):
@@ -218,15 +231,48 @@ def supervised_loss(
             hidden, head.weight, targets, weights, aside, direct
         )
         return found
+    return _other_head(model, base, hidden, targets, weights, aside)
+
+
+def _other_head(
+    model: Any,
+    base: Any,
+    hidden: Tensor,
+    targets: Tensor,
+    weights: Tensor,
+    aside: tuple[Tensor, Tensor, Tensor] | None,
+) -> tuple[Tensor, Tensor]:
+    """The loss behind a head that is more than a product; backward makes the logits again."""
+    rows = max(1, CHUNK_ELEMENTS // model.get_output_embeddings().weight.shape[0])
+    whole = len(hidden) <= rows
+    parts = hidden.new_zeros(2, dtype=torch.float32)
+    for i in range(0, max(1, len(hidden)), rows):
+        own = slice(i, i + rows)
+        of_base = None if aside is None else (aside[0][own], aside[2][own])
+        given = (model, base, hidden[own], targets[own], weights[own], of_base)
+        parts = parts + (
+            _parts(*given) if whole else checkpoint(_parts, *given, use_reentrant=False)
+        )
+    return parts.sum(), parts.detach()
+
+
+def _parts(
+    model: Any,
+    base: Any,
+    hidden: Tensor,
+    targets: Tensor,
+    weights: Tensor,
+    of_base: tuple[Tensor, Tensor] | None,
+) -> Tensor:
     logits = finished(model, hidden).float()
     nll = (cross_entropy(logits, targets, reduction="none") * weights).sum()
-    divergence = nll.new_zeros(())
-    if aside is not None:
-        with torch.no_grad():
-            other = log_softmax(finished(base, aside[0]).float(), dim=1)
-        each = kl_div(log_softmax(logits, dim=1), other, reduction="none", log_target=True)
-        divergence = (each.sum(dim=1) * aside[2]).sum()
-    return nll + divergence, torch.stack([nll.detach(), divergence.detach()])
+    if of_base is None:
+        return torch.stack([nll, nll.new_zeros(())])
+    states, kl = of_base
+    with torch.no_grad():
+        other = log_softmax(finished(base, states).float(), dim=1)
+    each = kl_div(log_softmax(logits, dim=1), other, reduction="none", log_target=True)
+    return torch.stack([nll, (each.sum(dim=1) * kl).sum()])
 
 
 def finished(model: Any, hidden: Tensor) -> Tensor:

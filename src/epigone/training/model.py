@@ -6,6 +6,7 @@ import copy
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,9 +16,10 @@ from transformers.utils.import_utils import is_flash_attn_2_available
 from epigone.errors import ModelError
 from epigone.models.encoder_decoder import is_encoder_decoder
 from epigone.models.load import Loaded, compute_dtype, load
-from epigone.models.references import locate
+from epigone.models.references import locate, parameters
 from epigone.schema import Progress
 from epigone.study.specs import LoraSpec, TrainSpec
+from epigone.training.attention import BY_PIECE
 from epigone.training.loss import Micro, finished, hidden_states, plain_head, supervised_loss
 from epigone.training.parallel import World, local, shard_
 from epigone.training.slices import slice_
@@ -81,8 +83,19 @@ def prepare(spec: TrainSpec, world: World, progress: Progress) -> Prepared:
 
     Raises ModelError for models that cannot be trained so.
     """
-    recipe = spec.recipe
     folder = locate(spec.base.ref, progress, fingerprint=spec.base.fingerprint)
+    # On a machine of eight GPUs, eight whole copies in fp32 would be more than its memory.
+    with world.in_turn(_bytes_to_load(folder, spec)):
+        return _prepared(spec, world, folder)
+
+
+def _bytes_to_load(folder: Path, spec: TrainSpec) -> float:
+    copies = 2 if spec.recipe.kl and spec.recipe.lora is None else 1
+    return 4.0 * copies * (parameters(str(folder)) or 0)
+
+
+def _prepared(spec: TrainSpec, world: World, folder: Path) -> Prepared:
+    recipe = spec.recipe
     split = world.layout.shard * world.layout.tensor > 1
     # What is split goes to the GPU in parts; no GPU has to hold the whole.
     loaded = load(folder, train=True, device=torch.device("cpu") if split else world.device)
@@ -90,7 +103,7 @@ def prepare(spec: TrainSpec, world: World, progress: Progress) -> Prepared:
     compute = compute_dtype(recipe.precision, world.device)
     _give_template(loaded, recipe.template)
     _check_head(model)
-    flat = not loaded.encoder_decoder and _flash(model, compute)
+    flat = not loaded.encoder_decoder and _flat(model, compute)
     packs = not loaded.encoder_decoder and (flat or isolates(model))
     base: Any = None
     _refuse(spec, loaded, world)
@@ -112,7 +125,7 @@ def prepare(spec: TrainSpec, world: World, progress: Progress) -> Prepared:
         trainee.to(world.device)
         if isinstance(base, nn.Module):
             base.to(world.device)
-    parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
     start = model.config.decoder_start_token_id if loaded.encoder_decoder else None
     return Prepared(
         trainee=trainee,
@@ -120,8 +133,8 @@ def prepare(spec: TrainSpec, world: World, progress: Progress) -> Prepared:
         tokenizer=tokenizer,
         world=world,
         compute=compute,
-        parameters=parameters,
-        base=_first_values(parameters) if recipe.decay_to_base else {},
+        parameters=trained,
+        base=_first_values(trained) if recipe.decay_to_base else {},
         partial=tuple(partial),
         packs=packs,
         flat=flat,
@@ -152,24 +165,36 @@ def isolates(model: Any, tolerance: float = 1e-3) -> bool:
     positions = torch.tensor([[0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 5, 6]], device=device)
     both = _hidden(model, ids, positions)[5:]
     alone = _hidden(model, ids[:, 5:], positions[:, 5:])
-    return bool(
-        torch.allclose(both, alone, rtol=tolerance, atol=tolerance / 10 * float(alone.abs().max()))
-    )
+    return _close(both, alone, tolerance)
 
 
-def _flash(model: Any, compute: torch.dtype) -> bool:
-    """Use flash attention where it is installed and keeps pieces apart; else leave the model."""
+def _close(found: Tensor, expected: Tensor, tolerance: float) -> bool:
+    most = tolerance / 10 * float(expected.abs().max())
+    return bool(torch.allclose(found, expected, rtol=tolerance, atol=most))
+
+
+def _flat(model: Any, compute: torch.dtype) -> bool:
+    """Use an attention that needs no padding and no mask, where one keeps pieces apart.
+
+    Flash attention on GPUs where it is installed, else pieces one by one; else the model is left.
+    """
     device = next(model.parameters()).device
-    if device.type != "cuda" or compute == torch.float32 or not is_flash_attn_2_available():
-        return False
     before = model.config._attn_implementation
-    try:
-        model.set_attn_implementation("flash_attention_2")
-        with torch.autocast("cuda", dtype=compute):
-            if isolates(model, tolerance=0.05):
-                return True
-    except (ValueError, ImportError, RuntimeError, TypeError):
-        pass  # it fits not every architecture, head size or GPU
+    ids = torch.arange(3, 10, device=device)[None] % model.get_input_embeddings().weight.shape[0]
+    positions = torch.arange(7, device=device)[None]
+    expected = _hidden(model, ids, positions)
+    halves = device.type == "cuda" and compute != torch.float32
+    choices = ["flash_attention_2"] if halves and is_flash_attn_2_available() else []
+    for name in (*choices, BY_PIECE) if before == "sdpa" else ():
+        tolerance = 1e-3 if name == BY_PIECE else 0.05
+        try:
+            model.set_attn_implementation(name)
+            with torch.autocast(device.type, dtype=compute, enabled=name != BY_PIECE):
+                found = _hidden(model, ids, positions)
+                if _close(found, expected, tolerance) and isolates(model, tolerance):
+                    return True
+        except (ValueError, ImportError, RuntimeError, TypeError):
+            pass  # it fits not every architecture, head size or GPU
     model.set_attn_implementation(before)
     return False
 

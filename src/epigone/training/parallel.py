@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +16,11 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Replicate
 
 from epigone.errors import UserError
+from epigone.training import memory
 from epigone.training.layout import AXES, Layout
+
+# Where a launcher tells of this process among those of its machine.
+_PLACE = {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,41 @@ class World:
         """Wait for all processes."""
         if self.mesh is not None:
             dist.barrier()
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """The number of this process among all, and how many there are."""
+        return (0, 1) if self.mesh is None else (dist.get_rank(), dist.get_world_size())
+
+    def gather(self, own: Any) -> list[Any]:
+        """What each process gives, in their order, in all of them."""
+        if self.mesh is None:
+            return [own]
+        found: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(found, own)
+        return found
+
+    @contextmanager
+    def in_turn(self, need: float) -> Iterator[None]:
+        """Let in as many of a machine's processes at once as its memory has `need` bytes for.
+
+        All processes enter it, and none may wait for another one inside.
+        """
+        if self.mesh is None:
+            yield
+            return
+        there = memory.host()
+        if self.device.type == "cpu":
+            there -= need  # what those before have split lies here too, one whole in all
+        at_once = max(1, int(min(there // max(need, 1.0), self.layout.processes)))
+        rank, size = (int(os.environ.get(n, d)) for n, d in _PLACE.items())
+        own = rank // at_once
+        turns = round(self.most(math.ceil(size / at_once)))
+        for _ in range(own):
+            self.barrier()
+        yield
+        for _ in range(turns - own):
+            self.barrier()
 
     def finish_gradients(self, parameters: Mapping[str, Tensor], partial: Iterable[str]) -> None:
         """Sum what no wrapper has summed: gradients of replicas, and partial ones of slices."""

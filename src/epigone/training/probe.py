@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from epigone.errors import StepFailed
 from epigone.study.specs import TrainSpec
-from epigone.training import data
+from epigone.training import data, memory
 from epigone.training.blocks import Block
 from epigone.training.checkpoint import Position
 from epigone.training.layout import COMPILE
@@ -86,7 +84,7 @@ def fit(
     # Gradients in fp32, and the optimiser's state, of which the system has given nothing yet.
     states = 8 if spec.recipe.optimizer == "adamw" else 6
     to_come = held * (4 + (states if device.type == "cpu" else 0))
-    there = _free(device)
+    there = memory.free(device)
     if to_come > there:
         raise StepFailed(
             f"training needs about {to_come / 1e9:.1f} GB more memory and {there / 1e9:.1f} GB are "
@@ -110,7 +108,7 @@ def fit(
         activations = each * settings["micro_tokens"]
         seconds = per_token * tokens / prepared.world.layout.data
     seconds = prepared.world.most(seconds) if seconds is not None else None
-    held_now = _held(device)
+    held_now = memory.held(device)
     return Fit(
         settings,
         held_now + to_come + activations,
@@ -198,30 +196,3 @@ def _measure(spec: TrainSpec, prepared: Prepared, batch: Batch, tokens: int) -> 
 
 def _width(block: Block) -> int:
     return block.width + len(block.pieces[0].source)
-
-
-def _held(device: torch.device) -> float:
-    if device.type == "cuda":
-        return float(torch.cuda.memory_allocated(device))
-    with suppress(OSError, ValueError, IndexError):
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        return float(pages * os.sysconf("SC_PAGE_SIZE"))
-    return 0.0
-
-
-def _free(device: torch.device) -> float:
-    if device.type == "cuda":
-        return float(torch.cuda.mem_get_info(device)[0])
-    free = float("inf")
-    with suppress(OSError, ValueError, StopIteration):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free = 1024.0 * next(int(x.split()[1]) for x in lines if x.startswith("MemAvailable"))
-    # A container may have less than the machine.
-    with suppress(OSError, ValueError):
-        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
-        # Pages of files that can be dropped are counted as used.
-        stat = Path("/sys/fs/cgroup/memory.stat").read_text().split()
-        cached = int(stat[stat.index("inactive_file") + 1])
-        free = min(free, float(limit - used + cached))
-    return free / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
