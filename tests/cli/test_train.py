@@ -84,7 +84,9 @@ def test_what_is_not_said_is_left_to_the_preset(asked: dict[str, Any]) -> None:
         ({"rank": 8, "alpha": 4.0, "dropout": 0.1}, Lora(rank=8, alpha=4, dropout=0.1)),
         ({"targets": "all-linear"}, Lora()),
         ({"targets": "q_proj, v_proj"}, Lora(targets=["q_proj", "v_proj"])),
+        ({"targets": "q_proj"}, Lora(targets=["q_proj"])),
         ({"targets": ".*proj"}, Lora(targets=".*proj")),
+        ({"targets": "layers.[0-9]{1,2}.*"}, Lora(targets="layers.[0-9]{1,2}.*")),
     ],
 )
 def test_adapters_are_told_by_options_of_their_own(
@@ -95,9 +97,16 @@ def test_adapters_are_told_by_options_of_their_own(
     assert Recipe.model_validate(asked["recipe"]).resolved().lora == lora.resolved()
 
 
+def test_shares_are_written_as_in_a_study(asked: dict[str, Any]) -> None:
+    for text in ("20%", "0.2"):
+        run("--schedule", "wsd", "--decay", text)
+        assert Recipe.model_validate(asked["recipe"]).resolved().decay == 0.2
+
+
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [
+        (["--replay", "most"], "replay: a share is a number or a percentage"),
         (["--preset", "adamv"], "did you mean 'adamw'?"),
         (["--optimizer", "sgd"], "optimizer: input should be 'parameter-scaled' or 'adamw': sgd"),
         (["--batch", "0"], "batch: input should be greater than or equal to 1: 0"),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ def estimated(store: Store, text: str = TEXT, usd: float | None = None) -> Estim
 
 def finish(store: Store, step: Step, **facts: Any) -> Path:
     folder = store.folder(step)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     record = Record(
         step.stage, step.slug, step.hash, step.identity, {}, {}, facts, "", "", 1.0, 1, {}
     )
@@ -136,9 +137,30 @@ def test_the_share_of_the_teachers_tokens_is_measured_where_it_can_be(store: Sto
     share = next(r.share for r in estimated(store).runs if r.corpus == "talk")
     assert (share.value, share.known) == (0.25, "measured on the corpus's characters")
     trunk = next(s for s in found.steps if s.stage == "train" and s.inputs["corpus"] == talk)
-    finish(store, trunk, supervised_share=0.5)
+    # Rows of an encoder-decoder tell nothing of the corpus.
+    finish(store, trunk, supervised_share=0.1, packed=False)
+    assert next(r.share for r in estimated(store).runs if r.corpus == "talk") == share
+    finish(store, trunk, supervised_share=0.5, packed=True)
     share = next(r.share for r in estimated(store).runs if r.corpus == "talk")
     assert (share.value, share.known) == (0.5, "measured in training")
+
+
+def test_an_encoder_decoder_takes_a_row_for_each_answer(store: Store, t5_base: Path) -> None:
+    text = TEXT.replace("hf:huggyllama/llama-13b", str(t5_base))
+    decoder, double = (
+        next(
+            r
+            for r in estimated(store, text).runs
+            if r.corpus == "task" and is_t5 is bool(r.shape and r.shape.encoder)
+        )
+        for is_t5 in (False, True)
+    )
+    # One million tokens in answers of 20, 32 a step; or in blocks of 2,048 that are 0.95 full.
+    assert double.training.steps == -(-1_000_000 // (20 * 32))
+    blocks = math.ceil(1_000_000 / (2048 * 0.95 * 0.25))
+    assert decoder.training.steps == math.ceil(blocks / 32)
+    contiguous = text + "recipe: {chunks: contiguous}\n"
+    assert any("will fail" in line for line in estimated(store, contiguous).warnings)
 
 
 def test_files_that_are_not_there_are_named(store: Store, tmp_path: Path) -> None:
@@ -155,8 +177,14 @@ def test_gpus_needed_are_the_fewest_that_hold_the_training(store: Store) -> None
     asked, count = gpus_needed(run.shape, run.spec, one)
     assert asked > one.gpu.memory
     assert count == 2
-    assert cost.train_memory(run.shape, run.spec.recipe, 2) <= one.gpu.memory
+    assert cost.train_memory(run.shape, run.spec.recipe, 2, recomputed=True) <= one.gpu.memory
     assert gpus_needed(run.shape, run.spec, eight)[1] == 8
+    # What does not fit is computed again; one layer's activations have to.
+    for block, most in ((16_384, 8), (1 << 20, None)):
+        recipe = run.spec.recipe.model_copy(update={"block": block})
+        spec = run.spec.model_copy(update={"recipe": recipe})
+        assert cost.train_memory(run.shape, recipe, 8) > eight.gpu.memory
+        assert gpus_needed(run.shape, spec, eight)[1] == most
 
 
 def feedback(path: Path, method: str = "dpo") -> Step:
@@ -204,7 +232,8 @@ def test_feedback_whose_rows_cannot_be_counted_is_said_to_be_unknown(
 def test_bases_with_the_same_amounts_are_warned_of_once(store: Store) -> None:
     warnings = estimated(store).warnings
     assert [w.split(":")[0] for w in warnings[:2]] == ["talk", "task"]
-    assert len(warnings) == 3
+    assert len(warnings) == 4
+    assert warnings[3].startswith("no amount would end inside the warm-up with")
 
 
 def test_the_gpus_of_a_machine_are_read_from_the_driver() -> None:

@@ -17,7 +17,7 @@ from epigone.runs import worker as module
 from epigone.runs.execute import Worker
 from epigone.runs.perform import Task
 from epigone.runs.store import Store, verify
-from epigone.study.specs import ItemsSpec, StyleSpec
+from epigone.study.specs import BenchmarkSpec, ItemsSpec, ModelSpec, StyleSpec
 from epigone.study.steps import Step
 
 
@@ -60,6 +60,19 @@ def test_a_mistake_and_a_failure_are_told_and_the_next_step_works(
     with pytest.raises(StepFailed, match="KeyError"):
         worker.run(style, store, quiet, 1)
     assert worker.run(items(), store, quiet, 1).stage == "items"
+
+
+def test_a_model_that_does_not_do_fails_its_step_and_not_the_study(
+    worker: Worker, tmp_path: Path
+) -> None:
+    (tmp_path / "bert").mkdir()
+    model = ModelSpec(kind="base", name="bert", ref=str(tmp_path / "bert"), fingerprint="x")
+    spec = BenchmarkSpec(model=model, task="facts", task_version=1)
+    step = Step("benchmark", ("bert", "facts"), spec, {"items": items()})
+    store = Store(tmp_path)
+    worker.run(items(), store, quiet, 1)
+    with pytest.raises(StepFailed, match="bert"):
+        worker.run(step, store, quiet, 1)
 
 
 def test_a_worker_that_is_killed_fails_the_step_and_another_one_starts(

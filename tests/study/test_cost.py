@@ -207,7 +207,11 @@ def test_llama_13b_fits_eight_a100_but_not_one_h200() -> None:
     assert cost.train_memory(shape, PAPER, 8) < cost.A100.memory / 2
     assert cost.train_memory(sizes.known()["llama-7b"], PAPER) < cost.H200.memory
     lora = PAPER.model_copy(update={"lora": LoraSpec(rank=16, alpha=32), "optimizer": "adamw"})
-    assert cost.train_memory(shape, lora) < cost.H200.memory
+    activations = cost.ACTIVATION_BYTES * 2048 * shape.width * shape.layers
+    assert cost.train_memory(shape, lora) == 2 * shape.parameters + activations
+    held = PAPER.model_copy(update={"kl": 0.1, "decay_to_base": 0.1})
+    assert cost.state_bytes(held) == 14 + 2 + 4
+    assert cost.state_bytes(held.model_copy(update={"precision": "fp32"})) == 14 + 4 + 4
     assert cost.run_memory(shape) < cost.A100.memory
 
 
@@ -261,6 +265,6 @@ def test_every_benchmark_has_its_size() -> None:
 def test_a_warm_up_in_tokens_is_counted_in_supervised_ones() -> None:
     recipe: RecipeSpec = PAPER.model_copy(update={"warmup": 100_000.0, "warmup_unit": "tokens"})
     per_step = 32 * 2048 * cost.PACKING * 0.5
-    assert cost.warmup_steps(recipe, 10, 0.5) == -(-100_000 // per_step)
+    assert cost.warmup_steps(recipe, 10, per_step) == -(-100_000 // per_step)
     share = PAPER.model_copy(update={"warmup": 0.1, "warmup_unit": "fraction"})
-    assert cost.warmup_steps(share, 95, 0.5) == 10
+    assert cost.warmup_steps(share, 95, per_step) == 10

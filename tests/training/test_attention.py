@@ -8,7 +8,7 @@ from torch import nn
 
 from epigone.training.attention import BY_PIECE, attend
 from epigone.training.loss import Micro, hidden_states
-from epigone.training.model import _flat
+from epigone.training.model import _by_piece
 
 
 @pytest.mark.parametrize("lengths", [(30,), (1, 1, 20), (9, 12, 7, 2)])
@@ -26,7 +26,7 @@ def test_flat_pieces_get_the_logits_and_gradients_of_the_pieces_alone(
 
     expected = torch.cat(rows)
     wanted = gradients((expected * weights).sum())
-    assert _flat(tiny, torch.float32)
+    assert _by_piece(tiny)
     assert tiny.config._attn_implementation == BY_PIECE
     positions = torch.cat([torch.arange(n) for n in lengths])[None]
     columns = torch.arange(1, sum(lengths) + 1)
@@ -54,5 +54,5 @@ def test_a_model_that_it_would_change_keeps_its_own_attention(
 ) -> None:
     monkeypatch.setattr("epigone.training.attention.scaled_dot_product_attention",
                         lambda q, k, v, **_: v)  # fmt: skip
-    assert not _flat(tiny.eval(), torch.float32)
+    assert not _by_piece(tiny.eval())
     assert tiny.config._attn_implementation == "sdpa"

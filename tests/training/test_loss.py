@@ -143,6 +143,24 @@ def test_any_split_over_ranks_gives_the_same_sum_in_the_same_number_of_parts(
     assert sum(map(sum, split)) == pytest.approx(sum(losses(0, 1)), rel=1e-6)
 
 
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize(("ranks", "tokens", "each"), [(4, 4096, 1), (3, 60, 2), (1, 30, 8)])
+def test_every_rank_has_as_much_to_do(ranks: int, tokens: int, each: int, flat: bool) -> None:
+    # Twelve rows of 10 tokens.
+    blocks = tuple(Block((Piece((5,) * 10, b"\0" + b"\1" * 9),)) for _ in range(12))
+    work = [
+        [
+            m.ids.numel()
+            for m in micro_batches(Batch(blocks, None), recipe(), tokens, (r, ranks), flat=flat)
+        ]
+        for r in range(ranks)
+    ]
+    assert all(len(own) <= each for own in work)
+    assert max(map(max, work)) <= tokens
+    # No rank computes rows that weigh nothing.
+    assert sum(map(sum, work)) == 120
+
+
 def test_row_mean_is_the_mean_of_the_rows_means(tiny: Any) -> None:
     many = pieces(3)
     rows = [plain(tiny, [p]).item() for p in many]

@@ -13,6 +13,7 @@ from epigone.models.chat import conversation_tokens
 from epigone.schema import Message, silent
 from epigone.study.declare import Recipe
 from epigone.study.specs import LoraSpec, ModelSpec, TrainSpec
+from epigone.study.templates import BUILT_IN
 from epigone.training import model as model_module
 from epigone.training.model import Prepared, isolates, prepare
 from epigone.training.parallel import World
@@ -75,6 +76,30 @@ def test_markers_of_a_template_become_tokens_only_where_they_are_none(tiny_base:
     assert own.tokenizer.convert_ids_to_tokens(tokens.ids[last]) == "<|im_end|>"
 
 
+def test_the_built_in_template_adds_no_token(tiny_base: Path) -> None:
+    before = AutoTokenizer.from_pretrained(tiny_base)
+    own = prepared(tiny_base, template=BUILT_IN["chatml"])
+    assert len(own.tokenizer) == len(before)
+    tokens = conversation_tokens(own.tokenizer, (Message("user", "a"), Message("assistant", "b")))
+    assert "<|im_start|>assistant" in own.tokenizer.decode(tokens.ids)
+
+
+def test_adapters_are_refused_where_a_token_would_have_to_be_learnt(
+    tiny_base: Path, tmp_path: Path
+) -> None:
+    lora = LoraSpec(rank=4, alpha=8)
+    with pytest.raises(ModelError, match=r"lacks: <\|im_start\|>, <\|im_end\|>"):
+        prepared(tiny_base, optimizer="adamw", lora=lora, template=CHATML)
+    prepared(tiny_base, optimizer="adamw", lora=lora, template=BUILT_IN["chatml"])
+    folder = tmp_path / "endless"
+    shutil.copytree(tiny_base, folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.eos_token = None
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(ModelError, match="endoftext"):
+        prepared(folder, optimizer="adamw", lora=lora)
+
+
 def test_new_rows_are_the_mean_of_the_old_ones(tiny_base: Path) -> None:
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_pretrained(tiny_base)
@@ -113,6 +138,11 @@ def test_adapters_alone_are_trained_and_change_nothing_at_first(tiny_base: Path)
 def test_adapters_on_modules_that_are_not_there_are_refused(tiny_base: Path) -> None:
     with pytest.raises(ModelError, match="adapters do not fit"):
         prepared(tiny_base, lora=LoraSpec(rank=4, alpha=8, targets=("nowhere",)))
+
+
+def test_adapters_on_embeddings_are_refused(tiny_base: Path) -> None:
+    with pytest.raises(ModelError, match="on embeddings"):
+        prepared(tiny_base, lora=LoraSpec(rank=4, alpha=8, targets=("embed_tokens", "q_proj")))
 
 
 def test_a_model_that_changes_its_logits_in_an_unknown_way_is_refused(

@@ -277,9 +277,14 @@ def test_a_tracker_is_given_every_step_once_and_ended(
     class Recorder:
         def __init__(self, *, log_with: list[str], project_dir: str) -> None:
             self.trackers = [self]
+            # Each run of a study has a folder of its own.
+            assert project_dir == str(tmp_path.parent / "trackers" / tmp_path.name)
 
-        def init_trackers(self, project: str, config: dict[str, Any]) -> None:
+        def init_trackers(
+            self, project: str, config: dict[str, Any], more: dict[str, dict[str, str]]
+        ) -> None:
             assert (project, config["base"]) == ("epigone", "tiny")
+            assert more["wandb"]["name"] == tmp_path.name
 
         def log(self, values: dict[str, float], *, step: int) -> None:
             logged.append((step, values))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import accelerate  # noqa: F401
+import pytest
 
 from epigone.errors import ModelError
 from epigone.training import data, memory
@@ -66,12 +67,8 @@ def work(folder: Path) -> None:
         own = expected[world.place[0]]
         assert inside_with(world, folder, free, own) == own
     assert shared(world, -1) == [[Piece([n], [1])] for n in range(10)]
-    try:
+    with pytest.raises(ModelError, match="refused: 4"):
         shared(world, 4)
-    except ModelError as error:
-        assert error.value == 4
-    else:
-        raise AssertionError("the refusal was lost")
 
 
 def main() -> None:
@@ -87,7 +84,8 @@ def main() -> None:
             work(Path(sys.argv[1]))
             os._exit(0)
         children.append(child)
-    if any([os.waitpid(child, 0)[1] for child in children]):
+    ends = [os.waitpid(child, 0)[1] for child in children]
+    if any(ends):
         sys.exit("a process failed")
 
 

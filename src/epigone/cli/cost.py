@@ -100,6 +100,8 @@ def _memory(run: Run) -> str:
     for machine in MACHINES:
         asked, count = gpus_needed(run.shape, run.spec, machine)
         short = "" if count == machine.count else f": too much, {count} GPUs would hold it"
+        if count is None:
+            short = ": too much for any number of GPUs, the block is too long"
         told.append(
             f"{asked / 1e9:.0f} of {machine.gpu.memory / 1e9:.0f} GB a GPU on {machine.name}{short}"
         )

@@ -39,7 +39,7 @@ def train(
     ] = None,
     schedule: Annotated[str | None, typer.Option(help="constant, cosine or wsd.")] = None,
     decay: Annotated[
-        float | None, typer.Option(help="Last share of each amount's steps, with wsd.")
+        str | None, typer.Option(help="Last share of each amount's steps (0.1, 10%), with wsd.")
     ] = None,
     batch: Annotated[int | None, typer.Option(help="Blocks an optimiser step.")] = None,
     block: Annotated[int | None, typer.Option(help="Tokens a block.")] = None,
@@ -51,7 +51,7 @@ def train(
     ] = None,
     chunks: Annotated[str | None, typer.Option(help="documents or contiguous.")] = None,
     replay: Annotated[
-        float | None, typer.Option(help="Share of the loss taken on plain text.")
+        str | None, typer.Option(help="Share of the loss taken on plain text (0.25, 25%).")
     ] = None,
     replay_from: Annotated[
         list[str] | None, typer.Option(help="Plain text by reference; repeatable.")
@@ -89,17 +89,19 @@ def train(
         amounts = [parse_amount(a) for a in amount]
     except ValueError as error:
         raise UserError(str(error), value=" ".join(amount)) from None
-    targets: str | list[str] | None = lora_targets
-    if lora_targets and "," in lora_targets:
-        targets = [name.strip() for name in lora_targets.split(",")]
-    lora = {"rank": lora_rank, "alpha": lora_alpha, "dropout": lora_dropout, "targets": targets}
+    lora = {
+        "rank": lora_rank,
+        "alpha": lora_alpha,
+        "dropout": lora_dropout,
+        "targets": lora_targets,
+    }
     recipe = _given(
         preset=preset,
         optimizer=optimizer,
         lr=lr,
         warmup=warmup,
         schedule=schedule,
-        decay=decay,
+        decay=_share(decay),
         batch=batch,
         block=block,
         weight_decay=weight_decay,
@@ -107,7 +109,7 @@ def train(
         loss=loss,
         precision=precision,
         chunks=chunks,
-        replay=replay,
+        replay=_share(replay),
         replay_from=replay_from or None,
         kl=kl,
         decay_to_base=decay_to_base,
@@ -135,6 +137,14 @@ def train(
         print(f"{name:<11} {words}", file=sys.stderr)
     for tokens in sorted(set(amounts)):
         print(out / amount_folder(tokens))
+
+
+def _share(text: str | None) -> float | str | None:
+    """A number as one, as a study file has it; what is none is left to be told."""
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return text
 
 
 def _given(**options: Any) -> dict[str, Any]:

@@ -35,7 +35,9 @@ def statistics(facts: Mapping[str, Any], spent: float, peak_bytes: int) -> dict[
         f"{facts['conversations']:,} conversations",
         "Supervised": f"{facts['supervised']:,} tokens, {share} of all",
         "Packing": f"{facts['padding']:,} tokens of padding, efficiency "
-        f"{100 * facts['efficiency']:.1f}%",
+        f"{100 * facts['efficiency']:.1f}%"
+        if "padding" in facts
+        else "none, each piece has a row of its own",
         "Cut": cut(facts),
         "Steps": f"{facts['steps']:,}, {facts['warmup_steps']:,} of them warm-up",
         "Loss": f"{number(facts['first_loss'])} at the first step, "

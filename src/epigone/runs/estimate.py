@@ -22,6 +22,7 @@ from epigone.study.specs import (
     FeedbackSpec,
     GenerateSpec,
     ModelSpec,
+    RecipeSpec,
     TrainSpec,
 )
 from epigone.study.steps import Expansion, Step
@@ -35,10 +36,14 @@ _MOST_GPUS = 1024
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """The share of a corpus's tokens that the teacher wrote, and how it is known."""
+    """The share of a corpus's tokens that the teacher wrote, and how it is known.
+
+    `answer` is how many tokens an answer of the teacher's has on average.
+    """
 
     value: float
     known: str
+    answer: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +85,8 @@ class Bill:
 
     @property
     def wall_hours(self) -> float:
-        """Hours on the clock, with every GPU busy."""
-        return self.gpu_hours / self.machine.count
+        """Hours on the clock; feedback keeps one GPU busy, all else every one."""
+        return (self.training + self.measuring) / self.machine.count + self.feedback
 
     @property
     def usd(self) -> float:
@@ -123,21 +128,29 @@ def estimate(
         price = machine.usd if usd is None else usd
         bills.append(Bill(machine, hours["train"], hours["feedback"], measuring, price))
     return Estimate(
-        tuple(runs), tuple(bills), tuple(unknown), tuple(_warnings(runs)), tuple(_absent(todo))
+        tuple(runs),
+        tuple(bills),
+        tuple(unknown),
+        (*_unfit(todo), *_warnings(runs)),
+        tuple(_absent(todo)),
     )
 
 
-def gpus_needed(shape: Shape, spec: TrainSpec, machine: Machine) -> tuple[float, int]:
-    """Bytes a GPU of the machine has to hold for training, and how many GPUs it would take."""
+def gpus_needed(shape: Shape, spec: TrainSpec, machine: Machine) -> tuple[float, int | None]:
+    """Bytes a GPU of the machine has to hold for training, and how many GPUs it would take.
+
+    Where activations cannot be kept they are computed again. No number of GPUs, for a block whose
+    activations alone are too large.
+    """
     asked = cost.train_memory(shape, spec.recipe, machine.count)
-    count = machine.count
-    while count < _MOST_GPUS and _too_large(shape, spec, machine, count):
-        count += 1
-    return asked, count
-
-
-def _too_large(shape: Shape, spec: TrainSpec, machine: Machine, count: int) -> bool:
-    return cost.train_memory(shape, spec.recipe, count) > machine.gpu.memory
+    if asked > machine.gpu.memory:
+        asked = cost.train_memory(shape, spec.recipe, machine.count, recomputed=True)
+    fits = (
+        n
+        for n in range(machine.count, _MOST_GPUS + 1)
+        if cost.train_memory(shape, spec.recipe, n, recomputed=True) <= machine.gpu.memory
+    )
+    return asked, next(fits, None)
 
 
 def _runs(expansion: Expansion, todo: Sequence[Step], shares: _Shares) -> list[Run]:
@@ -155,7 +168,7 @@ def _runs(expansion: Expansion, todo: Sequence[Step], shares: _Shares) -> list[R
         if isinstance(spec := step.spec, TrainSpec):
             share = shares.of(step.inputs["corpus"])
             shape = references.shape(spec.base.ref)
-            training = cost.training(shape, spec.recipe, spec.amounts, share.value)
+            training = cost.training(shape, spec.recipe, spec.amounts, share.value, share.answer)
             found.append(Run(step, spec, tuple(made[step.hash]), shape, share, training))
     return found
 
@@ -214,20 +227,44 @@ def rows_of(sources: Sequence[DataSpec]) -> tuple[int, int] | None:
     return rows, size
 
 
+def _unfit(todo: Sequence[Step]) -> Iterator[str]:
+    """Steps that cannot be done with an encoder-decoder, which will fail and leave the others."""
+    for step in todo:
+        spec = step.spec
+        if not isinstance(spec, TrainSpec | FeedbackSpec):
+            continue
+        shape = references.shape(spec.base.ref)
+        if shape is None or not shape.encoder:
+            continue
+        if isinstance(spec, FeedbackSpec):
+            yield f"feedback {step.slug} will fail: {spec.base.name} has an encoder"
+        elif spec.recipe.chunks == "contiguous":
+            yield f"train {step.slug} will fail: chunks: contiguous, and an encoder"
+
+
 def _warnings(runs: Sequence[Run]) -> Iterator[str]:
     groups: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
         groups[run.variant].append(run)
     told: dict[str, list[str]] = defaultdict(list)
-    for variant, group in groups.items():
-        # Every base and seed takes the same steps, as long as a token is a token.
-        reached: dict[str, dict[int, cost.Reach]] = defaultdict(dict)
+    for variant, whole in groups.items():
+        # Every decoder and seed takes the same steps, as long as a token is a token.
+        group = [r for r in whole if r.shape is None or not r.shape.encoder] or whole
+        amounts: dict[str, set[int]] = defaultdict(set)
         for run in group:
-            for reach in run.training.reaches:
-                reached[run.corpus].setdefault(reach.amount, reach)
-        corpora = {name: [r for _, r in sorted(own.items())] for name, own in reached.items()}
-        shares = {run.corpus: run.share.value for run in group}
-        for line in confounds(group[0].spec.recipe, corpora, shares):
+            amounts[run.corpus].update(run.spec.amounts)
+        corpora = {name: sorted(own) for name, own in amounts.items()}
+        like = {run.corpus: run for run in group}
+
+        def reached(
+            recipe: RecipeSpec, name: str, amounts: Sequence[int], like: dict[str, Run] = like
+        ) -> Sequence[cost.Reach]:
+            run = like[name]
+            share = run.share
+            found = cost.training(run.shape, recipe, amounts, share.value, share.answer)
+            return found.reaches
+
+        for line in confounds(group[0].spec.recipe, corpora, reached):
             told[line].append(variant)
     for line, variants in told.items():
         everywhere = len(variants) == len(groups)
@@ -260,7 +297,8 @@ class _Shares:
         for step in expansion.steps:
             facts = self._facts(step) if step.stage == "train" else {}
             share = facts.get("supervised_share")
-            if isinstance(share, float) and 0 < share <= 1:
+            # Rows of an encoder-decoder repeat the conversation before each answer.
+            if isinstance(share, float) and 0 < share <= 1 and facts.get("packed"):
                 self._trained.setdefault(step.inputs["corpus"].hash, share)
 
     def of(self, corpus: Step) -> Share:
@@ -270,14 +308,16 @@ class _Shares:
         return self._found[corpus.hash]
 
     def _look(self, corpus: Step) -> Share:
-        if corpus.hash in self._trained:
-            return Share(self._trained[corpus.hash], "measured in training")
-        if self._facts(corpus):
-            share = _in_characters(self._store.folder(corpus) / train_file.NAME)
-            if share:
-                return Share(share, "measured on the corpus's characters")
         kind = corpus.spec.kind if isinstance(corpus.spec, CorpusSpec) else "broad"
-        return Share(cost.SUPERVISED[kind], f"assumed for {kind} data")
+        share = answer = 0.0
+        if self._facts(corpus):
+            share, answer = _sampled(self._store.folder(corpus) / train_file.NAME)
+        answer = answer or cost.ANSWER[kind]
+        if corpus.hash in self._trained:
+            return Share(self._trained[corpus.hash], "measured in training", answer)
+        if share:
+            return Share(share, "measured on the corpus's characters", answer)
+        return Share(cost.SUPERVISED[kind], f"assumed for {kind} data", answer)
 
     def _facts(self, step: Step) -> Mapping[str, object]:
         try:
@@ -287,13 +327,15 @@ class _Shares:
         return record.facts if record else {}
 
 
-def _in_characters(file: Path) -> float:
-    taught = every = 0
+def _sampled(file: Path) -> tuple[float, float]:
+    """Share of a corpus's characters that the teacher wrote, and tokens of an answer; or zeros."""
+    taught = every = tokens = answers = 0
     try:
-        for conversation, _ in islice(train_file.read(file), _SAMPLE):
+        for conversation, counts in islice(train_file.read(file), _SAMPLE):
+            tokens, answers = tokens + sum(counts), answers + len(counts)
             for message in conversation.messages:
                 every += len(message.content)
                 taught += len(message.content) if message.role == "assistant" else 0
     except (OSError, ValueError):
-        return 0.0
-    return taught / every if every else 0.0
+        return 0.0, 0.0
+    return (taught / every if every else 0.0), (tokens / answers if answers else 0.0)

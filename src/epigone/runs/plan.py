@@ -126,8 +126,8 @@ def work(step: Step) -> float:
     if isinstance(spec, TrainSpec):
         corpus = step.inputs["corpus"].spec if "corpus" in step.inputs else None
         kind = corpus.kind if isinstance(corpus, CorpusSpec) else "broad"
-        shape, share = _shape(spec.base), cost.SUPERVISED[kind]
-        flops = cost.training(shape, spec.recipe, spec.amounts, share).flops
+        shape, share, answer = _shape(spec.base), cost.SUPERVISED[kind], cost.ANSWER[kind]
+        flops = cost.training(shape, spec.recipe, spec.amounts, share, answer).flops
     elif isinstance(spec, FeedbackSpec):
         counted = rows_of(spec.sources) or _ASSUMED_FEEDBACK
         flops = cost.feedback_flops(_shape(spec.base), spec, *counted)
@@ -147,9 +147,11 @@ def work(step: Step) -> float:
 def memory(step: Step) -> float:
     """Expected peak bytes of a step."""
     spec = step.spec
-    if isinstance(spec, TrainSpec | FeedbackSpec):
-        # Weights, gradients and second moments in fp32, momentum in bf16, and one more gradient.
-        return 0.8e9 + 17 * parameters(spec.base)
+    if isinstance(spec, TrainSpec):
+        # Beside the state, most of one more gradient; what this machine multiplies in is not known.
+        return 0.8e9 + (cost.state_bytes(spec.recipe) + 3) * parameters(spec.base)
+    if isinstance(spec, FeedbackSpec):
+        return 0.8e9 + cost.FEEDBACK_BYTES * parameters(spec.base)
     if isinstance(spec, GenerateSpec | BenchmarkSpec) and spec.model.kind != "teacher":
         return 0.7e9 + 5 * parameters(base_of(step, spec.model))
     return 0.5e9

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from epigone.errors import EpigoneError, Stopped, UserError
+from epigone.errors import EpigoneError, ModelError, Stopped, UserError
 from epigone.processes import die_with_parent
 from epigone.runs.perform import Task, perform
 from epigone.runs.store import LOG, partial_of
@@ -140,7 +140,9 @@ def _child(task: Task, threads: int, events: Events) -> NoReturn:
         os.dup2(null, 0)
         record = perform(task, _progress(events, task))
     except UserError as error:
-        events.tell(task, event="failed", error=str(error), user=True)
+        # What is wrong with one model leaves a study's others alone.
+        user = not isinstance(error, ModelError)
+        events.tell(task, event="failed", error=str(error), user=user)
     except (EpigoneError, OSError) as error:
         events.tell(task, event="failed", error=str(error), user=False)
     except Stopped as stopped:

@@ -2,40 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from epigone.study.cost import Reach, supervised_per_step
+from epigone.study.cost import Reach
 from epigone.study.specs import RecipeSpec
 from epigone.study.values import amount_label
 
 # A run of fewer steps has hardly any room for a warm-up and for training.
 _FEW = 10
+_SHORTEST = 128
+
+
+# What the amounts of a corpus would have behind them under a recipe.
+Reached = Callable[[RecipeSpec, str, Sequence[int]], Sequence[Reach]]
 
 
 def confounds(
-    recipe: RecipeSpec, corpora: Mapping[str, Sequence[Reach]], shares: Mapping[str, float]
+    recipe: RecipeSpec, corpora: Mapping[str, Sequence[int]], reached: Reached
 ) -> list[str]:
-    """One line for each corpus with amounts that end in the warm-up, and one for unequal rates.
+    """One line for each corpus with amounts that end in the warm-up, and what would mend it.
 
-    `corpora` are what the amounts of one recipe have behind them; `shares` of their tokens are
-    supervised.
+    `corpora` are the amounts of each corpus, which rise.
     """
-    reaches = [r for rs in corpora.values() for r in rs]
+    behind = {name: reached(recipe, name, amounts) for name, amounts in corpora.items()}
+    reaches = [r for own in behind.values() for r in own]
     if not reaches:
         return []
     found = []
-    for name, own in corpora.items():
-        inside = [r for r in own if r.steps <= r.warmup]
-        if inside:
+    for name, own in behind.items():
+        if inside := _inside(recipe, own):
             told = ", ".join(
-                f"{amount_label(r.amount)} after {r.steps:,} of {r.warmup:,} steps at "
-                f"{r.rate(recipe):.2g}"
+                f"{amount_label(r.amount)} after {r.steps:,} at {r.rate(recipe):.2g}"
                 for r in inside
             )
             found.append(
-                f"{name}: {len(inside)} of {len(own)} amounts end inside the warm-up, below the "
-                f"learning rate {recipe.lr:g}: {told} "
-                f"({_fix(recipe, min(own, key=lambda r: r.amount), shares[name])})"
+                f"{name}: {len(inside)} of {len(own)} amounts end inside the warm-up of "
+                f"{inside[0].warmup:,} steps, below the learning rate {recipe.lr:g}: {told}"
             )
     rates = {f"{r.rate(recipe):.2g}" for r in reaches}
     if len(rates) > 1:
@@ -45,23 +47,46 @@ def confounds(
             f"{low.rate(recipe):.2g} ({amount_label(low.amount)}) to {high.rate(recipe):.2g} "
             f"({amount_label(high.amount)}): their curves show the rate as well as the data"
         )
+    if found:
+        found.append(
+            f"no amount would end inside the warm-up with {_mended(recipe, corpora, reached)}"
+        )
     return found
 
 
-def _fix(recipe: RecipeSpec, smallest: Reach, share: float) -> str:
-    fix = "warmup: 10%"
+def _inside(recipe: RecipeSpec, reaches: Sequence[Reach]) -> list[Reach]:
+    return [r for r in reaches if r.rate(recipe) < recipe.lr * (1 - 1e-9)]
+
+
+def _mended(recipe: RecipeSpec, corpora: Mapping[str, Sequence[int]], reached: Reached) -> str:
+    """Settings of a recipe, as close as can be, in which every amount reaches the full rate."""
+    smallest = min(min(amounts) for amounts in corpora.values())
+    warmup = {"warmup": 0.1, "warmup_unit": "fraction"}
+    said = "warmup: 10%"
     if recipe.trunk:
         # A fraction would be one of the largest amount's run, in which the small ones end.
-        step = supervised_per_step(recipe, share)
-        fix = f"warmup: {_round(max(step, smallest.amount / 10))} tokens"
-    if smallest.steps < _FEW:
-        fix += (
-            f", and a smaller batch, since {amount_label(smallest.amount)} is {smallest.steps} "
-            f"step{'s' if smallest.steps > 1 else ''} only"
-        )
-    return fix
+        tokens = _rounded(smallest / 10)
+        warmup = {"warmup": float(tokens), "warmup_unit": "tokens"}
+        said = f"warmup: {amount_label(tokens)} tokens"
+    for batch, block in _smaller(recipe):
+        tried = recipe.model_copy(update={**warmup, "batch": batch, "block": block})
+        reaches = [r for name, own in corpora.items() for r in reached(tried, name, own)]
+        if min(r.steps for r in reaches) >= _FEW and not _inside(tried, reaches):
+            said += f", batch: {batch}" * (batch != recipe.batch)
+            return said + f", block: {block}" * (block != recipe.block)
+    return f"{said} and without {amount_label(smallest)}"
 
 
-def _round(tokens: float) -> str:
-    digits = len(str(int(tokens))) - 1
-    return amount_label(max(1, round(tokens / 10**digits)) * 10**digits)
+def _smaller(recipe: RecipeSpec) -> Iterator[tuple[int, int]]:
+    """Batches and blocks that are smaller and smaller."""
+    batch, block = recipe.batch, recipe.block
+    yield batch, block
+    while batch > 1 or block > _SHORTEST:
+        batch, block = (batch // 2, block) if batch > 1 else (batch, block // 2)
+        yield batch, block
+
+
+def _rounded(tokens: float) -> int:
+    """To one digit, and at least one."""
+    unit = int("1" + "0" * (len(str(int(tokens))) - 1))
+    return max(1, int(tokens) // unit * unit)

@@ -20,6 +20,8 @@ BANDWIDTH_SHARE = 0.60
 PACKING = 0.95
 # Share of a conversation's tokens that the teacher wrote, while the corpus is not built.
 SUPERVISED: Mapping[Kind, float] = {"broad": 0.80, "local": 0.25}
+# Tokens of one answer of the teacher, likewise. An encoder-decoder learns each in a row of its own.
+ANSWER: Mapping[Kind, float] = {"broad": 250.0, "local": 20.0}
 # Bytes of activations a token, layer and unit of width, in bf16 without recomputation, and without
 # attention's square: Korthikanti et al. (2022), equation 1.
 ACTIVATION_BYTES = 34
@@ -118,7 +120,16 @@ class Reach:
 
     def rate(self, recipe: RecipeSpec) -> float:
         """The highest learning rate that the student has seen."""
-        return recipe.lr * (min(1.0, (self.steps - 1) / self.warmup) if self.warmup else 1.0)
+        if not self.warmup:
+            return recipe.lr
+        if recipe.schedule != "wsd":
+            return recipe.lr * min(1.0, (self.steps - 1) / self.warmup)
+        # The decay branches off at its own step, which may lie inside the warm-up.
+        falling = min(self.steps, max(1, round(recipe.decay * self.steps)))
+        begin = self.steps - falling
+        return recipe.lr * max(
+            min(1.0, (begin + k) / self.warmup) * (falling - k) / falling for k in range(falling)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,17 +144,22 @@ class Training:
 
 
 def training(
-    shape: Shape | None, recipe: RecipeSpec, amounts: Sequence[int], share: float
+    shape: Shape | None,
+    recipe: RecipeSpec,
+    amounts: Sequence[int],
+    share: float,
+    answer: float = ANSWER["broad"],
 ) -> Training:
     """Steps, tokens and operations of training on nested amounts; `share` of the tokens is taught.
 
-    `amounts` rise. Where the recipe has trunks they come from one run. Operations are 0 for a
-    model whose shape is not known.
+    `amounts` rise; `answer` is how many tokens the teacher's answers have on average. Where the
+    recipe has trunks they come from one run. Operations are 0 for a model whose shape is not known.
     """
-    alone = [_reaches(recipe, [amount], share)[0] for amount in amounts]
+    row = answer if shape is not None and shape.encoder else recipe.block * PACKING * share
+    alone = [_reaches(recipe, [amount], share, row)[0] for amount in amounts]
     reaches, passes = alone, [(r.tokens, r.steps) for r in alone]
     if recipe.trunk:
-        reaches = _reaches(recipe, amounts, share)
+        reaches = _reaches(recipe, amounts, share, row)
         passes = [(reaches[-1].tokens, reaches[-1].steps)]
     if recipe.schedule == "wsd":
         # The trunk goes on at its rate, while each smaller student decays on a branch of its own.
@@ -159,30 +175,24 @@ def training(
     )
 
 
-def _reaches(recipe: RecipeSpec, amounts: Sequence[int], share: float) -> list[Reach]:
-    """Each amount's part ends a step of its own, as in training."""
+def _reaches(recipe: RecipeSpec, amounts: Sequence[int], share: float, row: float) -> list[Reach]:
+    """Each amount's part ends a step of its own, as in training; a row teaches `row` tokens."""
     tokens, steps, found = 0.0, 0, []
     for before, amount in pairwise((0, *amounts)):
-        part = (amount - before) / share
-        tokens += part
-        steps += math.ceil(math.ceil(part / (recipe.block * PACKING)) / recipe.batch)
+        tokens += (amount - before) / share
+        steps += math.ceil(math.ceil((amount - before) / row) / recipe.batch)
         found.append((amount, tokens, steps))
-    warmup = warmup_steps(recipe, steps, share)
+    warmup = warmup_steps(recipe, steps, recipe.batch * row)
     return [Reach(amount, tokens, steps, warmup) for amount, tokens, steps in found]
 
 
-def warmup_steps(recipe: RecipeSpec, steps: int, share: float) -> int:
-    """Steps of warm-up in a run of `steps`; `share` of its tokens are supervised."""
+def warmup_steps(recipe: RecipeSpec, steps: int, taught: float) -> int:
+    """Steps of warm-up in a run of `steps`, each with `taught` supervised tokens."""
     if recipe.warmup_unit == "fraction":
         return math.ceil(recipe.warmup * steps)
     if recipe.warmup_unit == "tokens":
-        return math.ceil(recipe.warmup / supervised_per_step(recipe, share))
+        return math.ceil(recipe.warmup / taught)
     return int(recipe.warmup)
-
-
-def supervised_per_step(recipe: RecipeSpec, share: float) -> float:
-    """Supervised tokens of one optimiser step, on average."""
-    return recipe.batch * recipe.block * PACKING * share
 
 
 def _plain(recipe: RecipeSpec, steps: int) -> int:
@@ -244,23 +254,43 @@ def _forward(shape: Shape, tokens: float, supervised: float, context: float) -> 
     return products, 4 * a * half * (shape.encoder * source + 2 * layers * s)
 
 
-def train_memory(shape: Shape, recipe: RecipeSpec, gpus: int = 1) -> float:
-    """Bytes that training holds on each of `gpus`, among which the weights' state is shared.
+def state_bytes(recipe: RecipeSpec) -> int:
+    """Bytes a parameter of what training keeps all the time.
 
     fp32 weights, gradients and second moments, and momentum (bf16 for parameter-scaled, else fp32);
-    the copies that bf16 products and a KL or a decay to the base need; the activations of one
-    block. LoRA's adapters are left out.
+    the copies of the base that a KL (in the products' precision) or a decay to the base (in fp32,
+    unless it was published in bf16) needs. With LoRA the base alone; adapters are left out.
     """
-    n = shape.parameters
-    state = 4 if recipe.lora else 16 if recipe.optimizer == "adamw" else 14
-    # With LoRA the base is what stays when the adapters are off.
-    copies = 0 if recipe.lora else 2 * bool(recipe.kl) + 2 * bool(recipe.decay_to_base)
+    if recipe.lora:
+        return 4
+    copies = (4 if recipe.precision == "fp32" else 2) * bool(recipe.kl)
+    return (16 if recipe.optimizer == "adamw" else 14) + copies + 4 * bool(recipe.decay_to_base)
+
+
+# Feedback: AdamW, and the bf16 copy that products take.
+FEEDBACK_BYTES = 18
+
+
+def train_memory(
+    shape: Shape, recipe: RecipeSpec, gpus: int = 1, *, recomputed: bool = False
+) -> float:
+    """Bytes that training holds on each of `gpus`, among which the weights' state is shared.
+
+    The state, what bf16 products need beside it, and the activations of one block: kept, or
+    computed again layer by layer in the backward pass.
+    """
+    n, layers = shape.parameters, shape.layers + shape.encoder
     cast = 0 if recipe.precision == "fp32" else 2
-    largest = max(shape.head, shape.body / (shape.layers + shape.encoder))
+    largest = max(shape.head, shape.body / layers)
+    row = recipe.block * shape.width
+    kept = ACTIVATION_BYTES * row * layers
+    activations = (2 * layers + ACTIVATION_BYTES) * row if recomputed else kept
+    if recipe.lora and gpus == 1:
+        # Below adapters lies the base in the products' precision.
+        return (cast or 4) * n + activations
     # One GPU keeps the whole bf16 copy; several gather one layer at a time, with its gradient.
     gathered = cast * n if gpus == 1 else (cast + 4) * largest
-    rows = recipe.block * shape.width * (shape.layers + shape.encoder)
-    return (state + copies) * n / gpus + gathered + ACTIVATION_BYTES * rows
+    return state_bytes(recipe) * n / gpus + gathered + activations
 
 
 def run_memory(shape: Shape, rows: int = ROWS, context: int = 512) -> float:

@@ -120,6 +120,9 @@ def _preset(value: str) -> str:
 
 
 def _targets(value: str | list[str]) -> str | list[str]:
+    # peft takes a text for a regular expression of whole paths, which one name never matches.
+    if isinstance(value, str) and re.fullmatch(r"[\w.]+(\s*,\s*[\w.]+)*", value.strip()):
+        return [name.strip() for name in value.split(",")]
     if isinstance(value, str):
         try:
             re.compile(value)

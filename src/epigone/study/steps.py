@@ -8,6 +8,7 @@ from functools import cached_property
 from itertools import product
 from typing import Any
 
+from epigone.errors import UserError
 from epigone.schema import Cell
 from epigone.study.declare import Declaration, style_corpus
 from epigone.study.identity import digest, slug
@@ -33,7 +34,7 @@ from epigone.study.specs import (
     StyleSpec,
     TrainSpec,
 )
-from epigone.study.values import amount_label
+from epigone.study.values import Mistake, amount_label
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class Stage:
 STAGES: Mapping[str, Stage] = {
     "items": Stage("epigone.evaluation:run_items", 1, ItemsSpec),
     "corpus": Stage("epigone.corpus:run", 3, CorpusSpec),
-    "train": Stage("epigone.training:run", 2, TrainSpec, ("epigone.training.loop",)),
+    "train": Stage("epigone.training:run", 3, TrainSpec, ("epigone.training.loop",)),
     "feedback": Stage("epigone.training:run_feedback", 1, FeedbackSpec),
     "generate": Stage(
         "epigone.evaluation:run_generate", 1, GenerateSpec, ("epigone.evaluation.answers",)
@@ -214,6 +215,7 @@ def _students(
 ) -> Iterator[Subject]:
     """Every student of imitation and, after those of its base, every one of feedback."""
     recipes = [_Recipe(v.name, *recipe_spec(v, resolve)) for v in declaration.variants()]
+    _refuse_same(recipes)
     precision = {recipe.variant: recipe.spec.precision for recipe in recipes}
     judged = _judged(declaration, resolve)
     for base in models:
@@ -241,6 +243,21 @@ def _students(
                     **feedback.settings(),
                 )
                 yield _feed_back(name, spec, start, before)
+
+
+def _refuse_same(recipes: list[_Recipe]) -> None:
+    """Raise Mistake where two variants are one recipe: two templates may have the same text."""
+    for i, one in enumerate(recipes):
+        for other in recipes[:i]:
+            if (
+                one.replay == other.replay
+                and one.spec.model_copy(update={"preset": other.spec.preset}) == other.spec
+            ):
+                error = UserError(
+                    f"two combinations of the sweep are the same recipe: {other.variant}",
+                    value=one.variant,
+                )
+                raise Mistake(("sweep",), error)
 
 
 def _judged(declaration: Declaration, resolve: Resolve) -> dict[str, tuple[DataSpec, ...]]:

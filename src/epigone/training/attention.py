@@ -45,7 +45,9 @@ def attend(
     lengths = list(piece_lengths or [query.shape[2]])
     parts = [
         _one(q, k, v, dropout, scaling, sliding_window)
-        for q, k, v in zip(*(t.split(lengths, dim=2) for t in (query, key, value)), strict=True)
+        for q, k, v in zip(
+            *(torch.split(t, lengths, dim=2) for t in (query, key, value)), strict=True
+        )
     ]
     # As (rows, length, heads, size) already, so that joining the pieces is the only copy.
     return torch.cat([p.transpose(1, 2) for p in parts], dim=1), None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 import warnings
 import zlib
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from typing import Any, Self
 from torch import Tensor
 from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 
+from epigone.errors import UserError
 from epigone.files import fsync_dir
 from epigone.training.parallel import World
 
@@ -47,7 +49,8 @@ def save(
     In a run of several processes, all call it, and each writes what it holds.
     """
     world = world or World()
-    number = max((int(p.name) for p in _all(folder)), default=0) + 1
+    # As the first process sees it: a network's folder may show others an older state.
+    number = world.told(max((int(p.name) for p in _all(folder)), default=0)) + 1
     aside = folder / f".{number}.new"
     if world.leads:
         folder.mkdir(parents=True, exist_ok=True)
@@ -84,7 +87,7 @@ def restore(
     It may have been written by another number of processes. Damaged ones are put out of the way.
     """
     world = world or World()
-    for newest in reversed(_all(folder)):
+    for newest in reversed(world.told(_all(folder))):
         # One process reads all of it for the checksums, and all believe it.
         if world.most(float(world.leads and _is_whole(newest))):
             state = {k: t.detach() for k, t in tensors.items()}
@@ -95,6 +98,29 @@ def restore(
             newest.rename(folder / f".{newest.name}.damaged")
         world.barrier()
     return None
+
+
+def refuse_unshared(folder: Path, world: World) -> None:
+    """Raise UserError, in all processes, where not every one of them sees an output folder."""
+    if world.alone:
+        return
+    marker = folder / ".seen"
+    if world.leads:
+        marker.touch()
+    world.barrier()
+    # A network's folder may show others an older state for a while.
+    latest = time.monotonic() + 60
+    while not (seen := marker.exists()) and time.monotonic() < latest:
+        time.sleep(1)
+    everywhere = all(world.gather(seen))
+    if world.leads:
+        marker.unlink()
+    if not everywhere:
+        raise UserError(
+            "not every process sees the output folder",
+            value=str(folder),
+            fix="put it on a file system that all machines share",
+        )
 
 
 def drop(folder: Path, world: World) -> None:

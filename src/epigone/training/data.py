@@ -31,7 +31,7 @@ from epigone.training.blocks import (
     pieces_of,
     text_blocks,
 )
-from epigone.training.loss import Micro
+from epigone.training.loss import Micro, piece_lengths
 from epigone.training.model import Prepared
 from epigone.training.parallel import World
 from epigone.training.schedule import Batch
@@ -277,14 +277,14 @@ def micro_batches(
     targets = batch.targets
     # (blocks, the weight of a supervised token in each of their rows, that of its divergence)
     plans: list[tuple[list[Block], list[float], float]] = []
-    for group in _groups(batch.blocks, tokens, flat):
+    for group in _groups(batch.blocks, tokens, flat, size):
         each = [
             1 / targets if recipe.loss == "token-mean" else 1 / (len(batch.blocks) * b.targets)
             for b in group
         ]
         plans.append((group, [(1 - share) * w for w in each], recipe.kl / (1 - share)))
     of_text = sum(b.targets for b in batch.text)
-    for group in _groups(batch.text, tokens, flat):
+    for group in _groups(batch.text, tokens, flat, size):
         plans.append((group, [share / of_text] * len(group), 0.0))
     for i in range(rank, math.ceil(len(plans) / size) * size, size):
         group, weights, kl = plans[i] if i < len(plans) else (plans[0][0], None, 0.0)
@@ -292,16 +292,32 @@ def micro_batches(
         yield _flattened(micro, [b.width for b in group]) if flat else micro
 
 
-def _groups(blocks: Sequence[Block], tokens: int, flat: bool) -> list[list[Block]]:
-    # Within a batch the order changes nothing, and rows of like lengths need no padding.
-    def width(b: Block) -> tuple[int, int]:
-        return b.width + len(b.pieces[0].source), b.width
+def _groups(blocks: Sequence[Block], tokens: int, flat: bool, ranks: int) -> list[list[Block]]:
+    """Blocks in groups of at most `tokens`, as even as can be, their number one for all ranks.
 
+    Only a block that is longer by itself makes a larger group.
+    """
+    # Within a batch the order changes nothing, and rows of like lengths need no padding.
+    order = sorted(blocks, key=_widths, reverse=True)
+    most = math.ceil(len(_filled(order, tokens, flat)) / ranks) * ranks
+    low, high = 0, tokens
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if len(_filled(order, middle, flat)) <= most else (middle, high)
+    return _filled(order, high, flat)
+
+
+def _widths(block: Block) -> tuple[int, int]:
+    """Tokens of a block with what an encoder reads of it, and without."""
+    return block.width + len(block.pieces[0].source), block.width
+
+
+def _filled(order: Sequence[Block], tokens: int, flat: bool) -> list[list[Block]]:
     groups: list[list[Block]] = []
-    for block in sorted(blocks, key=width, reverse=True):
+    for block in order:
         last = groups[-1] if groups else [block]
-        held = sum(width(b)[0] for b in last) + width(block)[0]
-        if (held if flat else (len(last) + 1) * width(last[0])[0]) <= tokens and groups:
+        held = sum(_widths(b)[0] for b in last) + _widths(block)[0]
+        if (held if flat else (len(last) + 1) * _widths(last[0])[0]) <= tokens and groups:
             last.append(block)
         else:
             groups.append([block])
@@ -343,10 +359,12 @@ def _tensors(group: Sequence[Block], weights: Sequence[float], kl: float) -> Mic
 def _flattened(micro: Micro, widths: Sequence[int]) -> Micro:
     real = torch.arange(micro.ids.shape[1]) < torch.tensor(widths)[:, None]
     starts = torch.tensor([0, *widths[:-1]]).cumsum(0)
+    positions = micro.positions[real][None]
     return replace(
         micro,
         ids=micro.ids[real][None],
-        positions=micro.positions[real][None],
+        positions=positions,
+        lengths=piece_lengths(positions),
         rows=torch.zeros_like(micro.rows),
         columns=starts[micro.rows] + micro.columns,
     )

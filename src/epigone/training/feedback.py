@@ -135,7 +135,7 @@ def tokens(tokenizer: Any, example: Example) -> list[list[int]]:
         whole = conversation_tokens(tokenizer, (*example.prompt, Message("assistant", answer)))
         # What a template puts behind the end mark is the next turn's.
         end = max(i for i, supervised in enumerate(whole.supervised) if supervised) + 1
-        parts.append(whole.ids[len(prompt) : end])
+        parts.append(list(whole.ids[len(prompt) : end]))
     return parts
 
 

@@ -122,15 +122,19 @@ def _followers(processes: int) -> Iterator[None]:
     ended = threading.Event()
     watching = threading.Thread(target=_watch, args=(started, ended), daemon=True)
     watching.start()
+    grace = 10.0
     try:
         yield
+    except BaseException:
+        # The others may be waiting for this one, and for ever.
+        grace = 1.0
+        raise
     finally:
         ended.set()
         if dist.is_initialized():
             dist.destroy_process_group()
         _forget_state()
-        # Where this one failed, the others may be waiting for it.
-        latest = time.monotonic() + 10
+        latest = time.monotonic() + grace
         for process in started:
             try:
                 process.wait(timeout=max(0.0, latest - time.monotonic()))
@@ -159,7 +163,8 @@ def _watch(started: list[subprocess.Popen[bytes]], ended: threading.Event) -> No
             for p in started:
                 if p.poll() is None:
                     p.kill()
-            if not ended.wait(20):
+            # Long enough for this one to end by itself: what failed there has often failed here.
+            if not ended.wait(60):
                 os.kill(os.getpid(), signal.SIGKILL)
             return
 
@@ -204,6 +209,8 @@ if __name__ == "__main__":
     die_with_parent()
     try:
         follow()
-    except EpigoneError:
-        # The first process tells it.
+    except EpigoneError as error:
+        # The first process tells it, and ends this one, unless it happened here alone.
+        time.sleep(5)
+        print(f"process {os.environ.get('RANK')}: {error}", file=sys.stderr)
         sys.exit(1)

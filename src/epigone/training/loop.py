@@ -40,6 +40,9 @@ def train(spec: TrainSpec, corpus: Path, out: Path, progress: Progress) -> dict[
     prepared = prepare(spec, world, progress)
     stats, batches = data.batches(spec, parts, prepared, progress)
     facts: dict[str, Any] = stats.to_json()
+    if not prepared.packs:
+        # Rows are padded to the longest beside them, not to a block.
+        del facts["padding"], facts["efficiency"]
     if spec.recipe.replay:
         files = [locate_data(s.ref, progress, fingerprint=s.fingerprint) for s in spec.replay]
         batches, passes = data.with_text(batches, files, spec.recipe, prepared)
@@ -81,6 +84,7 @@ class Run:
 
     def go(self) -> dict[str, Any]:
         """Run every update that is not done yet; facts for the record are returned."""
+        checkpoint.refuse_unshared(self.out, self.world)
         folder = self.out / SCRATCH / "checkpoint"
         position = checkpoint.restore(folder, self.tensors, self.world)
         done = 0 if position is None else position.update
@@ -108,7 +112,12 @@ class Run:
                     row = self._gradients(update, fit.micro_tokens, stop)
                     # The last checkpoint is written while the gradients are computed, but not
                     # later.
+                    waiting = time.monotonic()
                     saver.wait()
+                    waited = self.world.most(time.monotonic() - waiting)
+                    if waited > 1:
+                        # A disk slower than the steps may hold them up a tenth of the time.
+                        interval = max(interval, 10 * waited)
                     if row is not None:
                         row |= self._apply(update)
                 except StepFailed:
@@ -126,7 +135,7 @@ class Run:
                 if due and index + 1 < len(self.updates):
                     saver.begin(checkpoint.Position(index + 1, tuple(self.log), fit.settings))
                     saved = time.monotonic()
-                    # Where all have to wait for the disk, that is at most a tenth of the time.
+                    # The same where several processes write, and all wait.
                     interval = max(CHECKPOINT_SECONDS, 10 * self.world.most(saved - now))
         self.progress(len(self.updates), len(self.updates))
         if self.world.leads:
@@ -190,7 +199,7 @@ class Run:
         world.finish_gradients(self.prepared.parameters, self.prepared.partial)
         if not math.isfinite(total):
             raise StepFailed(f"the loss is {total} at step {update.batch}; nothing was applied")
-        tokens_in = sum(b.width for b in batch.blocks)
+        tokens_in = sum(b.width + len(b.pieces[0].source) for b in batch.blocks)
         row: dict[str, Any] = {"step": update.batch, "loss": nll}
         if self.spec.recipe.kl:
             row["kl"] = divergence / self.spec.recipe.kl

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -28,7 +28,7 @@ class Micro:
     pieces from attending to one another. rows, columns: (supervised,), where the targets stand,
     column at least 1. weights: (supervised,), each token's share of the batch's loss; `kl` the
     weight of its divergence from the base. source, source_mask: (rows, source length), what an
-    encoder-decoder reads, else None.
+    encoder-decoder reads, else None. lengths: of the pieces, where all lie in one row.
     """
 
     ids: Tensor
@@ -39,15 +39,21 @@ class Micro:
     kl: Tensor | None = None
     source: Tensor | None = None
     source_mask: Tensor | None = None
+    lengths: tuple[int, ...] = ()
+
+    @property
+    def computed(self) -> int:
+        """Number of tokens that go through the model, padding among them."""
+        return self.ids.numel() + (0 if self.source is None else self.source.numel())
 
     def to(self, device: torch.device) -> Micro:
         """The same on a device."""
-        return Micro(
-            *(
-                None if t is None else t.to(device, non_blocking=True)
-                for t in (getattr(self, name) for name in self.__slots__)
-            )  # type: ignore[arg-type]
-        )
+        moved: dict[str, Any] = {
+            n: t.to(device, non_blocking=True)
+            for n in self.__slots__
+            if isinstance(t := getattr(self, n), Tensor)
+        }
+        return replace(self, **moved)
 
 
 def hidden_states(model: Any, micro: Micro) -> Tensor:
@@ -90,11 +96,23 @@ def hidden_states(model: Any, micro: Micro) -> Tensor:
 
 
 def _pieces(model: Any, micro: Micro) -> dict[str, Any]:
-    """Where the pieces of a flat micro-batch end, for the attention that asks for it."""
-    if model.config._attn_implementation != BY_PIECE:
+    """Where the pieces of a flat micro-batch end, for the attentions that ask for it."""
+    name = model.config._attn_implementation
+    if name == BY_PIECE:
+        return {"piece_lengths": micro.lengths or piece_lengths(micro.positions)}
+    if "flash" not in name or not micro.lengths:
         return {}
-    starts = (micro.positions[0] == 0).nonzero().flatten().tolist()
-    return {"piece_lengths": [b - a for a, b in pairwise([*starts, micro.ids.shape[1]])]}
+    # Flash attention would find them in the positions, for which every layer waits for the GPU.
+    ends = torch.tensor([0, *accumulate(micro.lengths)], dtype=torch.int32).to(micro.ids.device)
+    most = max(micro.lengths)
+    return {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends, "max_length_q": most,
+            "max_length_k": most}  # fmt: skip
+
+
+def piece_lengths(positions: Tensor) -> tuple[int, ...]:
+    """Lengths of the pieces of one row, whose positions start anew."""
+    starts = (positions[0] == 0).nonzero().flatten().tolist()
+    return tuple(b - a for a, b in pairwise([*starts, positions.shape[1]]))
 
 
 class _HeadLoss(Function):

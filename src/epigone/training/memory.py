@@ -22,6 +22,8 @@ def held(device: torch.device) -> float:
 def free(device: torch.device) -> float:
     """What this process may still take: on its GPU, or its share of the machine's memory."""
     if device.type == "cuda":
+        # What PyTorch keeps for later looks taken to the driver.
+        torch.cuda.empty_cache()
         return float(torch.cuda.mem_get_info(device)[0])
     return host() / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 

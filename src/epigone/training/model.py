@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ from epigone.models.load import Loaded, compute_dtype, load
 from epigone.models.references import locate, parameters
 from epigone.schema import Progress
 from epigone.study.specs import LoraSpec, TrainSpec
+from epigone.study.templates import BUILT_IN
 from epigone.training.attention import BY_PIECE
+from epigone.training.layout import COMPILE
 from epigone.training.loss import Micro, finished, hidden_states, plain_head, supervised_loss
 from epigone.training.parallel import World, local, shard_
 from epigone.training.slices import slice_
@@ -97,19 +100,25 @@ def _bytes_to_load(folder: Path, spec: TrainSpec) -> float:
 def _prepared(spec: TrainSpec, world: World, folder: Path) -> Prepared:
     recipe = spec.recipe
     split = world.layout.shard * world.layout.tensor > 1
-    # What is split goes to the GPU in parts; no GPU has to hold the whole.
-    loaded = load(folder, train=True, device=torch.device("cpu") if split else world.device)
-    model, tokenizer = loaded.model, loaded.tokenizer
+    # What is split goes to the GPU in parts, and below adapters in the products' precision: no GPU
+    # has to hold the whole in fp32.
+    aside = split or recipe.lora is not None
+    loaded = load(folder, train=True, device=torch.device("cpu") if aside else world.device)
+    tokenizer = loaded.tokenizer
+    model: Any = loaded.model
     compute = compute_dtype(recipe.precision, world.device)
-    _give_template(loaded, recipe.template)
+    new = _give_template(loaded, recipe.template)
+    _refuse(spec, loaded, world, new)
     _check_head(model)
-    flat = not loaded.encoder_decoder and _flat(model, compute)
+    flat = not loaded.encoder_decoder and _by_piece(model)
     packs = not loaded.encoder_decoder and (flat or isolates(model))
     base: Any = None
-    _refuse(spec, loaded, world)
     if recipe.lora is not None:
         # Shards gather parameters of one dtype only, and cast them themselves.
         _adapt(model, recipe.lora, spec.seed, compute if world.layout.shard == 1 else None)
+    if not split:
+        model.to(world.device)
+        flat = (packs and _flash(model, compute)) or flat
     if recipe.kl:
         base = _frozen(model, compute) if recipe.lora is None else _Unadapted(model)
     partial = slice_(model, world)
@@ -142,8 +151,15 @@ def _prepared(spec: TrainSpec, world: World, folder: Path) -> Prepared:
     )
 
 
-def _refuse(spec: TrainSpec, loaded: Loaded, world: World) -> None:
+def _refuse(spec: TrainSpec, loaded: Loaded, world: World, new: Sequence[str]) -> None:
     recipe = spec.recipe
+    if recipe.lora is not None and new:
+        # Their rows would stay the mean of all others, which no greedy answer ever chooses.
+        raise ModelError(
+            f"adapters do not train tokens that {spec.base.name} lacks",
+            value=", ".join(new),
+            fix="take a template without them, as chatml, or train all weights",
+        )
     if recipe.lora is not None and world.layout.tensor > 1:
         raise ModelError("adapters cannot be sliced", fix="take shard=N or replicate=N instead")
     if loaded.encoder_decoder and recipe.chunks == "contiguous":
@@ -173,30 +189,47 @@ def _close(found: Tensor, expected: Tensor, tolerance: float) -> bool:
     return bool(torch.allclose(found, expected, rtol=tolerance, atol=most))
 
 
-def _flat(model: Any, compute: torch.dtype) -> bool:
-    """Use an attention that needs no padding and no mask, where one keeps pieces apart.
-
-    Flash attention on GPUs where it is installed, else pieces one by one; else the model is left.
-    """
-    device = next(model.parameters()).device
+def _by_piece(model: Any) -> bool:
+    """Use an attention that needs no padding and no mask, where it keeps pieces apart."""
     before = model.config._attn_implementation
-    ids = torch.arange(3, 10, device=device)[None] % model.get_input_embeddings().weight.shape[0]
-    positions = torch.arange(7, device=device)[None]
+    # Compiled layers would be compiled again for every other set of lengths.
+    if before != "sdpa" or os.environ.get(COMPILE):
+        return False
+    ids, positions = _few_tokens(model)
     expected = _hidden(model, ids, positions)
-    halves = device.type == "cuda" and compute != torch.float32
-    choices = ["flash_attention_2"] if halves and is_flash_attn_2_available() else []
-    for name in (*choices, BY_PIECE) if before == "sdpa" else ():
-        tolerance = 1e-3 if name == BY_PIECE else 0.05
+    try:
+        model.set_attn_implementation(BY_PIECE)
+        if _close(_hidden(model, ids, positions), expected, 1e-3) and isolates(model):
+            return True
+    except (ValueError, RuntimeError, TypeError):
+        pass  # the architecture adds to the scores, or calls attention otherwise
+    model.set_attn_implementation(before)
+    return False
+
+
+def _flash(model: Any, compute: torch.dtype) -> bool:
+    """Use flash attention where it is installed and keeps pieces apart; else leave the model."""
+    device = next(model.parameters()).device
+    if device.type != "cuda" or compute == torch.float32 or not is_flash_attn_2_available():
+        return False
+    before = model.config._attn_implementation
+    ids, positions = _few_tokens(model)
+    with torch.autocast("cuda", dtype=compute):
+        expected = _hidden(model, ids, positions)
         try:
-            model.set_attn_implementation(name)
-            with torch.autocast(device.type, dtype=compute, enabled=name != BY_PIECE):
-                found = _hidden(model, ids, positions)
-                if _close(found, expected, tolerance) and isolates(model, tolerance):
-                    return True
+            model.set_attn_implementation("flash_attention_2")
+            if _close(_hidden(model, ids, positions), expected, 0.05) and isolates(model, 0.05):
+                return True
         except (ValueError, ImportError, RuntimeError, TypeError):
             pass  # it fits not every architecture, head size or GPU
     model.set_attn_implementation(before)
     return False
+
+
+def _few_tokens(model: Any) -> tuple[Tensor, Tensor]:
+    device = next(model.parameters()).device
+    ids = torch.arange(3, 10, device=device)[None] % model.get_input_embeddings().weight.shape[0]
+    return ids, torch.arange(7, device=device)[None]
 
 
 def _hidden(model: Any, ids: Tensor, positions: Tensor) -> Tensor:
@@ -230,13 +263,14 @@ def _check_head(model: Any) -> None:
         )
 
 
-def _give_template(loaded: Loaded, template: str) -> None:
-    """Set a chat template, and add the tokens that it needs and the vocabulary lacks."""
+def _give_template(loaded: Loaded, template: str) -> list[str]:
+    """Set a chat template, and add the tokens that it needs and the vocabulary lacks; which."""
     model: Any = loaded.model
     tokenizer = loaded.tokenizer
     new: list[str] = []
     if template:
         tokenizer.chat_template = template
+    if template and template not in BUILT_IN.values():
         # A marker that falls into several tokens would be text that any answer may contain.
         new = [
             m
@@ -248,9 +282,11 @@ def _give_template(loaded: Loaded, template: str) -> None:
         )
     if tokenizer.eos_token_id is None:
         tokenizer.add_special_tokens({"eos_token": _END})
+        new.append(_END)
     rows = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
         _resize(model, len(tokenizer), rows)
+    return new
 
 
 def _resize(model: Any, size: int, rows: int) -> None:
@@ -282,6 +318,10 @@ def _adapt(model: Any, lora: LoraSpec, seed: int, frozen: torch.dtype | None) ->
         )
     except ValueError as error:
         raise ModelError("adapters do not fit", value=str(error).splitlines()[0]) from None
+    if any(len(getattr(m, "lora_embedding_A", ())) for m in model.modules()):
+        raise ModelError(
+            "adapters on embeddings are not supported", fix="leave them out of targets"
+        )
     for name, parameter in model.named_parameters():
         parameter.requires_grad = "lora_" in name
         if not parameter.requires_grad and frozen is not None:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -94,6 +95,10 @@ class World:
         dist.all_gather_object(found, own)
         return found
 
+    def told(self, own: Any) -> Any:
+        """What the first process gives, in all of them."""
+        return self.gather(own)[0]
+
     @contextmanager
     def in_turn(self, need: float) -> Iterator[None]:
         """Let in as many of a machine's processes at once as its memory has `need` bytes for.
@@ -106,7 +111,7 @@ class World:
         there = memory.host()
         if self.device.type == "cpu":
             there -= need  # what those before have split lies here too, one whole in all
-        at_once = max(1, int(min(there // max(need, 1.0), self.layout.processes)))
+        at_once = max(1, int(min(there / max(need, 1.0), self.layout.processes)))
         rank, size = (int(os.environ.get(n, d)) for n, d in _PLACE.items())
         own = rank // at_once
         turns = round(self.most(math.ceil(size / at_once)))
@@ -165,7 +170,8 @@ def join(layout: Layout) -> World:
         return World(device=_device(0))
     from accelerate import PartialState
 
-    state = PartialState(cpu=not torch.cuda.is_available())
+    # The first one may download a base or read checksums while the others wait for it.
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(hours=2))
     if state.num_processes != layout.processes:
         raise UserError(
             f"the layout {layout} needs {layout.processes} processes, there are",

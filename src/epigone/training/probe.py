@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from epigone.errors import StepFailed
+from epigone.study.cost import ACTIVATION_BYTES
 from epigone.study.specs import TrainSpec
 from epigone.training import data, memory
 from epigone.training.blocks import Block
@@ -84,7 +85,8 @@ def fit(
     # Gradients in fp32, and the optimiser's state, of which the system has given nothing yet.
     states = 8 if spec.recipe.optimizer == "adamw" else 6
     to_come = held * (4 + (states if device.type == "cpu" else 0))
-    there = memory.free(device)
+    # All processes must choose alike, so the one with the least room decides.
+    there = -prepared.world.most(-memory.free(device))
     if to_come > there:
         raise StepFailed(
             f"training needs about {to_come / 1e9:.1f} GB more memory and {there / 1e9:.1f} GB are "
@@ -93,9 +95,7 @@ def fit(
     settings = dict(position.settings) if position is not None else {}
     where = {"layout": str(prepared.world.layout), "device": device.type}
     if {k: settings.get(k) for k in where} != where:
-        # All processes must choose alike, so the one with the least room decides.
-        room = -prepared.world.most(-(there - to_come))
-        settings = {**settings, **_choose(spec, prepared, batches, room), **where}
+        settings = {**settings, **_choose(spec, prepared, batches, there - to_come), **where}
     _apply(prepared, settings)
     done = 0 if position is None else position.update
     left = [batches[u.batch] for u in updates[done:]]
@@ -126,7 +126,7 @@ def _choose(
         return settings
     block = spec.recipe.block
     settings["micro_tokens"] = block
-    for checkpointing in (False, True):
+    for checkpointing in (False, True) if _may_keep(spec, prepared, room) else (True,):
         settings["checkpointing"] = checkpointing
         _apply(prepared, settings)
         try:
@@ -134,9 +134,11 @@ def _choose(
         except torch.OutOfMemoryError:
             if not prepared.world.alone:
                 raise  # the others wait in the middle of their pass
-            torch.cuda.empty_cache()
+            for p in prepared.parameters.values():
+                p.grad = None
             each = float("inf")
-        activations = prepared.world.most(each) * block
+        torch.cuda.empty_cache()
+        activations = prepared.world.most(max(each, 1.0)) * block
         if activations < _SHARE * room:
             break
     else:
@@ -148,6 +150,16 @@ def _choose(
     while settings["micro_tokens"] * 2 <= most:
         settings["micro_tokens"] *= 2
     return settings
+
+
+def _may_keep(spec: TrainSpec, prepared: Prepared, room: float) -> bool:
+    """Whether a pass that keeps all activations may be tried."""
+    if prepared.world.alone:
+        return True
+    # Where one process of several runs out of memory in a pass, the others wait for it for ever.
+    config = prepared.model.config
+    a_token = ACTIVATION_BYTES * int(config.hidden_size) * int(config.num_hidden_layers)
+    return a_token * spec.recipe.block < _SHARE * room
 
 
 def _apply(prepared: Prepared, settings: Mapping[str, Any]) -> None:
@@ -173,7 +185,8 @@ def _measure(spec: TrainSpec, prepared: Prepared, batch: Batch, tokens: int) -> 
     prepared.model.train()
     cuda = device.type == "cuda"
     peak = 0.0
-    # On a GPU the first pass compiles and allocates.
+    # On a GPU the first pass compiles, and makes the gradients that the second one adds to: what
+    # that takes beside them is what every later pass takes.
     for _ in range(2 if cuda else 1):
         if cuda:
             torch.cuda.reset_peak_memory_stats(device)
@@ -185,13 +198,11 @@ def _measure(spec: TrainSpec, prepared: Prepared, batch: Batch, tokens: int) -> 
         torch.autograd.backward(loss)
         if cuda:
             torch.cuda.synchronize(device)
-            held = [p.grad for p in prepared.parameters.values() if p.grad is not None]
-            gradients = sum(local(g).nbytes for g in held)
-            peak = max(0, torch.cuda.max_memory_allocated(device) - before - gradients)
+            peak = torch.cuda.max_memory_allocated(device) - before
         seconds = time.perf_counter() - begun
-        for p in prepared.parameters.values():
-            p.grad = None
-    return seconds / micro.ids.numel(), peak / micro.ids.numel()
+    for p in prepared.parameters.values():
+        p.grad = None
+    return seconds / micro.computed, peak / micro.computed
 
 
 def _width(block: Block) -> int:

@@ -46,11 +46,17 @@ def tracker(spec: TrainSpec, out: Path, world: World) -> Iterator[Track]:
         return
     from accelerate import Accelerator
 
-    accelerator = Accelerator(log_with=names, project_dir=str(out.parent / "trackers"))
+    # A folder for each run, or a study's would lie on top of each other.
+    run = out.name.removesuffix(".partial")
+    accelerator = Accelerator(log_with=names, project_dir=str(out.parent / "trackers" / run))
     settings = {
         k: v for k, v in spec.recipe.model_dump().items() if isinstance(v, int | float | str | bool)
     }
-    accelerator.init_trackers("epigone", {"base": spec.base.name, "seed": spec.seed, **settings})
+    accelerator.init_trackers(
+        "epigone",
+        {"base": spec.base.name, "seed": spec.seed, **settings},
+        {"wandb": {"name": run}, "mlflow": {"run_name": run}},
+    )
 
     def track(number: int, row: Mapping[str, Any], seconds: float) -> None:
         values = {k: v for k, v in row.items() if k != "step"}

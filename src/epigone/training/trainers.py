@@ -23,7 +23,7 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from epigone.errors import StepFailed
-from epigone.files import fsync_dir
+from epigone.files import fsync_dir, write_text
 from epigone.models.load import Loaded
 from epigone.schema import Progress
 from epigone.study.specs import FeedbackSpec
@@ -173,8 +173,8 @@ class _Dpo(_Ours, DPOTrainer):  # type: ignore[misc]
         tell: Progress = next(
             c.progress for c in self.callback_handler.callbacks if isinstance(c, _Steps)
         )
-        # A killed run may have left half a line.
-        file.write_text("".join(map(_line, known)))
+        # A killed run may have left half a line; the lines before it took their time.
+        write_text(file, "".join(map(_line, known)))
         with open(file, "a") as f:
             for i in range(len(known), len(dataset)):
                 if i % 8 == 0:
@@ -199,7 +199,8 @@ class _Revise(_Ours, SFTTrainer):  # type: ignore[misc]
 class _Steps(TrainerCallback):
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
-        self._saved = self._begun = time.monotonic()
+        self._saved = self._begun = self._due = time.monotonic()
+        self._interval = CHECKPOINT_SECONDS
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._begun = time.monotonic()
@@ -211,10 +212,16 @@ class _Steps(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         now = time.monotonic()
-        due = now - self._saved + (now - self._begun) > CHECKPOINT_SECONDS
+        due = now - self._saved + (now - self._begun) > self._interval
         if due and state.global_step < state.max_steps:
-            control.should_save, self._saved = True, now
+            control.should_save, self._due = True, now
         return control
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._saved = time.monotonic()
+        waited = self._saved - self._due
+        # A slow disk may hold the steps up a tenth of the time.
+        self._interval = max(CHECKPOINT_SECONDS, 10 * waited) if waited > 1 else CHECKPOINT_SECONDS
 
 
 def _read_reference(file: Path) -> list[tuple[float, float]]:
