@@ -199,7 +199,7 @@ def test_files_that_changed_since_the_plan(cache: Path, folder: Path) -> None:
     planned = fingerprint(str(folder))
     assert locate(str(folder), fingerprint=planned) == folder
     (folder / "config.json").write_text("{ }")
-    with pytest.raises(ModelError, match="changed since"):
+    with pytest.raises(UserError, match="changed since"):
         locate(str(folder), fingerprint=planned)
 
 
@@ -373,7 +373,7 @@ def test_a_folder_of_data_is_known_by_all_its_files(cache: Path, tmp_path: Path)
     assert references.locate_data(str(tmp_path / "a"), fingerprint=before) == tmp_path / "a"
     (tmp_path / "a/y.jsonl").write_text("{}")
     assert references.data_fingerprint(str(tmp_path / "a")) != before
-    with pytest.raises(ModelError, match="have changed"):
+    with pytest.raises(UserError, match="have changed"):
         references.locate_data(str(tmp_path / "a"), fingerprint=before)
 
 

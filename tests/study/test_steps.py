@@ -292,6 +292,17 @@ def test_terms_that_nobody_knows_have_a_place(
     assert caught.value.where == where
 
 
+def test_templates_of_one_text_are_one_recipe() -> None:
+    class Same(World):
+        def template(self, name: str) -> str:
+            return "{{ messages }}"
+
+    text = TEXT + "sweep: {template: [x.jinja, y.jinja]}\n"
+    with pytest.raises(Mistake, match=r"same recipe: template=x.jinja: template=y.jinja") as told:
+        expand(parse(text), Same())
+    assert told.value.where == ("sweep",)
+
+
 def test_a_template_that_cannot_be_read_has_the_place_of_its_value() -> None:
     class Strict(World):
         def template(self, name: str) -> str:

@@ -15,7 +15,8 @@ from epigone.study.declare import Recipe
 from epigone.study.specs import LoraSpec, ModelSpec, TrainSpec
 from epigone.study.templates import BUILT_IN
 from epigone.training import model as model_module
-from epigone.training.model import Prepared, isolates, prepare
+from epigone.training.isolation import isolates
+from epigone.training.model import Prepared, prepare
 from epigone.training.parallel import World
 
 from .conftest import llama

@@ -15,8 +15,8 @@ from typing import Any
 import accelerate  # noqa: F401
 import pytest
 
-from epigone.errors import ModelError
-from epigone.training import data, memory
+from epigone.errors import ModelError, UserError
+from epigone.training import checkpoint, data, memory
 from epigone.training.blocks import BlockStats, Piece
 from epigone.training.layout import Layout
 from epigone.training.parallel import World, join
@@ -61,8 +61,23 @@ def shared(world: World, refused: int) -> list[list[Piece]]:
     return found
 
 
+def own_folder(world: World, folder: Path) -> None:
+    """An output folder that is another one in one of the processes."""
+    place, _ = world.place
+    shared, own = folder / "shared", folder / ("last" if place == 2 else "shared")
+    for out in (shared, folder / "last"):
+        out.mkdir(exist_ok=True)
+    checkpoint.refuse_unshared(shared, world)
+    checkpoint.SEEN_WITHIN = 0.0
+    with pytest.raises(UserError, match="not every process sees the output folder"):
+        checkpoint.refuse_unshared(own, world)
+    world.barrier()
+    assert list(folder.glob("*/.seen")) == []
+
+
 def work(folder: Path) -> None:
     world = join(Layout(replicate=PROCESSES))
+    own_folder(world, folder)
     for free, expected in ((15.0, (1, 1, 1)), (35.0, (2, 2, 1)), (1000.0, (3, 3, 3))):
         own = expected[world.place[0]]
         assert inside_with(world, folder, free, own) == own

@@ -190,7 +190,7 @@ def locate_data(
         return locate(reference, progress, fingerprint=fingerprint)
     path = Path(reference.value)
     if fingerprint and fingerprint != f"sha256:{_data_folder_hash(path)}":
-        raise ModelError(
+        raise UserError(
             "files have changed since the study was planned", value=str(path), fix="plan again"
         )
     return path
@@ -266,7 +266,7 @@ def locate(ref: str | Reference, progress: Progress = silent, *, fingerprint: st
     content = _hash(path) if reference.kind != "folder" else _folder_hash(path)
     known = _content(content, converted=reference.kind == "gguf")
     if fingerprint.startswith("sha256:") and fingerprint != known:
-        raise ModelError(
+        raise UserError(
             "files have changed since the study was planned", value=str(path), fix="plan again"
         )
     return _converted(path, content, progress) if reference.kind == "gguf" else path

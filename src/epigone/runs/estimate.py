@@ -247,14 +247,16 @@ def _warnings(runs: Sequence[Run]) -> Iterator[str]:
     for run in runs:
         groups[run.variant].append(run)
     told: dict[str, list[str]] = defaultdict(list)
-    for variant, whole in groups.items():
-        # Every decoder and seed takes the same steps, as long as a token is a token.
-        group = [r for r in whole if r.shape is None or not r.shape.encoder] or whole
+    for variant, group in groups.items():
         amounts: dict[str, set[int]] = defaultdict(set)
+        like: dict[str, Run] = {}
         for run in group:
-            amounts[run.corpus].update(run.spec.amounts)
+            # Every decoder and seed takes the same steps, as long as a token is a token.
+            double = run.shape is not None and run.shape.encoder
+            name = f"{run.corpus} in {run.spec.base.name}" if double else run.corpus
+            amounts[name].update(run.spec.amounts)
+            like[name] = run
         corpora = {name: sorted(own) for name, own in amounts.items()}
-        like = {run.corpus: run for run in group}
 
         def reached(
             recipe: RecipeSpec, name: str, amounts: Sequence[int], like: dict[str, Run] = like

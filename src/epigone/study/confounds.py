@@ -48,8 +48,11 @@ def confounds(
             f"({amount_label(high.amount)}): their curves show the rate as well as the data"
         )
     if found:
+        mended = _mended(recipe, corpora, reached)
         found.append(
-            f"no amount would end inside the warm-up with {_mended(recipe, corpora, reached)}"
+            f"no amount would end inside the warm-up with {mended}"
+            if mended
+            else "no smaller warm-up, batch or block was found under which every amount gets there"
         )
     return found
 
@@ -59,7 +62,21 @@ def _inside(recipe: RecipeSpec, reaches: Sequence[Reach]) -> list[Reach]:
 
 
 def _mended(recipe: RecipeSpec, corpora: Mapping[str, Sequence[int]], reached: Reached) -> str:
-    """Settings of a recipe, as close as can be, in which every amount reaches the full rate."""
+    """Settings, as close as can be, in which every amount reaches the full rate; or nothing.
+
+    The smallest amounts are left out where nothing else does.
+    """
+    amounts = sorted({a for own in corpora.values() for a in own})
+    for dropped in range(len(amounts)):
+        kept = {n: [a for a in own if a >= amounts[dropped]] for n, own in corpora.items()}
+        said = _settings(recipe, {n: own for n, own in kept.items() if own}, reached)
+        if said:
+            without = ", ".join(map(amount_label, amounts[:dropped]))
+            return said + f", and without {without}" * bool(without)
+    return ""
+
+
+def _settings(recipe: RecipeSpec, corpora: Mapping[str, Sequence[int]], reached: Reached) -> str:
     smallest = min(min(amounts) for amounts in corpora.values())
     warmup = {"warmup": 0.1, "warmup_unit": "fraction"}
     said = "warmup: 10%"
@@ -74,7 +91,7 @@ def _mended(recipe: RecipeSpec, corpora: Mapping[str, Sequence[int]], reached: R
         if min(r.steps for r in reaches) >= _FEW and not _inside(tried, reaches):
             said += f", batch: {batch}" * (batch != recipe.batch)
             return said + f", block: {block}" * (block != recipe.block)
-    return f"{said} and without {amount_label(smallest)}"
+    return ""
 
 
 def _smaller(recipe: RecipeSpec) -> Iterator[tuple[int, int]]:

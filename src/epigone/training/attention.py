@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -72,3 +73,18 @@ def _one(
 
 
 AttentionInterface.register(BY_PIECE, attend)
+
+
+@contextmanager
+def watched(windows: set[int | None]) -> Iterator[None]:
+    """Note the windows with which `attend` is called."""
+
+    def noted(*tensors: Any, **more: Any) -> tuple[Tensor, None]:
+        windows.add(more.get("sliding_window"))
+        return attend(*tensors, **more)
+
+    AttentionInterface.register(BY_PIECE, noted)
+    try:
+        yield
+    finally:
+        AttentionInterface.register(BY_PIECE, attend)

@@ -25,6 +25,8 @@ from epigone.training.parallel import World
 # As many are kept, so that a damaged one has another before it.
 KEPT = 2
 _POSITION = "position.json"
+# A network's folder may show others an older state for so many seconds.
+SEEN_WITHIN = 60.0
 
 warnings.filterwarnings("ignore", "torch.distributed is disabled, unavailable or uninitialized")
 
@@ -108,8 +110,7 @@ def refuse_unshared(folder: Path, world: World) -> None:
     if world.leads:
         marker.touch()
     world.barrier()
-    # A network's folder may show others an older state for a while.
-    latest = time.monotonic() + 60
+    latest = time.monotonic() + SEEN_WITHIN
     while not (seen := marker.exists()) and time.monotonic() < latest:
         time.sleep(1)
     everywhere = all(world.gather(seen))

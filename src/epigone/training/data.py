@@ -11,7 +11,7 @@ import zlib
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import chain, islice
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -298,30 +298,34 @@ def _groups(blocks: Sequence[Block], tokens: int, flat: bool, ranks: int) -> lis
     Only a block that is longer by itself makes a larger group.
     """
     # Within a batch the order changes nothing, and rows of like lengths need no padding.
-    order = sorted(blocks, key=_widths, reverse=True)
-    most = math.ceil(len(_filled(order, tokens, flat)) / ranks) * ranks
-    low, high = 0, tokens
+    order = sorted(blocks, key=lambda b: (_width(b), b.width), reverse=True)
+    widths = [_width(b) for b in order]
+    ends = _filled(widths, tokens, flat)
+    most = math.ceil(len(ends) / ranks) * ranks
+    low, high = 0, tokens if most > 1 else 0
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if len(_filled(order, middle, flat)) <= most else (middle, high)
-    return _filled(order, high, flat)
+        tried = _filled(widths, middle, flat)
+        low, high, ends = (low, middle, tried) if len(tried) <= most else (middle, high, ends)
+    return [order[start:end] for start, end in pairwise((0, *ends))]
 
 
-def _widths(block: Block) -> tuple[int, int]:
-    """Tokens of a block with what an encoder reads of it, and without."""
-    return block.width + len(block.pieces[0].source), block.width
+def _width(block: Block) -> int:
+    """Tokens of a block with what an encoder reads of it."""
+    return block.width + len(block.pieces[0].source)
 
 
-def _filled(order: Sequence[Block], tokens: int, flat: bool) -> list[list[Block]]:
-    groups: list[list[Block]] = []
-    for block in order:
-        last = groups[-1] if groups else [block]
-        held = sum(_widths(b)[0] for b in last) + _widths(block)[0]
-        if (held if flat else (len(last) + 1) * _widths(last[0])[0]) <= tokens and groups:
-            last.append(block)
-        else:
-            groups.append([block])
-    return groups
+def _filled(widths: Sequence[int], tokens: int, flat: bool) -> list[int]:
+    """Where groups of at most `tokens` end; `widths` fall, and rows are padded unless `flat`."""
+    ends: list[int] = []
+    start = held = 0
+    for i, width in enumerate(widths):
+        held += width
+        padded = (i + 1 - start) * widths[start]
+        if i > start and (held if flat else padded) > tokens:
+            ends.append(i)
+            start, held = i, width
+    return [*ends, len(widths)] if widths else []
 
 
 def _tensors(group: Sequence[Block], weights: Sequence[float], kl: float) -> Micro:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.utils.import_utils import is_flash_attn_2_available
 
 from epigone.errors import ModelError
 from epigone.models.encoder_decoder import is_encoder_decoder
@@ -21,9 +19,14 @@ from epigone.models.references import locate, parameters
 from epigone.schema import Progress
 from epigone.study.specs import LoraSpec, TrainSpec
 from epigone.study.templates import BUILT_IN
-from epigone.training.attention import BY_PIECE
-from epigone.training.layout import COMPILE
-from epigone.training.loss import Micro, finished, hidden_states, plain_head, supervised_loss
+from epigone.training.isolation import by_piece, flash, hidden, isolates
+from epigone.training.loss import (
+    Micro,
+    finished,
+    hidden_states,
+    plain_head,
+    supervised_loss,
+)
 from epigone.training.parallel import World, local, shard_
 from epigone.training.slices import slice_
 
@@ -110,7 +113,7 @@ def _prepared(spec: TrainSpec, world: World, folder: Path) -> Prepared:
     new = _give_template(loaded, recipe.template)
     _refuse(spec, loaded, world, new)
     _check_head(model)
-    flat = not loaded.encoder_decoder and _by_piece(model)
+    flat = not loaded.encoder_decoder and by_piece(model, recipe.block)
     packs = not loaded.encoder_decoder and (flat or isolates(model))
     base: Any = None
     if recipe.lora is not None:
@@ -118,7 +121,7 @@ def _prepared(spec: TrainSpec, world: World, folder: Path) -> Prepared:
         _adapt(model, recipe.lora, spec.seed, compute if world.layout.shard == 1 else None)
     if not split:
         model.to(world.device)
-        flat = (packs and _flash(model, compute)) or flat
+        flat = (packs and flash(model, compute, recipe.block)) or flat
     if recipe.kl:
         base = _frozen(model, compute) if recipe.lora is None else _Unadapted(model)
     partial = slice_(model, world)
@@ -169,77 +172,6 @@ def _refuse(spec: TrainSpec, loaded: Loaded, world: World, new: Sequence[str]) -
         )
 
 
-def isolates(model: Any, tolerance: float = 1e-3) -> bool:
-    """Whether positions that start anew keep a model from seeing an earlier piece of its row.
-
-    Architectures that read no positions (recurrences, ALiBi) do not: their pieces are given rows
-    of their own.
-    """
-    device = next(model.parameters()).device
-    vocabulary = model.get_input_embeddings().weight.shape[0]
-    ids = torch.arange(3, 15, device=device)[None] % vocabulary
-    positions = torch.tensor([[0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 5, 6]], device=device)
-    both = _hidden(model, ids, positions)[5:]
-    alone = _hidden(model, ids[:, 5:], positions[:, 5:])
-    return _close(both, alone, tolerance)
-
-
-def _close(found: Tensor, expected: Tensor, tolerance: float) -> bool:
-    most = tolerance / 10 * float(expected.abs().max())
-    return bool(torch.allclose(found, expected, rtol=tolerance, atol=most))
-
-
-def _by_piece(model: Any) -> bool:
-    """Use an attention that needs no padding and no mask, where it keeps pieces apart."""
-    before = model.config._attn_implementation
-    # Compiled layers would be compiled again for every other set of lengths.
-    if before != "sdpa" or os.environ.get(COMPILE):
-        return False
-    ids, positions = _few_tokens(model)
-    expected = _hidden(model, ids, positions)
-    try:
-        model.set_attn_implementation(BY_PIECE)
-        if _close(_hidden(model, ids, positions), expected, 1e-3) and isolates(model):
-            return True
-    except (ValueError, RuntimeError, TypeError):
-        pass  # the architecture adds to the scores, or calls attention otherwise
-    model.set_attn_implementation(before)
-    return False
-
-
-def _flash(model: Any, compute: torch.dtype) -> bool:
-    """Use flash attention where it is installed and keeps pieces apart; else leave the model."""
-    device = next(model.parameters()).device
-    if device.type != "cuda" or compute == torch.float32 or not is_flash_attn_2_available():
-        return False
-    before = model.config._attn_implementation
-    ids, positions = _few_tokens(model)
-    with torch.autocast("cuda", dtype=compute):
-        expected = _hidden(model, ids, positions)
-        try:
-            model.set_attn_implementation("flash_attention_2")
-            if _close(_hidden(model, ids, positions), expected, 0.05) and isolates(model, 0.05):
-                return True
-        except (ValueError, ImportError, RuntimeError, TypeError):
-            pass  # it fits not every architecture, head size or GPU
-    model.set_attn_implementation(before)
-    return False
-
-
-def _few_tokens(model: Any) -> tuple[Tensor, Tensor]:
-    device = next(model.parameters()).device
-    ids = torch.arange(3, 10, device=device)[None] % model.get_input_embeddings().weight.shape[0]
-    return ids, torch.arange(7, device=device)[None]
-
-
-def _hidden(model: Any, ids: Tensor, positions: Tensor) -> Tensor:
-    columns = torch.arange(1, ids.shape[1] + 1, device=ids.device)
-    rows = torch.zeros_like(columns)
-    weights = torch.ones(len(columns), device=ids.device)
-    with torch.no_grad():
-        return hidden_states(model, Micro(ids, positions, rows, columns, weights)).float()
-
-
 def _check_head(model: Any) -> None:
     # Logits are computed from hidden states here, and not by the model: both have to agree.
     device = next(model.parameters()).device
@@ -251,11 +183,11 @@ def _check_head(model: Any) -> None:
         columns = torch.arange(1, 6, device=device)
         micro = Micro(ids, positions, torch.zeros_like(columns), columns, torch.ones(5), None, ids)
         with torch.no_grad():
-            hidden = hidden_states(model, micro)
+            states = hidden_states(model, micro)
     else:
-        hidden = _hidden(model, ids, positions)
+        states = hidden(model, ids, positions)
     with torch.no_grad():
-        own, theirs = finished(model, hidden).float(), model(**named).logits[0].float()
+        own, theirs = finished(model, states).float(), model(**named).logits[0].float()
     if not torch.allclose(own, theirs, rtol=1e-3, atol=1e-4 * float(theirs.abs().max())):
         raise ModelError(
             "the model does something to its logits that training does not know",

@@ -84,8 +84,8 @@ def fit(
     held = sum(local(p).numel() for p in prepared.parameters.values())
     # Gradients in fp32, and the optimiser's state, of which the system has given nothing yet.
     states = 8 if spec.recipe.optimizer == "adamw" else 6
-    to_come = held * (4 + (states if device.type == "cpu" else 0))
-    # All processes must choose alike, so the one with the least room decides.
+    # All processes must choose alike, so the one with the most to hold and the least room decides.
+    to_come = prepared.world.most(held * (4 + (states if device.type == "cpu" else 0)))
     there = -prepared.world.most(-memory.free(device))
     if to_come > there:
         raise StepFailed(
@@ -93,6 +93,11 @@ def fit(
             "there; take a smaller base, the preset lora, or more processes"
         )
     settings = dict(position.settings) if position is not None else {}
+    if settings.get("packed", prepared.packs) != prepared.packs:
+        raise StepFailed(
+            "the run was begun with blocks packed otherwise; delete its folder to begin anew"
+        )
+    settings["packed"] = prepared.packs
     where = {"layout": str(prepared.world.layout), "device": device.type}
     if {k: settings.get(k) for k in where} != where:
         settings = {**settings, **_choose(spec, prepared, batches, there - to_come), **where}
@@ -157,9 +162,12 @@ def _may_keep(spec: TrainSpec, prepared: Prepared, room: float) -> bool:
     if prepared.world.alone:
         return True
     # Where one process of several runs out of memory in a pass, the others wait for it for ever.
-    config = prepared.model.config
-    a_token = ACTIVATION_BYTES * int(config.hidden_size) * int(config.num_hidden_layers)
-    return a_token * spec.recipe.block < _SHARE * room
+    config = prepared.model.config.get_text_config()
+    layers = config.num_hidden_layers
+    if prepared.start is not None:
+        layers += getattr(config, "num_decoder_layers", None) or layers
+    activations = ACTIVATION_BYTES * config.hidden_size * layers * spec.recipe.block
+    return bool(activations < _SHARE * room)
 
 
 def _apply(prepared: Prepared, settings: Mapping[str, Any]) -> None:
