@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from epigone.runs.store import outputs
 from epigone.schema import silent
 from epigone.study.recipes import Recipe
@@ -35,6 +37,17 @@ def settled(base: Path, amounts: tuple[int, ...], **settings: Any) -> TrainSpec:
 def done(asked: TrainSpec, corpus: Path, out: Path) -> dict[str, Any]:
     out.mkdir(exist_ok=True)
     return run(asked, {"corpus": corpus}, out, silent)
+
+
+def interrupted(asked: TrainSpec, corpus: Path, out: Path, step: int) -> None:
+    """A run that ends in mid-air before a step."""
+
+    def stop(done: float, total: float, note: str = "") -> None:
+        if done == step:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(asked, {"corpus": corpus}, out, stop)
 
 
 def weights(out: Path, amount: int) -> bytes:

@@ -15,7 +15,7 @@ from epigone.errors import CorpusError
 from epigone.schema import silent
 from epigone.training import loop, run
 
-from .runs_example import spec, students
+from .runs_example import interrupted, spec, students
 
 
 @pytest.mark.parametrize("optimizer", ["parameter-scaled", "adamw"])
@@ -30,13 +30,7 @@ def test_killed_at_any_step_and_resumed_gives_the_same_bytes(
     assert facts["steps"] >= 6
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)
     for step in range(1, facts["steps"]):
-
-        def stop(done: float, total: float, note: str = "", at: int = step) -> None:
-            if done == at:
-                raise KeyboardInterrupt
-
-        with pytest.raises(KeyboardInterrupt):
-            run(asked, {"corpus": corpus}, broken, stop)
+        interrupted(asked, corpus, broken, step)
     last = run(asked, {"corpus": corpus}, broken, silent)
     assert last["resumed_at_step"] == facts["steps"] - 1
     assert students(broken) == students(whole)

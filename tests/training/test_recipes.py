@@ -31,7 +31,7 @@ from epigone.training.parallel import World
 from epigone.training.schedule import Batch
 
 from .conftest import build_corpus
-from .runs_example import done, settled, students, weights
+from .runs_example import done, interrupted, settled, students, weights
 
 WSD = {"schedule": "wsd", "decay": 0.4}
 
@@ -64,13 +64,7 @@ def test_a_wsd_run_killed_anywhere_gives_the_same_bytes(
     # A checkpoint after every step, or none but those that branches make.
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", seconds)
     for step in range(1, facts["steps"]):
-
-        def stop(done: float, total: float, note: str = "", at: int = step) -> None:
-            if done == at:
-                raise KeyboardInterrupt
-
-        with pytest.raises(KeyboardInterrupt):
-            run(asked, {"corpus": corpus}, broken, stop)
+        interrupted(asked, corpus, broken, step)
     run(asked, {"corpus": corpus}, broken, silent)
     assert students(broken) == students(tmp_path / "whole")
 
@@ -222,13 +216,7 @@ def test_an_encoder_decoder_learns_the_same_answers(
     # Dropout is drawn anew for each step, the same in every run.
     broken = tmp_path / "broken"
     broken.mkdir()
-
-    def stop(done: float, total: float, note: str = "") -> None:
-        if done == 3:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run(asked, {"corpus": corpus}, broken, stop)
+    interrupted(asked, corpus, broken, 3)
     run(asked, {"corpus": corpus}, broken, silent)
     assert students(broken) == students(tmp_path / "whole")
 

@@ -13,7 +13,7 @@ from epigone.schema import silent
 from epigone.training import blocks, checkpoint, data, loop, memory, model, probe, run
 from epigone.training.loss import supervised_loss
 
-from .runs_example import done, settled, students
+from .runs_example import done, interrupted, settled, students
 
 
 def test_sigterm_in_mid_step_saves_what_was_done_before_it(
@@ -55,13 +55,7 @@ def test_the_last_checkpoint_may_be_damaged(
     broken = tmp_path / "broken"
     broken.mkdir()
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)
-
-    def stop(done: float, total: float, note: str = "") -> None:
-        if done == 4:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run(asked, {"corpus": corpus}, broken, stop)
+    interrupted(asked, corpus, broken, 4)
     newest = max((broken / ".scratch/checkpoint").glob("[0-9]*"), key=lambda p: int(p.name))
     (newest / "position.json").write_text("{")
     last = run(asked, {"corpus": corpus}, broken, silent)

@@ -105,5 +105,5 @@ def _smaller(recipe: RecipeSpec) -> Iterator[tuple[int, int]]:
 
 def _rounded(tokens: float) -> int:
     """To one digit, and at least one."""
-    unit = int("1" + "0" * (len(str(int(tokens))) - 1))
+    unit: int = 10 ** (len(str(int(tokens))) - 1)
     return max(1, int(tokens) // unit * unit)

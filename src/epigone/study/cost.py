@@ -125,7 +125,7 @@ class Reach:
         if recipe.schedule != "wsd":
             return recipe.lr * min(1.0, (self.steps - 1) / self.warmup)
         # The decay branches off at its own step, which may lie inside the warm-up.
-        falling = min(self.steps, max(1, round(recipe.decay * self.steps)))
+        falling = decay_steps(recipe, self.steps)
         begin = self.steps - falling
         return recipe.lr * max(
             min(1.0, (begin + k) / self.warmup) * (falling - k) / falling for k in range(falling)
@@ -141,6 +141,11 @@ class Training:
     tokens: float
     flops: float
     apart: float
+
+
+def decay_steps(recipe: RecipeSpec, steps: int) -> int:
+    """The last steps of an amount's `steps`, over which wsd falls."""
+    return min(steps, max(1, round(recipe.decay * steps)))
 
 
 def training(
@@ -163,9 +168,7 @@ def training(
         passes = [(reaches[-1].tokens, reaches[-1].steps)]
     if recipe.schedule == "wsd":
         # The trunk goes on at its rate, while each smaller student decays on a branch of its own.
-        passes += [
-            (r.tokens * recipe.decay, max(1, round(r.steps * recipe.decay))) for r in reaches[:-1]
-        ]
+        passes += [(r.tokens * recipe.decay, decay_steps(recipe, r.steps)) for r in reaches[:-1]]
     return Training(
         tuple(reaches),
         sum(steps for _, steps in passes),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from typing import Any
@@ -13,6 +14,8 @@ from transformers.utils.import_utils import is_flash_attn_2_available
 from epigone.training.attention import BY_PIECE, watched
 from epigone.training.layout import COMPILE
 from epigone.training.loss import Micro, hidden_states, piece_lengths
+
+_LOG = logging.getLogger(__name__)
 
 
 def isolates(model: Any, tolerance: float = 1e-3) -> bool:
@@ -43,17 +46,10 @@ def by_piece(model: Any, block: int) -> bool:
     before = model.config._attn_implementation
     if before != "sdpa":
         return False
-    ids, positions = _few_tokens(model)
-    expected = hidden(model, ids, positions)
+    expected = hidden(model, *_few_tokens(model))
     windows: set[int | None] = set()
-    try:
-        with watched(windows):
-            found = _hidden_with(BY_PIECE, model, ids, positions)
-            good = _close(found, expected, 1e-3) and isolates(model)
-    except torch.OutOfMemoryError:
-        raise
-    except Exception:
-        good = False  # the architecture adds to the scores, or calls attention otherwise
+    with watched(windows):
+        good = _fits(BY_PIECE, model, expected, 1e-3)
     # A window that an architecture puts into its masks alone would be lost with them.
     good &= _reach(model) >= block or any(w is not None for w in windows)
     if not good:
@@ -75,28 +71,30 @@ def flash(model: Any, compute: torch.dtype, block: int) -> bool:
     if device.type != "cuda" or compute == torch.float32 or not is_flash_attn_2_available():
         return False
     before = model.config._attn_implementation
-    ids, positions = _few_tokens(model)
     with torch.autocast("cuda", dtype=compute):
-        expected = hidden(model, ids, positions)
-        try:
-            found = _hidden_with("flash_attention_2", model, ids, positions)
-            good = _close(found, expected, 0.05) and isolates(model, 0.05)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception:
-            good = False  # it fits not every architecture, head size or GPU
+        expected = hidden(model, *_few_tokens(model))
+        good = _fits("flash_attention_2", model, expected, 0.05)
     good &= before == BY_PIECE or _reach(model) >= block
     if not good:
         model.set_attn_implementation(before)
     return good
 
 
-def _hidden_with(attention: str, model: Any, ids: Tensor, positions: Tensor) -> Tensor:
-    model.set_attn_implementation(attention)
-    # Architectures that know no other attention than their own only log a warning.
-    if model.config._attn_implementation != attention:
-        raise ValueError(f"{attention} cannot be set")
-    return hidden(model, ids, positions)
+def _fits(attention: str, model: Any, expected: Tensor, tolerance: float) -> bool:
+    """Set an attention; whether it gives what the model's own does, and keeps pieces apart."""
+    try:
+        model.set_attn_implementation(attention)
+        # Architectures that know no other attention than their own only log a warning.
+        if model.config._attn_implementation != attention:
+            return False
+        found = hidden(model, *_few_tokens(model))
+        return _close(found, expected, tolerance) and isolates(model, tolerance)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        # Whatever an architecture, a head size or a GPU has against it: its own attention does.
+        _LOG.warning("%s does not fit: %s", attention, f"{type(error).__name__}: {error}"[:200])
+        return False
 
 
 def _reach(model: Any) -> float:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
+from epigone.study.cost import decay_steps
 from epigone.study.specs import RecipeSpec
 from epigone.training.blocks import Block
 
@@ -86,7 +87,7 @@ def programme(recipe: RecipeSpec, batches: Sequence[Batch]) -> list[Update]:
     order: list[Update] = []
     at = 0
     for end in ends:
-        steps = min(end, max(1, round(recipe.decay * end)))
+        steps = decay_steps(recipe, end)
         begin = end - steps
         order += [Update(i, rate[i]) for i in range(at, begin)]
         last = end == ends[-1]
