@@ -15,9 +15,12 @@ demo: $(VENV)/.demo
 test: $(VENV)/.dev
 	@$(MAKE) --no-print-directory -j2 check tests
 
-# Files in the order of tests/conftest.py, not in the plugin's, which begins with the most tests.
+# What Python compiles on first use it compiles here once, beside the type checker, and not in every
+# test process anew. Files in the order of tests/conftest.py, not in the plugin's, which begins with
+# the most tests.
 tests: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -c 'import lm_eval.evaluator, optax, epigone.models.load, epigone.training.trainers'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -50,5 +50,11 @@ def interrupted(asked: TrainSpec, corpus: Path, out: Path, step: int) -> None:
         run(asked, {"corpus": corpus}, out, stop)
 
 
+def every_step_saved(monkeypatch: pytest.MonkeyPatch, module: Any) -> None:
+    """A checkpoint after each step, however long the disk takes."""
+    monkeypatch.setattr(module, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(module, "WAIT_TIMES", 0)
+
+
 def weights(out: Path, amount: int) -> bytes:
     return (out / f"amount-{amount}/model.safetensors").read_bytes()

@@ -29,6 +29,8 @@ from epigone.training.feedback import tokens
 from epigone.training.preferences import Pair, Revision
 from epigone.training.student import save_student
 
+from .runs_example import every_step_saved
+
 pytest.importorskip("trl", reason="needs the extra 'feedback'")
 
 from epigone.training import trainers
@@ -237,7 +239,7 @@ def test_interrupted_at_any_step_it_goes_on_to_the_same_bytes(
     done, facts = whole[method]
     assert facts["steps"] == 6
     asked = spec(method, tiny_base, data[method])
-    monkeypatch.setattr(trainers, "CHECKPOINT_SECONDS", -1.0)
+    every_step_saved(monkeypatch, trainers)
     if method == "dpo":
 
         def in_reference(done: float, total: float, note: str = "") -> None:
@@ -265,7 +267,7 @@ from epigone.schema import silent
 from epigone.study.specs import FeedbackSpec
 from epigone.training import run_feedback, trainers
 
-trainers.CHECKPOINT_SECONDS = -1.0
+trainers.CHECKPOINT_SECONDS, trainers.WAIT_TIMES = -1.0, 0
 save = trainers.Trainer._save_rng_state
 
 def killed(self, folder):
@@ -303,7 +305,7 @@ def test_what_is_not_finite_fails_the_step_and_costs_nothing_that_was_done(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked = spec("dpo", tiny_base, data["dpo"])
-    monkeypatch.setattr(trainers, "CHECKPOINT_SECONDS", -1.0)
+    every_step_saved(monkeypatch, trainers)
     loss, clip = trainers.DPOTrainer._compute_loss, trainers.Trainer._clip_grad_norm
 
     def poisoned(self: Any, *arguments: Any) -> Any:

@@ -15,7 +15,7 @@ from epigone.errors import CorpusError
 from epigone.schema import silent
 from epigone.training import loop, run
 
-from .runs_example import interrupted, spec, students
+from .runs_example import every_step_saved, interrupted, spec, students
 
 
 @pytest.mark.parametrize("optimizer", ["parameter-scaled", "adamw"])
@@ -28,7 +28,7 @@ def test_killed_at_any_step_and_resumed_gives_the_same_bytes(
     asked = spec(tiny_base, optimizer=optimizer, lr=1e-3)
     facts = run(asked, {"corpus": corpus}, whole, silent)
     assert facts["steps"] >= 6
-    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)
+    every_step_saved(monkeypatch, loop)
     for step in range(1, facts["steps"]):
         interrupted(asked, corpus, broken, step)
     last = run(asked, {"corpus": corpus}, broken, silent)
@@ -43,7 +43,7 @@ from pathlib import Path
 from epigone.study.specs import TrainSpec
 from epigone.training import loop, run
 
-loop.CHECKPOINT_SECONDS = -1.0
+loop.CHECKPOINT_SECONDS, loop.WAIT_TIMES = -1.0, 0
 spec = TrainSpec.model_validate_json(sys.argv[1])
 
 for step in map(int, sys.argv[4:]):

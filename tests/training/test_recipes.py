@@ -31,7 +31,7 @@ from epigone.training.parallel import World
 from epigone.training.schedule import Batch
 
 from .conftest import build_corpus
-from .runs_example import done, interrupted, settled, students, weights
+from .runs_example import done, every_step_saved, interrupted, settled, students, weights
 
 WSD = {"schedule": "wsd", "decay": 0.4}
 
@@ -53,16 +53,19 @@ def test_every_student_of_a_trunk_is_that_of_a_run_that_stopped_there(
     )
 
 
-@pytest.mark.parametrize("seconds", [-1.0, 1e9])
+@pytest.mark.parametrize("saved", [True, False])
 def test_a_wsd_run_killed_anywhere_gives_the_same_bytes(
-    seconds: float, tiny_base: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    saved: bool, tiny_base: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = settled(tiny_base, (800, 1_600, 2_400), **WSD)
     facts = done(asked, corpus, tmp_path / "whole")
     broken = tmp_path / "broken"
     broken.mkdir()
     # A checkpoint after every step, or none but those that branches make.
-    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", seconds)
+    if saved:
+        every_step_saved(monkeypatch, loop)
+    else:
+        monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 1e9)
     for step in range(1, facts["steps"]):
         interrupted(asked, corpus, broken, step)
     run(asked, {"corpus": corpus}, broken, silent)

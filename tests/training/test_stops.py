@@ -13,7 +13,7 @@ from epigone.schema import silent
 from epigone.training import blocks, checkpoint, data, loop, memory, model, probe, run
 from epigone.training.loss import supervised_loss
 
-from .runs_example import done, interrupted, settled, students
+from .runs_example import done, every_step_saved, interrupted, settled, students
 
 
 def test_sigterm_in_mid_step_saves_what_was_done_before_it(
@@ -54,7 +54,7 @@ def test_the_last_checkpoint_may_be_damaged(
     whole = done(asked, corpus, tmp_path / "whole")
     broken = tmp_path / "broken"
     broken.mkdir()
-    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)
+    every_step_saved(monkeypatch, loop)
     interrupted(asked, corpus, broken, 4)
     newest = max((broken / ".scratch/checkpoint").glob("[0-9]*"), key=lambda p: int(p.name))
     (newest / "position.json").write_text("{")
@@ -77,7 +77,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_what_was_done(
         return (loss + float(what) if calls == 4 else loss), parts
 
     asked = settled(tiny_base, (1_600,))
-    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)
+    every_step_saved(monkeypatch, loop)
     with monkeypatch.context() as patched:
         patched.setattr(model, "supervised_loss", spoilt)
         with pytest.raises(StepFailed, match=f"the loss is {what} at step 3; nothing was applied"):
@@ -118,7 +118,7 @@ def test_no_space_ends_the_run_and_the_same_command_goes_on(
 ) -> None:
     asked = settled(tiny_base, (1_600,))
     done(asked, corpus, tmp_path / "whole")
-    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)
+    every_step_saved(monkeypatch, loop)
     save = checkpoint.state_dict_saver.save
     calls = 0
 

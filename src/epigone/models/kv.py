@@ -43,7 +43,7 @@ def attention_masks(model: Any, positions: Tensor, span: int) -> Tensor | dict[s
     return {kind: additive(kind == "sliding_attention") for kind in sorted(set(kinds))}
 
 
-class PrefixKV(Cache):
+class PrefixKV(Cache):  # type: ignore[misc]
     """Keys and values of one prefix, filled by a first forward and then only read.
 
     Once `frozen`, `update` returns prefix plus new tokens for any number of rows and stores
@@ -95,7 +95,7 @@ def prefix_kv(model: Any, ids: Sequence[int]) -> PrefixKV:
     return cache
 
 
-class Slots(Cache):
+class Slots(Cache):  # type: ignore[misc]
     """Keys and values of the rows at work: a token of position p lies in slot p of its row.
 
     There is no padding between tokens, so sliding windows see true distances, a row can leave

@@ -29,6 +29,8 @@ from epigone.training.track import tracker
 
 # A kill loses at most about this much work: a checkpoint is due when the next step would pass it.
 CHECKPOINT_SECONDS = 50.0
+# A disk slower than the steps may hold them up a tenth of the time.
+WAIT_TIMES = 10
 
 
 def train(spec: TrainSpec, corpus: Path, out: Path, progress: Progress) -> dict[str, Any]:
@@ -115,9 +117,7 @@ class Run:
                     waiting = time.monotonic()
                     saver.wait()
                     waited = self.world.most(time.monotonic() - waiting)
-                    if waited > 1:
-                        # A disk slower than the steps may hold them up a tenth of the time.
-                        interval = max(interval, 10 * waited)
+                    interval = max(interval, WAIT_TIMES * waited)
                     if row is not None:
                         row |= self._apply(update)
                 except StepFailed:
@@ -136,7 +136,7 @@ class Run:
                     saver.begin(checkpoint.Position(index + 1, tuple(self.log), fit.settings))
                     saved = time.monotonic()
                     # The same where several processes write, and all wait.
-                    interval = max(CHECKPOINT_SECONDS, 10 * self.world.most(saved - now))
+                    interval = max(CHECKPOINT_SECONDS, WAIT_TIMES * self.world.most(saved - now))
         self.progress(len(self.updates), len(self.updates))
         if self.world.leads:
             write_jsonl(self.out / METRICS, self.log)

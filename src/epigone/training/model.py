@@ -242,7 +242,7 @@ def _adapt(model: Any, lora: LoraSpec, seed: int, frozen: torch.dtype | None) ->
         inject_adapter_in_model(
             LoraConfig(
                 r=lora.rank,
-                lora_alpha=lora.alpha,  # type: ignore[arg-type]  # any number does
+                lora_alpha=lora.alpha,
                 lora_dropout=lora.dropout,
                 target_modules=targets,
             ),

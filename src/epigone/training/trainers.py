@@ -30,6 +30,8 @@ from epigone.study.specs import FeedbackSpec
 
 # A kill loses at most about this much work: a checkpoint is due when the next step would pass it.
 CHECKPOINT_SECONDS = 50.0
+# A disk slower than the steps may hold them up a tenth of the time.
+WAIT_TIMES = 10
 # What a row of the log holds; token counts are left out, since TRL's begin anew after a resume.
 LOGGED = (
     *("loss", "learning_rate", "grad_norm", "mean_token_accuracy"),
@@ -122,7 +124,7 @@ def _arguments(
     return arguments
 
 
-class _Ours(Trainer):
+class _Ours(Trainer):  # type: ignore[misc]
     """What both trainers do otherwise than TRL."""
 
     def _send_telemetry(self) -> None:
@@ -137,7 +139,7 @@ class _Ours(Trainer):
         return loss
 
     def _clip_grad_norm(self, model: Any) -> Any:
-        norm = super()._clip_grad_norm(model)  # type: ignore[no-untyped-call]
+        norm = super()._clip_grad_norm(model)
         if not math.isfinite(float(norm)):
             at = self.state.global_step
             raise StepFailed(f"the gradient's norm is {norm} at step {at}; nothing was applied")
@@ -196,7 +198,7 @@ class _Revise(_Ours, SFTTrainer):  # type: ignore[misc]
     pass
 
 
-class _Steps(TrainerCallback):
+class _Steps(TrainerCallback):  # type: ignore[misc]
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
         self._saved = self._begun = self._due = time.monotonic()
@@ -220,8 +222,7 @@ class _Steps(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._saved = time.monotonic()
         waited = self._saved - self._due
-        # A slow disk may hold the steps up a tenth of the time.
-        self._interval = max(CHECKPOINT_SECONDS, 10 * waited) if waited > 1 else CHECKPOINT_SECONDS
+        self._interval = max(CHECKPOINT_SECONDS, WAIT_TIMES * waited)
 
 
 def _read_reference(file: Path) -> list[tuple[float, float]]:
