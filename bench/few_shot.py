@@ -20,11 +20,13 @@ from lm_eval import simple_evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
-from epigone.evaluation.benchmarks import _chosen, _parts
+from epigone.evaluation.benchmarks import _chosen
 from epigone.evaluation.catalogue import TASKS
 from epigone.evaluation.lm import SharedPrefixLM
+from epigone.evaluation.parts import load_parts
 from epigone.models.load import load
 from epigone.models.references import locate
+from epigone.study.specs import BenchmarkSpec, ModelSpec
 
 
 def measure(lm: Any, chosen: dict[str, list[int]], manager: TaskManager) -> tuple[float, Any]:
@@ -71,7 +73,11 @@ def main() -> None:
     print("| task | lm-eval s | ours s | ratio | answers that differ |")
     print("| --- | --- | --- | --- | --- |")
     for task in ("choices", "facts"):
-        chosen = _chosen(_parts(task), options.limit, 0)
+        model = ModelSpec(kind="base", name="base")
+        spec = BenchmarkSpec(
+            model=model, task=task, task_version=1, label=task, limit=options.limit
+        )
+        chosen = _chosen(load_parts(spec), spec)
         times: dict[str, list[float]] = {"theirs": [], "ours": []}
         differ = 0
         for _ in range(options.runs):

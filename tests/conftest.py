@@ -12,13 +12,15 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from epigone.cli import main
+
+from .endpoint_server import Server, serving
 
 SUBJECTS = ("bread", "rivers", "bicycles", "the moon", "honey bees", "old maps", "glass", "trains")
 ASKS = (
@@ -70,6 +72,14 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[P
         return folder
 
     return once
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """An endpoint on this machine, which nobody waits for before asking again."""
+    monkeypatch.setattr("tenacity.nap.time.sleep", lambda seconds: None)
+    with serving(Server()) as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

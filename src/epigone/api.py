@@ -2,42 +2,42 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from epigone.corpus.compressed import require
-from epigone.errors import CorpusError, MissingExtra, UnknownName, UserError
-from epigone.files import cache_root, write_json, write_jsonl, write_text
+from epigone.errors import CorpusError, UnknownName, UserError
+from epigone.files import cache_root, read_jsonl, write_json, write_jsonl, write_text
 from epigone.models import references
 from epigone.runs import lease
+from epigone.runs.checks import check_before
 from epigone.runs.execute import Result, Watcher, execute
 from epigone.runs.perform import perform, task_alone
 from epigone.runs.plan import Planned, plan
-from epigone.runs.resolve import UNRESOLVED, World, locked_fingerprints
+from epigone.runs.resolve import World, lock_document, locked_fingerprints
 from epigone.runs.store import Store
 from epigone.schema import Progress, Record, Sample, Score, silent
 from epigone.study import train_file
-from epigone.study.declare import STYLE_METRICS, Corpus, Declaration
+from epigone.study.declare import STYLE_METRICS, Benchmark, Corpus, Declaration, by_task
 from epigone.study.file import located, read
+from epigone.study.identity import slug
 from epigone.study.recipes import Recipe
-from epigone.study.resolved import corpus_spec, one_recipe
+from epigone.study.resolved import benchmark_spec, corpus_spec, items_spec, one_recipe
 from epigone.study.specs import (
     CorpusSpec,
     DataSpec,
     FeedbackSpec,
-    ItemsSpec,
     Kind,
     ModelSpec,
     RecipeSpec,
     TrainSpec,
 )
-from epigone.study.steps import STAGES, Expansion, expand
+from epigone.study.step import STAGES
+from epigone.study.steps import Expansion, expand
 from epigone.study.terms import Terms, Use, refuse, terms_in, terms_named
 from epigone.study.values import Mistake, told
 
@@ -116,10 +116,12 @@ class Study:
             raise UnknownName("stage", only, STAGES)
         expansion, world = self._expand(True)
         self.check_terms(use)
-        _check_sources(self.declaration, self.file.parent)
+        check_before(self.declaration, self.file.parent)
         with lease.hold(self.root):
             write_text(self.root / "study.yaml", self.file.read_text(encoding="utf-8"))
-            write_json(self.root / "study.lock.json", _lock(self.declaration, expansion, world))
+            write_json(
+                self.root / "study.lock.json", lock_document(self.declaration, expansion, world)
+            )
             return execute(expansion, self.store, watcher or _Quiet(), only=only, use=use)
 
     def findings(self) -> Findings:
@@ -175,17 +177,13 @@ def build_corpus(
     among them CorpusError where the terms forbid the use.
     """
     sources = [dict(f) if isinstance(f, Mapping) else str(f) for f in files]
-    try:
+    with _no_file():
         corpus = Corpus.model_validate(
             {"kind": kind, "from": sources, "held_out": held_out, **settings}
         )
         spec = corpus_spec(
             corpus, World(online=True), teacher=teacher, terms=terms, licence=licence, seed=seed
         )
-    except ValidationError as error:
-        raise told(error) from None
-    except Mistake as mistake:
-        raise mistake.error from None
     refuse("the corpus", terms_in(spec), use)
     inputs = {f"items_{task}": _items(task, progress) for task in decontaminate}
     # Rows may name teachers of their own.
@@ -197,9 +195,11 @@ def build_corpus(
 
 
 def _items(task: str, progress: Progress) -> Path:
-    version = World(online=False).task_version(task)
-    folder = cache_root() / "items" / f"{task}-{version}"
-    perform(task_alone("items", ItemsSpec(task=task, task_version=version), {}, folder), progress)
+    with _no_file():
+        spec = items_spec(Benchmark(task=task), World(online=True))
+    made = task_alone("items", spec, {}, cache_root() / "items" / task)
+    folder = Path(made.folder).with_name(f"{slug(task)}-{made.hash[:16]}")
+    perform(replace(made, folder=str(folder)), progress)
     return folder
 
 
@@ -286,25 +286,31 @@ def generate(
 
 def benchmark(
     model: str,
-    tasks: Sequence[str],
+    tasks: Sequence[str | Mapping[str, Any]],
     out: str | Path | None = None,
     *,
     limit: int | None = None,
     progress: Progress = silent,
 ) -> list[Score]:
-    """Scores of one model on benchmarks, raw few-shot format; per-item samples go to `out`."""
-    from epigone.evaluation.benchmarks import benchmark as measure
-    from epigone.evaluation.catalogue import known_tasks
+    """Scores of one model on benchmarks: names, or mappings with the keys of a study file's.
 
-    for task in tasks:
-        if task not in known_tasks():
-            raise UnknownName("benchmark", task, known_tasks())
-    named = _model(model)
-    folder = references.locate(model, progress)
-    scores, samples = measure(folder, tasks, model=named.name, limit=limit, progress=progress)
-    if out is not None:
-        write_jsonl(Path(out) / "samples.jsonl", samples)
-        write_jsonl(Path(out) / "scores.jsonl", (s.to_json() for s in scores))
+    Items go to folders in `out`; what one holds of the same model and settings is not done again.
+    """
+    named, world = _model(model), World(online=True)
+    with _no_file():
+        asked = [Benchmark.model_validate(by_task(task)) for task in tasks]
+        specs = [benchmark_spec(one, named, items_spec(one, world), limit) for one in asked]
+    scores: list[Score] = []
+    for spec in specs:
+        if out is None:
+            from epigone.evaluation.benchmarks import measure
+
+            folder = references.locate(spec.model.ref, progress)
+            scores += measure(folder, spec, progress=progress).scores
+            continue
+        place = Path(out) / slug(spec.label)
+        perform(task_alone("benchmark", spec, {}, place), progress)
+        scores += map(Score.from_json, read_jsonl(place / "scores.jsonl"))
     return scores
 
 
@@ -331,8 +337,15 @@ def corpus_folder(path: str | Path) -> Path:
 
 
 def _recipe(settings: Mapping[str, Any]) -> tuple[RecipeSpec, tuple[DataSpec, ...]]:
-    try:
+    with _no_file():
         return one_recipe(Recipe.model_validate(dict(settings)), World(online=True))
+
+
+@contextmanager
+def _no_file() -> Iterator[None]:
+    """Tell a mistake without its place in a study file: there is none."""
+    try:
+        yield
     except ValidationError as error:
         raise told(error) from None
     except Mistake as mistake:
@@ -344,47 +357,3 @@ def _model(ref: str) -> ModelSpec:
     return ModelSpec(
         kind="base", name=world.model_name(ref), ref=ref, fingerprint=world.fingerprint(ref)
     )
-
-
-def _check_sources(declaration: Declaration, folder: Path) -> None:
-    # Feedback is the last training of all, too late to find out.
-    if declaration.feedback and importlib.util.find_spec("trl") is None:
-        raise MissingExtra("learning from feedback", "feedback")
-    # A token has at least one byte, so a small local file refuses a large amount before any work.
-    for name, corpus in declaration.corpora.items():
-        paths = [folder / Path(source.ref).expanduser() for source in corpus.sources]
-        for path in paths:
-            require(path)
-        if not all(p.is_file() and p.suffix in (".json", ".jsonl") for p in paths):
-            continue
-        size = sum(os.path.getsize(p) for p in paths)
-        largest = max(declaration.amounts[name])
-        if largest > size:
-            raise CorpusError(
-                f"amount larger than corpus {name!r}, whose files have {size:,} bytes",
-                value=largest,
-                fix="ask for less, or add sources",
-            )
-
-
-def _lock(declaration: Declaration, expansion: Expansion, world: World) -> dict[str, Any]:
-    unresolved = [ref for ref, found in world.seen.items() if found.startswith(UNRESOLVED)]
-    if unresolved:
-        raise UserError("reference without a revision", value=unresolved[0])
-    return {
-        "study": declaration.name,
-        "references": world.seen,
-        "cells": [
-            {
-                "model": s.model,
-                "base": s.base,
-                **(asdict(s.cell) if s.cell else {}),
-                "steps": [step.name for step in expansion.steps_of(s)],
-            }
-            for s in expansion.subjects
-        ],
-        "steps": [
-            {"step": s.name, "hash": s.hash, "model": s.model, "identity": s.identity}
-            for s in expansion.steps
-        ],
-    }

@@ -78,6 +78,18 @@ class CorpusError(UserError):
     """Data that is no corpus: of no known format, empty after cleaning, or too small."""
 
 
+class BenchmarkError(UserError):
+    """A benchmark whose data are missing, are of another layout, or cannot be asked so."""
+
+
+class EndpointError(UserError):
+    """An endpoint that refuses, or that does not answer however often it is asked."""
+
+
+class SandboxError(UserError):
+    """Code that a model wrote cannot be isolated on this machine, so it is not run."""
+
+
 class HeldElsewhere(UserError):
     """Another process is working on this study."""
 

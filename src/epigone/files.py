@@ -81,6 +81,18 @@ def read_jsonl(path: Path) -> Iterator[Any]:
                 yield json.loads(line)
 
 
+def read_jsonl_sound(path: Path) -> Iterator[Any]:
+    """The whole lines of a file that is only added to; what a kill cut off is taken away."""
+    if not path.exists():
+        return
+    with open(path, "r+b") as f:
+        while line := f.readline():
+            if not line.endswith(b"\n"):
+                f.truncate(f.tell() - len(line))
+                return
+            yield json.loads(line)
+
+
 def fsync_dir(path: Path) -> None:
     """Make renames inside a folder durable."""
     fd = os.open(path, os.O_RDONLY)

@@ -113,7 +113,10 @@ class Score:
     apply, or whose value is missing, is not in it. `against` holds the teacher's value of
     the same items where the metric is a correlation. `ceiling` is the value that identical
     outputs would get, if there is one. `clusters` names the group (subject, prompt) an item
-    belongs to, where items of one group are not independent.
+    belongs to, where items of one group are not independent. Of several scores of one task, one is
+    `primary`: it alone counts in means over tasks. `method` says how a value was come by where that
+    is not what other models' was, such as a letter that was asked for. `learnt` are items that
+    stand in what the model was trained on.
     """
 
     metric: str
@@ -129,6 +132,9 @@ class Score:
     task: str = ""
     version: int = 1
     clusters: Mapping[str, str] = field(default_factory=dict)
+    primary: bool = True
+    method: str = ""
+    learnt: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object with the fields of the class."""
@@ -137,7 +143,7 @@ class Score:
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Score:
         """The inverse of `to_json`."""
-        return cls(**row)
+        return cls(**{**row, "learnt": tuple(row.get("learnt", ()))})
 
 
 @dataclass(frozen=True, slots=True)

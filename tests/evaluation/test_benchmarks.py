@@ -16,14 +16,16 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from tokenizers.processors import TemplateProcessing
 
-from epigone.errors import StepFailed, UnknownName
+from epigone.errors import BenchmarkError, UnknownName
 from epigone.evaluation import benchmarks, run_benchmark
-from epigone.evaluation.benchmarks import benchmark
-from epigone.evaluation.catalogue import TASKS, known_tasks
+from epigone.evaluation.benchmarks import measure
+from epigone.evaluation.catalogue import PRESETS, TASKS, known_tasks
 from epigone.evaluation.lm import SharedPrefixLM
+from epigone.evaluation.parts import load_parts
+from epigone.evaluation.table import read_table
 from epigone.models.load import Loaded, load
 from epigone.schema import Score, silent
-from epigone.study.specs import BenchmarkSpec, ModelSpec
+from epigone.study.specs import BenchmarkSpec, DataSpec, ModelSpec
 
 STEM = "Please tell me how glass came to be so important, and why people care. " * 2
 
@@ -53,9 +55,10 @@ def test_known_tasks_are_the_shipped_files() -> None:
         name = row.get("group") or row.get("task")
         if isinstance(name, str):
             versions[name] = row.get("metadata", {}).get("version")
-    assert {t: versions[t] for t in known_tasks()} == dict(known_tasks())
+    shipped = {t: v for t, v in known_tasks().items() if t not in PRESETS}
+    assert {t: versions[t] for t in shipped} == shipped
     parts = {t for t in versions if t.startswith("choices_")}
-    assert set(versions) - parts == set(known_tasks())
+    assert set(versions) - parts == set(shipped)
 
 
 def test_the_catalogue_imports_nothing_heavy() -> None:
@@ -98,10 +101,6 @@ def test_generation_equals_lm_evals_backend(loaded: Loaded, reference: HFLM) -> 
     cut = SharedPrefixLM(loaded).generate_until(asked)
     assert cut == [text.split(stop)[0] for text in ours]
     assert cut == reference.generate_until(asked, disable_tqdm=True)
-    with pytest.raises(ValueError, match="do_sample"):
-        SharedPrefixLM(loaded).generate_until(
-            [instance("generate_until", "a", {**free, "do_sample": True})]
-        )
 
 
 def test_overlong_requests_are_shortened_and_counted(loaded: Loaded) -> None:
@@ -148,6 +147,7 @@ def measured(
         model=ModelSpec(kind="student", name="tiny", amount=600),
         task="choices",
         task_version=1,
+        label="choices",
         limit=20,
         seed=3,
     )
@@ -161,7 +161,7 @@ def rows(path: Path) -> list[Any]:
 def test_the_stage_writes_scores_of_the_asked_items(measured: Any) -> None:
     out, facts, _, _ = measured
     (score,) = (Score.from_json(r) for r in rows(out / "scores.jsonl"))
-    samples = rows(out / "samples.jsonl")
+    samples = read_table(out / "samples.parquet")
     assert (score.metric, score.family, score.task, score.version) == (
         "acc",
         "capability",
@@ -174,8 +174,10 @@ def test_the_stage_writes_scores_of_the_asked_items(measured: Any) -> None:
     assert score.clusters == {}  # subjects are fixed strata: the items are independent
     for row in samples:
         # The most likely letter, worked out from the four log-likelihoods.
-        best = max(range(4), key=lambda i: row["output"][i][0])
-        assert score.values[row["item"]] == float(best == row["target"])
+        best = max(range(4), key=lambda i: json.loads(row["outputs"][i])[0])
+        assert (
+            score.values[row["item"]] == float(best == int(row["target"])) == row["metrics"]["acc"]
+        )
         assert row["subject"] != ""
         assert row["item"].startswith(f"choices-{row['subject']}-")
         assert len(row["prompt_sha256"]) == 64
@@ -184,16 +186,21 @@ def test_the_stage_writes_scores_of_the_asked_items(measured: Any) -> None:
 def test_the_stage_writes_the_same_bytes_twice(measured: Any, tmp_path: Path) -> None:
     out, _, spec, student = measured
     run_benchmark(spec, {"student": student}, tmp_path, silent)
-    for name in ("samples.jsonl", "scores.jsonl"):
+    for name in ("samples.parquet", "scores.jsonl"):
         assert (tmp_path / name).read_bytes() == (out / name).read_bytes()
 
 
+def asked(task: str = "facts", **more: Any) -> BenchmarkSpec:
+    model = ModelSpec(kind="base", name="m")
+    return BenchmarkSpec(**{"model": model, "task": task, "task_version": 1, "label": task} | more)
+
+
 def test_a_subset_depends_on_the_seed_and_grows_with_the_limit(tiny_base: Path) -> None:
-    parts = benchmarks._parts("choices")
+    parts = load_parts(asked("choices"))
     sizes = [len(p.eval_docs) for p in parts.values()]
 
     def chosen(limit: int | None, seed: int) -> set[tuple[str, int]]:
-        found = benchmarks._chosen(parts, limit, seed)
+        found = benchmarks._chosen(parts, asked("choices", limit=limit, seed=seed))
         return {(name, i) for name, indices in found.items() for i in indices}
 
     assert len(chosen(None, 0)) == sum(sizes) == len(chosen(10_000, 0))
@@ -203,19 +210,19 @@ def test_a_subset_depends_on_the_seed_and_grows_with_the_limit(tiny_base: Path) 
 
 def test_generated_answers_and_silence(tiny_base: Path, capfd: pytest.CaptureFixture[str]) -> None:
     seen: list[tuple[float, float]] = []
-    scores, samples = benchmark(
-        tiny_base, ["facts"], model="m", limit=5, progress=lambda d, t, note="": seen.append((d, t))
-    )
+    found = measure(tiny_base, asked(limit=5), progress=lambda d, t, note="": seen.append((d, t)))
     assert capfd.readouterr() == ("", "")
     assert seen[-1] == (5, 5)
-    assert [(s.metric, s.n) for s in scores] == [("exact_match", 5)]
-    assert set(scores[0].values) == {r["item"] for r in samples}
-    assert all("\n" not in r["output"][0] for r in samples)
+    assert [(s.metric, s.n) for s in found.scores] == [("exact_match", 5)]
+    assert set(found.scores[0].values) == {r["item"] for r in found.rows}
+    assert all("\n" not in r["outputs"][0] for r in found.rows)
+    assert {stop for r in found.rows for stop in r["stops"]} <= {"end", "length", "text"}
 
 
 def test_unknown_and_broken_tasks(tiny_base: Path, tmp_path: Path) -> None:
     with pytest.raises(UnknownName, match="did you mean 'facts'"):
-        benchmark(tmp_path / "absent", ["fact"], model="m")
-    (tmp_path / "broken.yaml").write_text("task: facts\noutput_type: [unclosed\n")
-    with pytest.raises(StepFailed, match="cannot read the files of benchmark 'facts'"):
-        benchmarks._parts("facts", tmp_path)
+        measure(tmp_path / "absent", asked("fact"))
+    (tmp_path / "broken.yaml").write_text("task: mine\noutput_type: [unclosed\n")
+    suite = DataSpec(ref=str(tmp_path), fingerprint="")
+    with pytest.raises(BenchmarkError, match="cannot read a task of this name: mine"):
+        measure(tiny_base, asked("mine", suite=suite))

@@ -13,12 +13,13 @@ from typer.testing import CliRunner
 
 from epigone.cli import app
 from epigone.evaluation.answers import answer_prompts
-from epigone.evaluation.benchmarks import benchmark
+from epigone.evaluation.benchmarks import measure
 from epigone.evaluation.lm import SharedPrefixLM
 from epigone.models import newlines
 from epigone.models.chat import source_ids
 from epigone.models.load import Loaded, load
 from epigone.schema import Message
+from epigone.study.specs import BenchmarkSpec, ModelSpec
 
 STEM = "Please tell me how glass came to be so important, and why people care. " * 2
 
@@ -102,10 +103,13 @@ def test_contexts_beyond_the_stated_limit_lose_their_left(tiny_t5: Path) -> None
 
 
 def test_benchmarks_measure_a_t5(tiny_t5: Path) -> None:
-    scores, samples = benchmark(tiny_t5, ["facts", "choices"], model="t5", limit=4)
-    assert {s.task for s in scores} == {"facts", "choices"}
-    assert all(s.n == 4 and 0 <= s.value <= 1 for s in scores)
-    assert len(samples) == 8
+    for task in ("facts", "choices"):
+        model = ModelSpec(kind="base", name="t5")
+        spec = BenchmarkSpec(model=model, task=task, task_version=1, label=task, limit=4)
+        found = measure(tiny_t5, spec)
+        assert {s.task for s in found.scores} == {task}
+        assert all(s.n == 4 and s.value is not None and 0 <= s.value <= 1 for s in found.scores)
+        assert len(found.rows) == 4
 
 
 def test_answers_are_those_of_transformers(tiny_t5: Path) -> None:

@@ -18,7 +18,8 @@ from epigone.study import cost, train_file
 from epigone.study.cost import MACHINES
 from epigone.study.file import parse
 from epigone.study.specs import DataSpec, FeedbackSpec, GenerateSpec, ModelSpec
-from epigone.study.steps import Expansion, Step, expand
+from epigone.study.step import Step
+from epigone.study.steps import Expansion, expand
 
 TEXT = """\
 name: tiny
@@ -52,6 +53,9 @@ class World:
 
     def task_version(self, task: str) -> int:
         return 1
+
+    def suite(self, task: str) -> str:
+        return ""
 
 
 @pytest.fixture

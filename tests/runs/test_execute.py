@@ -15,7 +15,7 @@ import pytest
 
 import epigone
 from epigone.runs.store import Store, read_record
-from epigone.study.steps import Step
+from epigone.study.step import Step
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,8 @@ from epigone.runs.store import Store, partial_of
 from epigone.schema import Conversation, Message, Provenance, Record
 from epigone.study import train_file
 from epigone.study.file import parse
-from epigone.study.steps import Expansion, Step, expand
+from epigone.study.step import Step
+from epigone.study.steps import Expansion, expand
 
 TEXT = """\
 name: tiny
@@ -45,6 +46,9 @@ class World:
 
     def task_version(self, task: str) -> int:
         return 1
+
+    def suite(self, task: str) -> str:
+        return ""
 
 
 def expansion(text: str = TEXT) -> Expansion:

@@ -18,7 +18,7 @@ from epigone.runs.execute import Worker
 from epigone.runs.perform import Task
 from epigone.runs.store import Store, verify
 from epigone.study.specs import BenchmarkSpec, ItemsSpec, ModelSpec, StyleSpec
-from epigone.study.steps import Step
+from epigone.study.step import Step
 
 
 def items(task: str = "facts") -> Step:
@@ -67,7 +67,7 @@ def test_a_model_that_does_not_do_fails_its_step_and_not_the_study(
 ) -> None:
     (tmp_path / "bert").mkdir()
     model = ModelSpec(kind="base", name="bert", ref=str(tmp_path / "bert"), fingerprint="x")
-    spec = BenchmarkSpec(model=model, task="facts", task_version=1)
+    spec = BenchmarkSpec(model=model, task="facts", task_version=1, label="facts")
     step = Step("benchmark", ("bert", "facts"), spec, {"items": items()})
     store = Store(tmp_path)
     worker.run(items(), store, quiet, 1)
@@ -148,7 +148,7 @@ def test_the_end_of_the_runner_ends_the_worker(tmp_path: Path) -> None:
 def test_what_a_worker_imports_before_it_forks_starts_no_thread_and_asks_no_gpu() -> None:
     code = """
 import importlib, os, torch
-from epigone.study.steps import STAGES
+from epigone.study.step import STAGES
 
 def refuse(*_, **__):
     raise SystemExit("the GPU was asked: no fork could use it")

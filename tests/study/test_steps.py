@@ -8,7 +8,8 @@ import pytest
 from epigone.errors import UserError
 from epigone.study.file import parse
 from epigone.study.specs import FeedbackSpec, TrainSpec
-from epigone.study.steps import STAGES, Expansion, Step, expand
+from epigone.study.step import STAGES, Step
+from epigone.study.steps import Expansion, expand
 from epigone.study.values import Mistake
 
 TEXT = """\
@@ -50,6 +51,9 @@ class World:
 
     def task_version(self, task: str) -> int:
         return 1
+
+    def suite(self, task: str) -> str:
+        return ""
 
 
 def expanded(text: str = TEXT) -> Expansion:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from epigone.schema import Record, Score
-from epigone.study.steps import Step
+from epigone.study.step import Step
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from epigone.api import Study
+from epigone.cli.benchmark import Unsafe, allow_unsafe
 from epigone.cli.common import Json, Runs, StudyArgument, Teller, Use, say_json, seconds
 from epigone.cli.launch import Compile, Parallel, Processes, Track, choose, refuse_launcher
 from epigone.cli.report import tell_verdict
@@ -32,6 +33,7 @@ def run(
     parallel: Parallel = None,
     track: Track = None,
     compiled: Compile = False,
+    unsafe_local: Unsafe = False,
     json: Json = False,
 ) -> None:
     """Run every step that is not done, then build the report and print the verdict.
@@ -43,6 +45,7 @@ def run(
     """
     refuse_launcher()
     choose(processes, parallel, track, compiled)
+    allow_unsafe(unsafe_local)
     loaded = Study.load(study, runs=runs)
     started = time.monotonic()
     with Teller() as teller:

@@ -51,11 +51,12 @@ def run(
         locate_data(source.ref, progress, fingerprint=source.fingerprint) for source in spec.sources
     ]
     tokenizer = locate(spec.tokenizer.ref, progress, fingerprint=spec.tokenizer.fingerprint)
-    items = [item for _, folder in sorted(inputs.items()) for item in _items(folder)]
+    items = [item for _, folder in sorted(inputs.items()) for item in items_in(folder)]
     return build(files, spec, tokenizer / "tokenizer.json", out, progress, items)
 
 
-def _items(folder: Path) -> Iterator[Item]:
+def items_in(folder: Path) -> Iterator[Item]:
+    """What must not be in a corpus: a benchmark's items, or another corpus's held-out prompts."""
     if (folder / "items.jsonl").is_file():
         for row in read_jsonl(folder / "items.jsonl"):
             yield Item(row["name"], row["question"], row["text"])

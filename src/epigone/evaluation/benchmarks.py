@@ -3,95 +3,102 @@
 from __future__ import annotations
 
 import hashlib
-import logging
-import os
-import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from epigone.errors import StepFailed, UnknownName
-from epigone.evaluation.catalogue import TASKS, known_tasks
-from epigone.files import cache_root, write_jsonl
+from epigone.errors import BenchmarkError
+from epigone.evaluation import code
+from epigone.evaluation.parts import item_ids, load_parts, offline, quiet
+from epigone.evaluation.table import write_table
+from epigone.files import SCRATCH, read_jsonl, write_jsonl
+from epigone.models.endpoint import Client, Endpoint
 from epigone.models.load import load
-from epigone.models.references import locate
+from epigone.models.references import locate, parse
 from epigone.schema import Progress, Score, silent
 from epigone.study.specs import BenchmarkSpec, amount_folder
+
+SCORES, TABLE = "scores.jsonl", "samples.parquet"
+_NO_CHOICE = "no choice named"
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What one model made of one benchmark.
+
+    `rows` holds an item each: its name, part, prompt's hash, target, outputs, why each ended, what
+    became of each as a program, and its metrics. `summaries` are metrics that are no mean over
+    items, as lm-eval has them.
+    """
+
+    scores: list[Score]
+    rows: list[dict[str, Any]]
+    summaries: dict[str, float]
+    shortened: int
 
 
 def run(
     spec: BenchmarkSpec, inputs: Mapping[str, Path], out: Path, progress: Progress
 ) -> dict[str, Any]:
-    """See `epigone.evaluation.run_benchmark`; writes scores.jsonl and samples.jsonl."""
-    if spec.model.kind == "student":
-        folder = inputs["student"] / amount_folder(spec.model.amount)
-    else:
-        folder = locate(spec.model.ref, progress, fingerprint=spec.model.fingerprint)
+    """See `epigone.evaluation.run_benchmark`; writes scores.jsonl and samples.parquet."""
     started = time.monotonic()
-    scores, samples, shortened = _measure(
-        folder, [spec.task], spec.model.name, spec.limit, spec.seed, progress
-    )
-    write_jsonl(out / "samples.jsonl", samples)
-    write_jsonl(out / "scores.jsonl", (s.to_json() for s in scores))
+    learnt = _learnt(spec, inputs)
+    target = _target(spec, inputs, progress)
+    found = measure(target, spec, out / SCRATCH, learnt=learnt, progress=progress)
+    write_table(out / TABLE, found.rows)
+    write_jsonl(out / SCORES, (s.to_json() for s in found.scores))
     return {
-        "values": {s.metric: s.value for s in scores},
-        "n": scores[0].n,
-        "requests_shortened": shortened,
+        "values": {s.metric: s.value for s in found.scores} | found.summaries,
+        "n": len(found.rows),
+        "in_the_corpus": sum(bool(row["learnt"]) for row in found.rows),
+        "requests_shortened": found.shortened,
         "seconds_measuring": round(time.monotonic() - started, 2),
     }
 
 
-def benchmark(
-    folder: Path,
-    tasks: Sequence[str],
+def _learnt(spec: BenchmarkSpec, inputs: Mapping[str, Path]) -> Set[str]:
+    """The items that stand in the part of the corpus that a student has seen."""
+    if "overlap" not in inputs:
+        return frozenset()
+    rows = read_jsonl(inputs["overlap"] / "overlap.jsonl")
+    return {row["item"] for row in rows if row["tokens_before"] < spec.model.amount}
+
+
+def _target(spec: BenchmarkSpec, inputs: Mapping[str, Path], progress: Progress) -> Path | Endpoint:
+    if spec.model.kind == "student":
+        return inputs["student"] / amount_folder(spec.model.amount)
+    reference = parse(spec.model.ref)
+    if reference.kind == "endpoint":
+        url, _, name = reference.value.partition("#")
+        return Endpoint(url, name)
+    return locate(reference, progress, fingerprint=spec.model.fingerprint)
+
+
+def measure(
+    target: Path | Endpoint,
+    spec: BenchmarkSpec,
+    scratch: Path | None = None,
     *,
-    model: str,
-    limit: int | None = None,
-    seed: int = 0,
+    learnt: Set[str] = frozenset(),
     progress: Progress = silent,
-) -> tuple[list[Score], list[dict[str, Any]]]:
-    """Scores and per-item samples of one model folder; `limit` takes a seeded subset of the items.
+) -> Measured:
+    """Scores and items of one model on one benchmark; `learnt` are items that it was trained on.
 
-    The subset depends on the items' ids and the seed alone, so that it is the same for every model.
-    Raises UnknownName for a benchmark that is not shipped, before anything is loaded.
+    A subset depends on the items' names and the seed alone, so that it is the same for every
+    model. An endpoint's answers are kept in `scratch` as they come. Raises BenchmarkError,
+    UnknownName and SandboxError before a model is loaded or asked, EndpointError later.
     """
-    scores, samples, _ = _measure(folder, tasks, model, limit, seed, progress)
-    return scores, samples
+    if spec.task in code.TASKS:
+        code.probe()
+    asked = isinstance(target, Endpoint)
+    parts = load_parts(spec, chat=spec.format == "chat" or asked)
+    chosen = _chosen(parts, spec)
+    with offline(), quiet(), _model(target, spec, scratch, progress) as lm:
+        from lm_eval.evaluator import evaluate
 
-
-def _measure(
-    folder: Path,
-    tasks: Sequence[str],
-    model: str,
-    limit: int | None,
-    seed: int,
-    progress: Progress,
-) -> tuple[list[Score], list[dict[str, Any]], int]:
-    for task in tasks:
-        if task not in known_tasks():
-            raise UnknownName("benchmark", task, known_tasks())
-    loaded = load(folder)
-    scores: list[Score] = []
-    samples: list[dict[str, Any]] = []
-    with _offline():
-        from epigone.evaluation.lm import SharedPrefixLM
-
-        lm = SharedPrefixLM(loaded, progress)
-        for task in tasks:
-            rows = _evaluate(lm, task, limit, seed)
-            samples += [{"task": task, "model": model, **row} for row in rows]
-            scores += _scores(task, model, rows)
-    return scores, samples, lm.shortened
-
-
-def _evaluate(lm: Any, task: str, limit: int | None, seed: int) -> list[dict[str, Any]]:
-    from lm_eval.evaluator import evaluate
-
-    with _quiet():
-        parts = _parts(task)
-        chosen = _chosen(parts, limit, seed)
         # `simple_evaluate` would call git and list the machine's packages around this.
         result = evaluate(
             lm=lm,
@@ -99,36 +106,53 @@ def _evaluate(lm: Any, task: str, limit: int | None, seed: int) -> list[dict[str
             samples=chosen,
             log_samples=True,
             bootstrap_iters=0,
+            apply_chat_template=spec.format == "chat",
+            fewshot_as_multiturn=spec.format == "chat",
         )
-    rows: list[dict[str, Any]] = []
-    for name in chosen:
-        metrics = [str(m["metric"]) for m in parts[name].config.metric_list]
-        for sample in sorted(result["samples"][name], key=lambda s: s["doc_id"]):
-            rows.append(_row(name, sample, metrics))
-    return rows
+    rows = [row for name in chosen for row in _rows(parts[name], name, result, spec)]
+    for row in rows:
+        row["learnt"] = row["item"] in learnt
+    if spec.task in code.TASKS:
+        code.grade_rows(rows, chat=spec.format == "chat" or asked, progress=progress)
+    scores, summaries = _scores(rows, result, spec, getattr(lm, "method", ""))
+    return Measured(scores, [_told(row) for row in rows], summaries, lm.shortened)
 
 
-def _parts(task: str, folder: Path = TASKS) -> dict[str, Any]:
-    """The leaf tasks of a task or group, by name."""
-    from lm_eval.tasks import TaskManager
+@contextmanager
+def _model(
+    target: Path | Endpoint, spec: BenchmarkSpec, scratch: Path | None, progress: Progress
+) -> Iterator[Any]:
+    if isinstance(target, Endpoint):
+        from epigone.evaluation.asked import Answers, EndpointLM
 
-    manager = TaskManager(include_path=str(folder), include_defaults=False)
-    # lm-eval drops a task file that it cannot read, and says so only at debug level.
-    if task not in manager.all_tasks:
-        raise StepFailed(f"lm-eval cannot read the files of benchmark {task!r} in {folder}")
-    parts: dict[str, Any] = manager.load([task])["tasks"]
-    for part in parts.values():
-        part.set_fewshot_seed(seed=0)
-    return parts
+        client = Client(target)
+        try:
+            answers = Answers(scratch / "answers.jsonl" if scratch else None)
+            yield EndpointLM(client, answers, progress)
+        finally:
+            client.close()
+        return
+    from epigone.evaluation.lm import SharedPrefixLM
+
+    loaded = load(target)
+    chat = spec.format == "chat"
+    if chat and not getattr(loaded.tokenizer, "chat_template", None):
+        raise BenchmarkError(
+            f"{spec.label} is asked in chat, and the model has no chat template",
+            value=spec.model.name, fix="format: raw",
+        )  # fmt: skip
+    yield SharedPrefixLM(loaded, progress, chat=chat, seed=spec.seed)
 
 
-def _chosen(parts: Mapping[str, Any], limit: int | None, seed: int) -> dict[str, list[int]]:
+def _chosen(parts: Mapping[str, Any], spec: BenchmarkSpec) -> dict[str, list[int]]:
     every = [
-        (hashlib.sha256(f"{seed}:{doc['id']}".encode()).hexdigest(), name, index)
+        (hashlib.sha256(f"{spec.seed}:{item}".encode()).hexdigest(), name, index)
         for name, part in parts.items()
-        for index, doc in enumerate(part.eval_docs)
+        for index, item in enumerate(item_ids(part, name, own=spec.suite is None))
     ]
-    kept = sorted(every)[:limit]
+    if not every:
+        raise BenchmarkError("a benchmark without items", value=spec.label)
+    kept = sorted(every)[: spec.limit]
     found: dict[str, list[int]] = {}
     for name in parts:
         indices = sorted(index for _, part, index in kept if part == name)
@@ -137,80 +161,106 @@ def _chosen(parts: Mapping[str, Any], limit: int | None, seed: int) -> dict[str,
     return found
 
 
-def _row(name: str, sample: Mapping[str, Any], metrics: Sequence[str]) -> dict[str, Any]:
-    doc = sample["doc"]
-    prompt = sample["arguments"][0][0]
-    return {
-        "item": doc["id"],
-        "part": name,
-        "subject": doc.get("subject", ""),
-        "question": doc["question"],
-        "prompt_sha256": hashlib.sha256(prompt.encode()).hexdigest(),
-        "target": sample["target"],
-        "output": sample["filtered_resps"],
-        "metrics": {m: float(sample[m]) for m in metrics},
-    }
+def _rows(
+    part: Any, name: str, result: Mapping[str, Any], spec: BenchmarkSpec
+) -> list[dict[str, Any]]:
+    """A row for each item; several filters of its answer add to its metrics."""
+    ids = item_ids(part, name, own=spec.suite is None)
+    stops = {i.args[0]: getattr(i, "stops", []) for i in part.instances}
+    wrong = {i.args[0] for i in part.instances if getattr(i, "unanswered", False)}
+    rows: dict[int, dict[str, Any]] = {}
+    for sample in sorted(result["samples"][name], key=lambda s: s["doc_id"]):
+        doc, prompt = sample["doc"], sample["arguments"][0][0]
+        row = rows.setdefault(
+            sample["doc_id"],
+            {
+                "item": ids[sample["doc_id"]],
+                "part": name,
+                "subject": str(doc.get("subject", "")),
+                "prompt_sha256": hashlib.sha256(str(prompt).encode()).hexdigest(),
+                "target": str(sample["target"]),
+                "outputs": _outputs(sample),
+                "stops": stops.get(prompt, []),
+                "verdicts": [],
+                "metrics": {},
+                "doc": doc,
+            },
+        )
+        suffix = "" if spec.suite is None or sample["filter"] == "none" else f",{sample['filter']}"
+        for metric in sample["metrics"]:
+            # Where no choice was named, the first of equal likelihoods would win.
+            row["metrics"][f"{metric}{suffix}"] = 0.0 if prompt in wrong else sample[metric]
+        if prompt in wrong:
+            row["verdicts"] = [_NO_CHOICE]
+    return list(rows.values())
 
 
-def _scores(task: str, model: str, rows: Sequence[Mapping[str, Any]]) -> list[Score]:
+def _outputs(sample: Mapping[str, Any]) -> list[Any]:
+    """Answers as texts, or the log-probability of each choice and whether it is greedy."""
+    if len(sample["resps"]) == 1 and isinstance(sample["resps"][0][0], str):
+        return list(sample["resps"][0])
+    return [answer for answers in sample["resps"] for answer in answers]
+
+
+def _scores(
+    rows: Sequence[Mapping[str, Any]],
+    result: Mapping[str, Any],
+    spec: BenchmarkSpec,
+    method: str,
+) -> tuple[list[Score], dict[str, float]]:
     # Subjects are fixed strata, not a random sample of subjects: items are no clusters of them.
-    scores = []
-    for metric in rows[0]["metrics"]:
-        values = {row["item"]: row["metrics"][metric] for row in rows}
+    scores: list[Score] = []
+    summaries: dict[str, float] = {}
+    for metric in dict.fromkeys(m for row in rows for m in row["metrics"]):
+        values = {r["item"]: r["metrics"][metric] for r in rows if metric in r["metrics"]}
+        told = (
+            None
+            if any(_NO_CHOICE in r["verdicts"] for r in rows)
+            else _aggregated(result, rows, metric)
+        )
+        if not all(isinstance(v, bool | int | float) for v in values.values()):
+            summaries |= {metric: told} if told is not None else {}
+            continue
+        mean = sum(map(float, values.values())) / len(values)
+        if told is not None and abs(told - mean) > 1e-6 * max(1.0, abs(mean)):
+            # An F1 or a correlation over all items has no value of one of them.
+            summaries[metric] = told
+            continue
         scores.append(
             Score(
                 metric=metric,
-                model=model,
+                model=spec.model.name,
                 family="capability",
-                value=sum(values.values()) / len(values),
+                value=mean,
                 n=len(values),
-                values=values,
-                task=task,
-                version=known_tasks()[task],
+                values={item: float(v) for item, v in values.items()},
+                better="higher" if _higher(result, rows, metric) else "lower",
+                task=spec.label,
+                version=spec.task_version,
+                primary=not scores,
+                method=method,
+                learnt=tuple(r["item"] for r in rows if r["learnt"] and r["item"] in values),
             )
         )
-    return scores
+    return scores, summaries
 
 
-@contextmanager
-def _offline() -> Iterator[None]:
-    # The shipped tasks read files beside them; nothing may ask a hub because a cache is missing.
-    wanted = {
-        "HF_HUB_OFFLINE": "1",
-        "HF_DATASETS_OFFLINE": "1",
-        "HF_DATASETS_CACHE": str(_writable(cache_root() / "datasets")),
-    }
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+def _aggregated(
+    result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], metric: str
+) -> float | None:
+    """What lm-eval makes of a metric of a task without parts."""
+    names = {row["part"] for row in rows}
+    if len(names) > 1:
+        return None
+    key = metric if "," in metric else f"{metric},none"
+    found = result["results"][names.pop()].get(key)
+    return float(found) if isinstance(found, int | float) else None
 
 
-def _writable(folder: Path) -> Path:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return Path(tempfile.gettempdir())
-    return folder
+def _higher(result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], metric: str) -> bool:
+    told = result.get("higher_is_better", {}).get(rows[0]["part"], {})
+    return told.get(metric.partition(",")[0], True) is not False
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    import lm_eval.api.task
-
-    # Its progress bar cannot be switched off, and ours is on the same terminal.
-    bar, lm_eval.api.task.tqdm = lm_eval.api.task.tqdm, lambda rows, **_: rows
-    logger = logging.getLogger("lm_eval")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-        lm_eval.api.task.tqdm = bar
+def _told(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in row.items() if k != "doc"}

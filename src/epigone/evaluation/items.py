@@ -6,35 +6,75 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from epigone.errors import StepFailed, UnknownName
-from epigone.evaluation.catalogue import TASKS, known_tasks
+from epigone.errors import BenchmarkError
+from epigone.evaluation.catalogue import TASKS
+from epigone.evaluation.original import read_humaneval, read_mmlu, read_nq_open
+from epigone.evaluation.parts import item_ids, load_parts
 from epigone.files import read_jsonl, write_jsonl
+from epigone.models.references import locate_data
 from epigone.schema import Progress
 from epigone.study.specs import ItemsSpec
+
+Item = dict[str, str]
 
 
 def run(
     spec: ItemsSpec, inputs: Mapping[str, Path], out: Path, progress: Progress
 ) -> dict[str, Any]:
     """See `epigone.evaluation.run_items`; writes items.jsonl."""
-    found = items(spec.task)
+    found = items(spec)
     write_jsonl(out / "items.jsonl", found)
     return {"items": len(found)}
 
 
-def items(task: str) -> list[dict[str, str]]:
-    """Name, question and whole text of every item of a shipped benchmark, its examples too.
+def items(spec: ItemsSpec) -> list[Item]:
+    """Name, question and whole text of every item of a benchmark, its examples too.
 
-    Raises UnknownName for a benchmark that is not shipped.
+    Raises BenchmarkError and UnknownName, as `parts.load_parts`.
     """
-    if task not in known_tasks():
-        raise UnknownName("benchmark", task, known_tasks())
-    found: list[dict[str, str]] = []
-    for file in sorted((TASKS / task).rglob("*.jsonl")):
-        for row in read_jsonl(file):
-            options = row.get("choices", ())
-            whole = " ".join((row["question"], *options))
-            found.append({"name": row["id"], "question": row["question"], "text": whole})
+    if spec.suite is None and (TASKS / spec.task).is_dir():
+        rows = (
+            r for file in sorted((TASKS / spec.task).rglob("*.jsonl")) for r in read_jsonl(file)
+        )
+        found = [_choice(row) for row in rows]
+    elif spec.suite is None and spec.data is not None:
+        found = _original(spec, locate_data(spec.data.ref, fingerprint=spec.data.fingerprint))
+    else:
+        found = [
+            {"name": item, "question": str(part.doc_to_text(doc)), "text": _whole(part, doc)}
+            for name, part in load_parts(spec).items()
+            for item, doc in zip(
+                item_ids(part, name, own=spec.suite is None), part.eval_docs, strict=True
+            )
+        ]
     if not found:
-        raise StepFailed(f"benchmark {task!r} has no items")
+        raise BenchmarkError("a benchmark without items", value=spec.task)
     return found
+
+
+def _choice(row: Mapping[str, Any]) -> Item:
+    whole = " ".join((row["question"], *row.get("choices", ())))
+    return {"name": row["id"], "question": row["question"], "text": whole}
+
+
+def _original(spec: ItemsSpec, path: Path) -> list[Item]:
+    # Without lm-eval and datasets, which take longer to import than a corpus to clean.
+    if spec.task == "mmlu":
+        splits = (split for subject in read_mmlu(path).values() for split in subject.values())
+        return [_choice(row) for rows in splits for row in rows]
+    if spec.task == "nq_open":
+        return [_choice(row) for row in read_nq_open(path)]
+    return [
+        {
+            "name": row["id"],
+            "question": row["prompt"],
+            "text": row["prompt"] + row["canonical_solution"],
+        }
+        for row in read_humaneval(path)
+    ]
+
+
+def _whole(part: Any, doc: Mapping[str, Any]) -> str:
+    # The rest of a document names what is not in the question: choices, a passage, the answer.
+    texts = (v for value in doc.values() for v in (value if isinstance(value, list) else [value]))
+    return " ".join([str(part.doc_to_text(doc)), *(v for v in texts if isinstance(v, str))])

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 
+from epigone.models.chat import plain, stop_ids
 from epigone.models.encoder_decoder import stated_limit
 from epigone.models.generate import context_limit, generate
 from epigone.models.load import Loaded
+from epigone.models.sampling import Sampling
 from epigone.models.score import loglikelihoods, overlong
 from epigone.schema import Progress, silent
 
@@ -19,16 +21,25 @@ _WINDOW = 1024
 
 
 class SharedPrefixLM(TemplateLM):  # type: ignore[misc]
-    """lm-eval's requests answered with `epigone.models`; greedy generation only.
+    """lm-eval's requests answered with `epigone.models`.
 
-    `shortened` counts the requests that did not fit the model's context and lost their left.
+    `shortened` counts the requests that did not fit the model's context and lost their left. Each
+    request that was answered with a text is told in `stops` why it ended.
     """
 
-    def __init__(self, loaded: Loaded, progress: Progress = silent) -> None:
+    def __init__(
+        self,
+        loaded: Loaded,
+        progress: Progress = silent,
+        *,
+        chat: bool = False,
+        seed: int = 0,
+    ) -> None:
         """Answer with a loaded model; progress is told of every kind of request apart."""
         super().__init__()
         self._loaded = loaded
         self._progress = progress
+        self._seed = seed
         self.shortened = 0
         self._encoded: dict[str, list[int]] = {}
         tokenizer = loaded.tokenizer
@@ -39,6 +50,8 @@ class SharedPrefixLM(TemplateLM):  # type: ignore[misc]
             self.backend = "seq2seq"
             # As lm-eval: what a T5 was not made for is cut, though it would run.
             self._limit = min(self._limit, stated_limit(loaded.model, tokenizer) or self._limit)
+        # In chat a turn's own end may be another token than the text's.
+        self._ends = stop_ids(tokenizer) if chat else frozenset({self.eot_token_id})
         self._adds_bos = bool(probe) and probe[0] == tokenizer.bos_token_id
 
     @property
@@ -67,6 +80,19 @@ class SharedPrefixLM(TemplateLM):  # type: ignore[misc]
                 self.tokenizer(string, add_special_tokens=not twice)["input_ids"]
             )
         return self._encoded[string]
+
+    def apply_chat_template(
+        self, chat_history: Sequence[Mapping[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """The text of a conversation; its last turn goes on where no new one is begun."""
+        rows = [{**m, "content": plain(self.tokenizer, m["content"])} for m in chat_history]
+        text: str = self.tokenizer.apply_chat_template(
+            rows,
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=not add_generation_prompt,
+        )
+        return text
 
     def loglikelihood(
         self, requests: Sequence[Instance], disable_tqdm: bool = True
@@ -106,17 +132,16 @@ class SharedPrefixLM(TemplateLM):  # type: ignore[misc]
         return out
 
     def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Greedy continuations up to a stop text; requests of equal settings go together."""
+        """Continuations up to a stop text; requests of equal settings go together."""
         out: list[str] = [""] * len(requests)
-        groups: dict[tuple[tuple[str, ...], int], list[int]] = {}
+        groups: dict[tuple[tuple[str, ...], int, Sampling | None], list[int]] = {}
         for i, request in enumerate(requests):
             settings = dict(request.args[1])
-            if settings.get("do_sample") and float(settings.get("temperature", 1.0)) > 0:
-                raise ValueError("sampled generation is not supported, set do_sample: false")
             until = settings.get("until") or ()
             stops = (until,) if isinstance(until, str) else tuple(until)
-            groups.setdefault((stops, int(settings.get("max_gen_toks", 256))), []).append(i)
-        for (stops, longest), members in groups.items():
+            asked = (stops, int(settings.get("max_gen_toks", 256)), self._sampling(settings))
+            groups.setdefault(asked, []).append(i)
+        for (stops, longest, sampling), members in groups.items():
             # A decoder's answer needs room in the same context.
             room = self._limit - (0 if self._loaded.encoder_decoder else longest)
             prompts = [self.tok_encode(requests[i].args[0]) for i in members]
@@ -125,12 +150,21 @@ class SharedPrefixLM(TemplateLM):  # type: ignore[misc]
                 self._loaded.model,
                 [p[-max(1, room) :] or [self.prefix_token_id] for p in prompts],
                 max_new_tokens=longest,
-                stop_ids=frozenset({self.eot_token_id}),
+                stop_ids=self._ends,
                 stop_texts=stops,
                 tokenizer=self.tokenizer,
                 batch_rows=128,
+                sampling=sampling,
                 progress=self._progress,
             )
             for i, answer in zip(members, answers, strict=True):
                 out[i] = answer.text or ""
+                # One request is asked several times where several samples are wanted.
+                requests[i].stops = [*getattr(requests[i], "stops", ()), answer.stop]
         return out
+
+    def _sampling(self, settings: Mapping[str, Any]) -> Sampling | None:
+        temperature = float(settings.get("temperature", 1.0))
+        if not settings.get("do_sample") or temperature == 0:
+            return None
+        return Sampling(temperature, float(settings.get("top_p", 1.0)), self._seed)

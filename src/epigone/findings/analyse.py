@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from epigone.findings import verdict
 from epigone.findings.gaps import (
@@ -24,6 +24,7 @@ from epigone.findings.model import (
     ValueRow,
     Verdict,
 )
+from epigone.findings.resample import restrict
 from epigone.findings.summary import (
     Part,
     StyleMetric,
@@ -65,14 +66,19 @@ class _Grid:
         return self.scores.get(self.teacher, {}).get(key) if self.teacher else None
 
     def reported_for(self, key: Key) -> float | None:
-        return reported_value(self.reported, key[1], key[0], len(self.tasks[key[0]]))
+        # A task's name alone means its primary score.
+        primary = self.tasks[key[0]]
+        return reported_value(
+            self.reported, key[1], key[0], len(primary) if key[1] in primary else 2
+        )
 
     def of(self, models: Sequence[str], family: str) -> dict[str, list[Score]]:
         """Scores of a family by name, where every one of the models has one."""
         if not models:
             return {}
         tables = [
-            {k: s for k, s in self.scores.get(m, {}).items() if s.family == family} for m in models
+            {k: s for k, s in self.scores.get(m, {}).items() if s.family == family and s.primary}
+            for m in models
         ]
         shared = set.intersection(*(set(t) for t in tables))
         return {_name(k): [t[k] for t in tables] for k in sorted(shared)}
@@ -89,13 +95,14 @@ def analyse(
 
     `teacher` is the model name under which the teacher's own scores are found, if it has any.
     `reported` holds its scores from elsewhere, by task or `task/metric`. Capability metrics are
-    shares (0 to 1); a task's scores of several metrics count as several tasks in the means.
+    shares (0 to 1); a task's primary scores of several metrics count as several tasks in the means.
     Nothing is computed for what is missing: it is listed, and the verdict says so.
     """
     grid = _Grid(subjects, defaultdict(dict), teacher, reported or {}, seed)
     for score in scores:
         grid.scores[score.model][(score.task, score.metric)] = score
-        grid.tasks[score.task].add(score.metric)
+        if score.primary:
+            grid.tasks[score.task].add(score.metric)
     summaries = tuple(_summaries(grid))
     missing = tuple(_missing(grid))
     return Findings(
@@ -134,15 +141,28 @@ def _gaps(grid: _Grid) -> list[GapRow]:
         for key, student in sorted(grid.scores.get(subject.model, {}).items()):
             if key in start:
                 rows.append(_gap(grid, subject, key, start[key], student))
+                if student.learnt:
+                    rows.append(_gap(grid, subject, key, start[key], student, clean=True))
     return rows
 
 
-def _gap(grid: _Grid, subject: Subject, key: Key, base: Score, student: Score) -> GapRow:
+def _gap(
+    grid: _Grid, subject: Subject, key: Key, base: Score, student: Score, clean: bool = False
+) -> GapRow:
+    """One student on one metric; `clean` leaves out the items that it was trained on."""
     teacher, reported = grid.teacher_score(key), grid.reported_for(key)
+    metric = base.metric
+    if clean:
+        metric = f"{metric} without {len(student.learnt)} items of the corpus"
+        learnt = student.learnt
+        base, student = _without(base, learnt), _without(student, learnt)
+        teacher = teacher and _without(teacher, learnt)
+        # What was reported is of all items.
+        reported = None
     moved, size = paired_change(base, student, grid.seed)
     return GapRow(
         subject=subject,
-        metric=base.metric,
+        metric=metric,
         task=base.task,
         family=base.family,
         better=base.better,
@@ -153,6 +173,12 @@ def _gap(grid: _Grid, subject: Subject, key: Key, base: Score, student: Score) -
         detectable=size,
         closed=gap_closed(base, student, teacher, reported=reported, seed=grid.seed),
     )
+
+
+def _without(score: Score, items: Sequence[str]) -> Score:
+    left = restrict(score, sorted(set(score.values) - set(items)))
+    values = left.values.values()
+    return replace(left, value=sum(values) / len(values) if values else None)
 
 
 def _summaries(grid: _Grid) -> list[Summary]:

@@ -11,6 +11,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from epigone.errors import ModelError
 from epigone.models.likelihood import MOST_LOGITS, Request, gather
+from epigone.models.sampling import Pick
 from epigone.models.stops import Generated, Stops
 from epigone.schema import Progress, silent
 
@@ -58,10 +59,11 @@ def generate_rows(
     prompts: Sequence[Sequence[int]],
     stops: Stops,
     rows: int,
+    pick: Pick,
     progress: Progress = silent,
 ) -> list[Generated]:
-    """Answer each prompt greedily, in the order given; at most `rows` of like length together."""
-    writer = _Writer(model, prompts, stops, progress)
+    """Answer each prompt, in the order given; at most `rows` of like length together."""
+    writer = _Writer(model, prompts, stops, pick, progress)
     for batch in _batches([len(p) for p in prompts], rows, _budget(model)):
         writer.write(batch)
     return [writer.done[i] for i in range(len(prompts))]
@@ -131,9 +133,15 @@ class _Writer:
     """Rows of one batch are at the same position of the decoder, and leave when they stop."""
 
     def __init__(
-        self, model: Any, prompts: Sequence[Sequence[int]], stops: Stops, progress: Progress
+        self,
+        model: Any,
+        prompts: Sequence[Sequence[int]],
+        stops: Stops,
+        pick: Pick,
+        progress: Progress,
     ) -> None:
         self.model = model
+        self.pick = pick
         self.prompts = prompts
         self.stops = stops
         self.progress = progress
@@ -157,8 +165,8 @@ class _Writer:
                 use_cache=True,
             )
             cache = result.past_key_values
-            ids = result.logits[:, -1].argmax(-1, keepdim=True)
-            said = ids[:, 0].tolist()
+            said = self.pick(result.logits[:, -1], rows)
+            ids = torch.tensor(said, device=hidden.device)[:, None]
             stay = [at for at, i in enumerate(rows) if self._goes_on(i, said[at])]
             self._report(rows)
             if len(stay) < len(rows):

@@ -1,4 +1,4 @@
-"""Greedy generation for many prompts: shared prefixes, rows that leave when they stop."""
+"""Generation for many prompts: shared prefixes, rows that leave when they stop."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from epigone.errors import ModelError
 from epigone.models import newlines
 from epigone.models.encoder_decoder import generate_rows, is_encoder_decoder
 from epigone.models.kv import Slots, attention_masks, prefix_kv
+from epigone.models.sampling import Draws, Pick, Sampling, greedy
 from epigone.models.stops import Generated, Stops
 from epigone.schema import Progress, silent
 
@@ -33,9 +34,10 @@ def generate(
     tokenizer: Any = None,
     batch_rows: int = 64,
     prefix: Sequence[int] | None = None,
+    sampling: Sampling | None = None,
     progress: Progress = silent,
 ) -> list[Generated]:
-    """Continue each prompt greedily, in the order given.
+    """Continue each prompt, greedily or by `sampling`, in the order given.
 
     `prompts` are token ids. `prefix` is computed once for all prompts; None takes the longest
     prefix common to all of them, () shares nothing. A row ends at a stop id, before a stop text,
@@ -62,11 +64,12 @@ def generate(
     newline = newlines.mark_id(tokenizer) if apart and tokenizer is not None else None
     stops = Stops(stop_ids, tuple(stop_texts), max_new_tokens, limit, tokenizer, newline)
     rows = min(batch_rows, len(prompts))
+    pick = Draws(sampling, prompts).tokens if sampling else greedy
     with torch.inference_mode():
         if apart:
-            return generate_rows(model, prompts, stops, rows, progress)
+            return generate_rows(model, prompts, stops, rows, pick, progress)
         shared = shared_prefix(prompts, prefix)
-        return _Loop(model, prompts, shared, rows, stops, progress).run()
+        return _Loop(model, prompts, shared, rows, stops, pick, progress).run()
 
 
 def context_limit(model: Any) -> int:
@@ -117,9 +120,11 @@ class _Loop:
         shared: int,
         rows: int,
         stops: Stops,
+        pick: Pick,
         progress: Progress,
     ) -> None:
         self.model = model
+        self.pick = pick
         self.prompts = prompts
         self.shared = shared
         self.capacity = rows
@@ -165,7 +170,7 @@ class _Loop:
         self.cache.plan(len(self.rows), span, None)
         first = self._forward(ids, positions, span, last)
         self.rows += new
-        self._accept(new, first)
+        self._accept(new, self.pick(first, [r.prompt for r in new]))
 
     def _step(self) -> None:
         # Idle rows ask for token 0 at position 0 and write into a slot that nobody reads.
@@ -177,10 +182,10 @@ class _Loop:
             row.length += 1
         span = max(r.length for r in self.rows)
         self.cache.plan(0, span, positions[:, 0].to(self.model.device))
-        tokens = self._forward(ids, positions, span, 1)
-        self._accept(list(self.rows), tokens[:rows])
+        logits = self._forward(ids, positions, span, 1)[:rows]
+        self._accept(list(self.rows), self.pick(logits, [r.prompt for r in self.rows]))
 
-    def _forward(self, ids: Tensor, positions: Tensor, span: int, keep: Tensor | int) -> list[int]:
+    def _forward(self, ids: Tensor, positions: Tensor, span: int, keep: Tensor | int) -> Tensor:
         device = self.model.device
         positions = positions.to(device)
         logits = self.model(
@@ -191,8 +196,8 @@ class _Loop:
             use_cache=True,
             logits_to_keep=keep if isinstance(keep, int) else keep.to(device),
         ).logits
-        tokens: list[int] = logits[:, -1].argmax(-1).tolist()
-        return tokens
+        last: Tensor = logits[:, -1]
+        return last
 
     def _accept(self, rows: Sequence[_Row], tokens: Sequence[int]) -> None:
         for row, token in zip(rows, tokens, strict=True):

@@ -25,7 +25,8 @@ from epigone.study.specs import (
     RecipeSpec,
     TrainSpec,
 )
-from epigone.study.steps import Expansion, Step
+from epigone.study.step import Step
+from epigone.study.steps import Expansion
 
 # Conversations of a corpus on which the share of the teacher's text is measured.
 _SAMPLE = 500

@@ -21,7 +21,8 @@ from epigone.runs.plan import Planned, check_data, learn_speed, memory, work
 from epigone.runs.store import LOG, Damaged, Store
 from epigone.runs.worker import GRACE_SECONDS
 from epigone.schema import Record
-from epigone.study.steps import Expansion, Step
+from epigone.study.step import Step
+from epigone.study.steps import Expansion
 from epigone.study.terms import Use
 
 # Steps run side by side only while they are expected to fit into this many bytes together.

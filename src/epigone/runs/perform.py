@@ -36,7 +36,7 @@ from epigone.runs.store import (
 from epigone.schema import Progress, Record
 from epigone.study.identity import digest
 from epigone.study.specs import DataSpec, ModelSpec, SourceSpec, Spec
-from epigone.study.steps import STAGES, Step, identity
+from epigone.study.step import STAGES, Step, identity
 
 _LIVE_SECONDS = 1.0
 
@@ -173,6 +173,8 @@ def _fetch(spec: Spec, progress: Progress) -> float:
     """Have what the step needs on this machine; the seconds count as none of the step's work."""
     begun = time.monotonic()
     for part in _references(spec):
+        if references.parse(part.ref).kind == "endpoint":
+            continue
         locate = references.locate_data if isinstance(part, DataSpec) else references.locate
         locate(part.ref, progress, fingerprint=part.fingerprint)
     return time.monotonic() - begun

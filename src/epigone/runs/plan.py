@@ -25,7 +25,8 @@ from epigone.study.specs import (
     ModelSpec,
     TrainSpec,
 )
-from epigone.study.steps import Expansion, Step
+from epigone.study.step import Step
+from epigone.study.steps import Expansion
 from epigone.study.terms import Use, refuse, terms_named
 from epigone.study.values import amount_label
 

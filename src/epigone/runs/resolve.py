@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from epigone.errors import UnknownName, UserError
-from epigone.evaluation.catalogue import known_tasks
+from epigone.errors import UserError
+from epigone.evaluation.catalogue import known_tasks, lm_eval_version
 from epigone.files import read_json
 from epigone.models import catalogue, references
+from epigone.study.declare import Declaration
+from epigone.study.steps import Expansion
 from epigone.study.templates import template_text
 
 # How the fingerprints begin of what cannot be known yet: hub references without a revision, and
@@ -85,11 +89,14 @@ class World:
         return references.parse(ref, self._folder)
 
     def task_version(self, task: str) -> int:
-        """The version of a benchmark."""
-        known = known_tasks()
-        if task not in known:
-            raise UnknownName("benchmark", task, known)
-        return known[task]
+        """The version of a benchmark of Epigone's own, else 0."""
+        return known_tasks().get(task, 0)
+
+    def suite(self, task: str) -> str:
+        """The version of lm-eval where the task is its own, else ""."""
+        if task in known_tasks():
+            return ""
+        return lm_eval_version(task)
 
 
 def locked_fingerprints(root: Path) -> Mapping[str, str]:
@@ -99,3 +106,30 @@ def locked_fingerprints(root: Path) -> Mapping[str, str]:
     except (OSError, ValueError, KeyError, TypeError):
         return {}
     return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
+
+
+def lock_document(declaration: Declaration, expansion: Expansion, world: World) -> dict[str, Any]:
+    """What a study's lock file holds: revisions and hashes, cells, steps.
+
+    Raises UserError for a reference whose revision is not known.
+    """
+    unresolved = [ref for ref, found in world.seen.items() if found.startswith(UNRESOLVED)]
+    if unresolved:
+        raise UserError("reference without a revision", value=unresolved[0])
+    return {
+        "study": declaration.name,
+        "references": world.seen,
+        "cells": [
+            {
+                "model": s.model,
+                "base": s.base,
+                **(asdict(s.cell) if s.cell else {}),
+                "steps": [step.name for step in expansion.steps_of(s)],
+            }
+            for s in expansion.subjects
+        ],
+        "steps": [
+            {"step": s.name, "hash": s.hash, "model": s.model, "identity": s.identity}
+            for s in expansion.steps
+        ],
+    }

@@ -15,7 +15,7 @@ from typing import Any
 from epigone.errors import EpigoneError
 from epigone.files import SCRATCH, fsync_dir, read_json, sha256_file, write_json
 from epigone.schema import Record
-from epigone.study.steps import Step
+from epigone.study.step import Step
 
 RECORD = "record.json"
 LOG = "log.txt"

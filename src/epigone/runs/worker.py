@@ -21,13 +21,23 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from epigone.errors import EpigoneError, ModelError, Stopped, UserError
+from epigone.errors import (
+    BenchmarkError,
+    EndpointError,
+    EpigoneError,
+    ModelError,
+    SandboxError,
+    Stopped,
+    UserError,
+)
 from epigone.processes import die_with_parent
 from epigone.runs.perform import Task, perform
 from epigone.runs.store import LOG, partial_of
-from epigone.study.steps import STAGES
+from epigone.study.step import STAGES
 
 _PROGRESS_SECONDS = 0.2
+# A user's mistakes that concern one model, benchmark or machine: a study's other steps go on.
+_ONE_STEPS = (BenchmarkError, EndpointError, ModelError, SandboxError)
 # What a step is given to save its work before it is killed.
 GRACE_SECONDS = 20.0
 
@@ -140,8 +150,7 @@ def _child(task: Task, threads: int, events: Events) -> NoReturn:
         os.dup2(null, 0)
         record = perform(task, _progress(events, task))
     except UserError as error:
-        # What is wrong with one model leaves a study's others alone.
-        user = not isinstance(error, ModelError)
+        user = not isinstance(error, _ONE_STEPS)
         events.tell(task, event="failed", error=str(error), user=user)
     except (EpigoneError, OSError) as error:
         events.tell(task, event="failed", error=str(error), user=False)

@@ -31,6 +31,12 @@ def _format(value: str) -> str:
     return value
 
 
+def _task(value: str) -> str:
+    if not re.fullmatch(r"[\w.+-]{1,100}", value):
+        raise ValueError("a task's name has letters, digits, '_', '-', '.' and '+'")
+    return value
+
+
 def _language(value: str) -> str:
     value = value.strip()
     if value not in LANGUAGES and not (len(value) == 3 and value.isalpha() and value.islower()):
@@ -145,10 +151,59 @@ class Style(Declared):
     metrics: list[str] = Field(default=list(STYLE_METRICS), min_length=1)
 
 
+class Benchmark(Declared):
+    """A benchmark, where more is to be said than its name."""
+
+    task: Annotated[str, AfterValidator(_task)] = Field(
+        description="a name of Epigone's or of lm-eval's"
+    )
+    data: Literal["", "hub"] | Reference = Field(
+        default="", description="'hub', or the folder or file of its original data"
+    )
+    tasks: str = Field(default="", description="folder of lm-eval task files that has the task")
+    format: Literal["raw", "chat"] = Field(
+        default="raw", description="text that goes on, or the model's chat template"
+    )
+    shots: int | None = Field(default=None, ge=0, description="examples, if not the task's own")
+    limit: int | None = Field(default=None, ge=1, description="items, if not the evaluation's")
+    samples: int = Field(default=1, ge=1, le=1000, description="programs a problem, for pass@k")
+    temperature: float = Field(default=0.0, ge=0, le=10, description="0 for greedy")
+    top_p: float = Field(default=1.0, gt=0, le=1, description="share that is sampled from")
+
+    @property
+    def label(self) -> str:
+        """What it is called beside others: the task, and what distinguishes it."""
+        parts = [self.task]
+        if self.format == "chat":
+            parts.append("chat")
+        if self.shots is not None:
+            parts.append(f"{self.shots}-shot")
+        if self.temperature:
+            parts.append(f"t{self.temperature:g}")
+        return ":".join(parts)
+
+    @model_validator(mode="after")
+    def _sampled(self) -> Benchmark:
+        if self.samples > 1 and not self.temperature:
+            error = UserError(
+                "several samples a problem need a temperature", value=self.samples,
+                fix="temperature: 0.8, or samples: 1",
+            )  # fmt: skip
+            raise Mistake(("samples",), error)
+        return self
+
+
+def by_task(value: object) -> object:
+    """A benchmark of which only the name is said."""
+    return {"task": value} if isinstance(value, str) else value
+
+
 class Evaluate(Declared):
     """What is measured on every base and student."""
 
-    benchmarks: list[str] = Field(default_factory=list)
+    benchmarks: list[
+        Annotated[Benchmark, BeforeValidator(by_task, json_schema_input_type=str | Benchmark)]
+    ] = Field(default_factory=list)
     limit: int | None = Field(default=None, ge=1, description="items a benchmark, a seeded subset")
     style: Style | None = None
 
@@ -205,7 +260,7 @@ class Declaration(Declared):
         lists: dict[tuple[str, ...], list[Any]] = {
             ("bases",): list(self.bases),
             ("seeds",): list(self.seeds),
-            ("evaluate", "benchmarks"): list(self.evaluate.benchmarks),
+            ("evaluate", "benchmarks"): [b.label for b in self.evaluate.benchmarks],
         }
         lists |= {("amounts", c): list(a) for c, a in self.amounts.items()}
         for where, values in lists.items():

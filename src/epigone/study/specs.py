@@ -74,10 +74,21 @@ class DataSpec(SourceSpec):
 
 
 class ItemsSpec(Spec):
-    """The items of a benchmark, for what must not be in a corpus."""
+    """The items of a benchmark, for what must not be in a corpus.
+
+    `data` is where its original files lie, None for those that come with it or the hub's; `suite`
+    is what a task of another name than the presets' comes from: a folder of tasks, or
+    without a reference lm-eval, whose version is then the fingerprint.
+    """
 
     task: str
     task_version: int
+    data: DataSpec | None = None
+    suite: DataSpec | None = None
+
+
+class OverlapSpec(Spec):
+    """Which items of a benchmark a corpus holds: 13 words in a row, or a whole question."""
 
 
 class ModelSpec(Spec):
@@ -227,14 +238,24 @@ class StyleSpec(Spec):
     metrics: tuple[str, ...]
 
 
-class BenchmarkSpec(Spec):
-    """One benchmark on one model, in the raw few-shot format."""
+class BenchmarkSpec(ItemsSpec):
+    """One benchmark on one model, as `label` in scores.
+
+    `raw` is text that goes on, `chat` the model's own chat template with the examples as turns.
+    `limit` takes a subset that `seed` draws; `shots` is the number of examples where the task's
+    own is not meant. Programs can be sampled: `samples` a problem at a temperature, else one each
+    and greedily.
+    """
 
     model: ModelSpec
-    task: str
-    task_version: int
+    label: str
+    format: Literal["raw", "chat"] = "raw"
+    shots: int | None = Field(default=None, ge=0)
     limit: int | None = None
     seed: int = 0
+    samples: int = Field(default=1, ge=1)
+    temperature: float = Field(default=0.0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
 
 
 def amount_folder(amount: int) -> str:

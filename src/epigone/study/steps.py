@@ -3,111 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any
 
 from epigone.errors import UserError
 from epigone.schema import Cell
 from epigone.study.declare import Declaration, style_corpus
-from epigone.study.identity import digest, slug
+from epigone.study.measures import measures
 from epigone.study.resolved import (
     Resolve,
     at,
     bases,
     corpus_spec,
     feedback_sources,
+    items_spec,
     recipe_spec,
-    tokenizer,
 )
 from epigone.study.specs import (
-    BenchmarkSpec,
-    CorpusSpec,
     DataSpec,
     FeedbackSpec,
-    GenerateSpec,
-    ItemsSpec,
     ModelSpec,
     RecipeSpec,
-    Spec,
-    StyleSpec,
     TrainSpec,
 )
+from epigone.study.step import Step
 from epigone.study.values import Mistake, amount_label
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """A kind of work: where its function is, and the version that changes with its results.
-
-    `preload` names the modules that a process imports before it forks to do such work.
-    """
-
-    run: str
-    version: int
-    spec: type[Spec]
-    preload: tuple[str, ...] = ()
-
-
-STAGES: Mapping[str, Stage] = {
-    "items": Stage("epigone.evaluation:run_items", 1, ItemsSpec),
-    "corpus": Stage("epigone.corpus:run", 3, CorpusSpec),
-    "train": Stage("epigone.training:run", 3, TrainSpec, ("epigone.training.loop",)),
-    "feedback": Stage("epigone.training:run_feedback", 1, FeedbackSpec),
-    "generate": Stage(
-        "epigone.evaluation:run_generate", 1, GenerateSpec, ("epigone.evaluation.answers",)
-    ),
-    "style": Stage("epigone.evaluation:run_style", 1, StyleSpec),
-    "benchmark": Stage(
-        "epigone.evaluation:run_benchmark", 1, BenchmarkSpec, ("epigone.evaluation.benchmarks",)
-    ),
-}
-
-
-def identity(stage: str, spec: Spec, inputs: Mapping[str, str]) -> dict[str, Any]:
-    """What changes a step's result: stage, its version, spec, and the hashes of its inputs."""
-    return {
-        "stage": stage,
-        "version": STAGES[stage].version,
-        "spec": _identifying(spec.model_dump(mode="json"), stage),
-        "inputs": dict(sorted(inputs.items())),
-    }
-
-
-@dataclass(frozen=True)
-class Step:
-    """One unit of work with an identity and inputs; `axes` make its readable name.
-
-    `model` is the one that it measures, or makes by `feedback` of that name.
-    """
-
-    stage: str
-    axes: tuple[str, ...]
-    spec: Spec
-    inputs: Mapping[str, Step] = field(default_factory=dict)
-    model: str = ""
-    feedback: str = ""
-
-    @cached_property
-    def identity(self) -> dict[str, Any]:
-        """What changes the step's result: stage, its version, spec, and the inputs' hashes."""
-        return identity(self.stage, self.spec, {r: s.hash for r, s in self.inputs.items()})
-
-    @cached_property
-    def hash(self) -> str:
-        """Hex sha256 of the identity."""
-        return digest(self.identity)
-
-    @property
-    def slug(self) -> str:
-        """Readable name made of the axes."""
-        return slug(*self.axes)
-
-    @property
-    def name(self) -> str:
-        """stage/slug-hash8: the step's folder below steps/."""
-        return f"{self.stage}/{self.slug}-{self.hash[:8]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +72,19 @@ def expand(declaration: Declaration, resolve: Resolve) -> Expansion:
         steps += [s for s in (*corpus.inputs.values(), corpus) if s not in steps]
     # A trunk makes several students; until a hub's revisions are known, two can have one hash.
     steps += {s.made_by.name: s.made_by for s in students if s.made_by is not None}.values()
-    steps += _measures(declaration, models, students, corpora, resolve)
-    untrained = [Subject(base.name, base.name) for base in models]
-    return Expansion(tuple(steps), (*untrained, *students), declaration.teacher.name)
+    subjects = (*(Subject(base.name, base.name) for base in models), *students)
+    measured = [
+        (_model(s, models), _axes(s.cell) if s.cell else (s.base,), s.made_by) for s in subjects
+    ]
+    known = {step.name for step in steps}
+    steps += (s for s in measures(declaration, measured, corpora, resolve) if s.name not in known)
+    return Expansion(tuple(steps), subjects, declaration.teacher.name)
+
+
+def _model(subject: Subject, bases: list[ModelSpec]) -> ModelSpec:
+    if subject.cell is None:
+        return next(base for base in bases if base.name == subject.base)
+    return ModelSpec(kind="student", name=subject.model, amount=subject.cell.amount)
 
 
 def _axes(cell: Cell) -> tuple[str, ...]:
@@ -170,10 +100,12 @@ def _corpora(declaration: Declaration, resolve: Resolve) -> dict[str, Step]:
     and the held-out prompts that all models answer are in none of the other corpora.
     """
     asked: dict[str, Step] = {}
-    for i, task in enumerate(declaration.evaluate.benchmarks):
+    for i, benchmark in enumerate(declaration.evaluate.benchmarks):
         with at("evaluate", "benchmarks", i):
-            items = ItemsSpec(task=task, task_version=resolve.task_version(task))
-        asked[f"items_{task}"] = Step("items", (task,), items)
+            items = items_spec(benchmark, resolve)
+        # Formats of one benchmark ask the same items.
+        if not any(step.spec == items for step in asked.values()):
+            asked[f"items_{benchmark.label}"] = Step("items", (benchmark.task,), items)
     first = style_corpus(declaration)
     found = {first: _corpus_step(first, declaration, resolve, asked)}
     if declaration.evaluate.style is not None:
@@ -295,83 +227,3 @@ def _feed_back(name: str, spec: FeedbackSpec, start: Cell, step: Step | None) ->
     inputs = {} if step is None else {"student": step}
     model = ":".join(axes)
     return Subject(model, start.base, cell, Step("feedback", axes, spec, inputs, model, name))
-
-
-def _measures(
-    declaration: Declaration,
-    models: list[ModelSpec],
-    students: list[Subject],
-    corpora: Mapping[str, Step],
-    resolve: Resolve,
-) -> Iterator[Step]:
-    evaluate = declaration.evaluate
-    style = evaluate.style
-    if style is not None:
-        prompts = {"corpus": corpora[style_corpus(declaration)]}
-        teacher_spec = ModelSpec(kind="teacher", name=declaration.teacher.name)
-        teacher = Step(
-            "generate",
-            (teacher_spec.name,),
-            GenerateSpec(
-                model=teacher_spec,
-                n=style.n,
-                max_new_tokens=style.max_new_tokens,
-                tokenizer=tokenizer(resolve),
-            ),
-            prompts,
-            teacher_spec.name,
-        )
-        yield teacher
-    for model, axes, inputs in _measured(models, students):
-        if style is not None:
-            samples = Step(
-                "generate",
-                axes,
-                GenerateSpec(model=model, n=style.n, max_new_tokens=style.max_new_tokens),
-                {**prompts, **inputs},
-                model.name,
-            )
-            yield samples
-            yield Step(
-                "style",
-                axes,
-                StyleSpec(model=model.name, metrics=tuple(style.metrics)),
-                {"teacher": teacher, "model": samples},
-                model.name,
-            )
-        for i, task in enumerate(evaluate.benchmarks):
-            with at("evaluate", "benchmarks", i):
-                version = resolve.task_version(task)
-            spec = BenchmarkSpec(model=model, task=task, task_version=version, limit=evaluate.limit)
-            yield Step("benchmark", (task, *axes), spec, inputs, model.name)
-
-
-def _measured(
-    models: list[ModelSpec], students: list[Subject]
-) -> Iterator[tuple[ModelSpec, tuple[str, ...], Mapping[str, Step]]]:
-    for base in models:
-        yield base, (base.name,), {}
-    for student in students:
-        assert student.cell is not None
-        assert student.made_by is not None
-        amount = student.cell.amount
-        spec = ModelSpec(kind="student", name=student.model, amount=amount)
-        yield spec, _axes(student.cell), {"student": student.made_by}
-
-
-def _identifying(spec: dict[str, Any], stage: str) -> dict[str, Any]:
-    """A spec without what changes no result: paths, a preset that is filled in, a base's name."""
-
-    def kept(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {k: kept(v) for k, v in value.items() if k not in ("ref", "preset")}
-        return [kept(v) for v in value] if isinstance(value, list) else value
-
-    found: dict[str, Any] = kept(spec)
-    if stage in ("train", "feedback"):
-        del found["base"]["name"]
-    # A source's own name, not where it lies, is written into what is made of it.
-    for part in ("sources", "replay"):
-        for source, told in zip(found.get(part, ()), spec.get(part, ()), strict=True):
-            source["name"] = told["ref"].rsplit("/", 1)[-1]
-    return found

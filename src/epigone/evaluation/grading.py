@@ -1,0 +1,166 @@
+"""Programs that models wrote, put to their tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Literal
+
+from epigone.evaluation.sandbox import Gone, Limits, Process, probe
+from epigone.schema import Progress, silent
+
+Status = Literal["passed", "failed", "error", "timeout", "ended", "flood"]
+_REASONS: dict[str, Status] = {
+    "it ended": "ended",
+    "it took too long": "timeout",
+    "its answer is too long": "flood",
+}
+_OUT_OF_TURN = "it speaks out of turn"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A program and its test.
+
+    The test is trusted. It runs in a process of its own, behind `setup` (the prompt, for what it
+    defines beside the function), and calls the program's function `entry`, or without one any
+    function of the program that it names. Only plain data passes between the two, so that no
+    program can answer for the test.
+    """
+
+    program: str
+    test: str
+    entry: str = ""
+    setup: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of a program: `detail` is one short line, of hostile text."""
+
+    status: Status
+    detail: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether every assertion of the test held."""
+        return self.status == "passed"
+
+
+def grade(
+    problems: Sequence[Problem],
+    *,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+    unsafe: bool = False,
+    workers: int | None = None,
+    progress: Progress = silent,
+) -> list[Verdict]:
+    """Run each program against its test, each in a sandbox of its own.
+
+    `unsafe` runs them as ordinary processes, which may read, write and send what you may. Raises
+    SandboxError before anything is run where the machine cannot isolate them.
+    """
+    if not unsafe:
+        probe()
+    count = min(len(problems), workers or os.cpu_count() or 1)
+    if not count:
+        return []
+    graders: queue.SimpleQueue[_Grader] = queue.SimpleQueue()
+    made = [_Grader(limits, unsafe) for _ in range(count)]
+    for grader in made:
+        graders.put(grader)
+    finished = 0
+
+    def one(problem: Problem) -> Verdict:
+        nonlocal finished
+        grader = graders.get()
+        try:
+            return grader.grade(problem)
+        finally:
+            graders.put(grader)
+            finished += 1
+            progress(finished, len(problems))
+
+    try:
+        with ThreadPoolExecutor(count) as pool:
+            return list(pool.map(one, problems))
+    finally:
+        for grader in made:
+            grader.end()
+
+
+class _Grader:
+    """A process that runs tests, and beside it for each test one that runs the program."""
+
+    def __init__(self, limits: Limits, unsafe: bool) -> None:
+        self._limits = limits
+        self._unsafe = unsafe
+        self._tests: Process | None = None
+
+    def grade(self, problem: Problem) -> Verdict:
+        deadline = time.monotonic() + self._limits.wall_seconds
+        with Process("candidate", unsafe=self._unsafe, limits=self._limits) as program:
+            try:
+                program.send(
+                    json.dumps([{"dict": [*map(list, self._limits.settings().items())]},
+                                problem.program]),
+                    deadline,
+                )  # fmt: skip
+                told = json.loads(program.receive(deadline))
+                names = _names(told)
+            except Gone as gone:
+                return Verdict(_REASONS[str(gone)])
+            except (ValueError, RecursionError):
+                return Verdict("error", _OUT_OF_TURN)
+            if isinstance(names, str):
+                return Verdict("error", names)
+            if self._tests is None:
+                self._tests = Process("grader", unsafe=self._unsafe, limits=self._limits)
+            try:
+                return self._relay(problem, names, self._tests, program, deadline)
+            except Gone as gone:
+                # The test itself hangs or died of what it was told: another process for the next.
+                self.end()
+                return Verdict(_REASONS[str(gone)])
+
+    def end(self) -> None:
+        if self._tests is not None:
+            self._tests.end()
+            self._tests = None
+
+    def _relay(
+        self, problem: Problem, names: list[str], tests: Process, program: Process, deadline: float
+    ) -> Verdict:
+        """Carry calls and answers to and fro until the verdict; raises Gone for the tests."""
+        tests.send(json.dumps([problem.setup, names, problem.test, problem.entry]), deadline)
+        gone: Status | None = None
+        while True:
+            # The test has a little more time than the program: to say what it makes of its end.
+            line = tests.receive(deadline + 2)
+            ((kind, held),) = json.loads(line)["dict"]
+            if kind == "verdict":
+                return Verdict(gone or held[0], "" if gone else held[1])
+            try:
+                if gone is not None:
+                    raise Gone
+                program.send(json.dumps(held), deadline)
+                answer = program.receive(deadline)
+            except Gone as reason:
+                gone = gone or _REASONS[str(reason)]
+                answer = '{"dict": [["gone", true]]}'
+            tests.send(answer, deadline + 2)
+
+
+def _names(told: object) -> list[str] | str:
+    """The functions of a program that has started, or why it did not start."""
+    match told:
+        case {"dict": [["ready", [*names]]]}:
+            return [n for n in names if isinstance(n, str)]
+        case {"dict": [["raised", {"dict": [*_, ["name", str(name)], ["text", str(text)]]}]]}:
+            return f"{name}: {text}"[:200]
+    return _OUT_OF_TURN

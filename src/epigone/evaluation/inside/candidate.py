@@ -1,0 +1,71 @@
+"""Runs code that a model wrote, and answers calls of its functions with plain data.
+
+The first line that arrives is the program, each later one a call. What is printed goes nowhere.
+Where nothing of Epigone is: only wire.py goes along.
+"""
+
+import builtins
+import os
+import resource
+from typing import Any
+
+from epigone.evaluation.inside.wire import NotPlain, dumps, loads
+
+
+def limit(settings: dict[str, int]) -> None:
+    """Lower what this process and its children may use; none can raise it again."""
+    for name, most in settings.items():
+        kind = getattr(resource, name)
+        hard = resource.getrlimit(kind)[1]
+        if hard != resource.RLIM_INFINITY:
+            most = min(most, hard)
+        # A soft limit of time ends it by a signal that tells which limit it was.
+        resource.setrlimit(kind, (most, most + 1 if name == "RLIMIT_CPU" else most))
+
+
+def told(error: BaseException) -> dict[str, str]:
+    """The name of an error's class that a test may expect, and the error in one short line."""
+    kinds = [k.__name__ for k in type(error).__mro__ if getattr(builtins, k.__name__, None) is k]
+    try:
+        text = str(error)[:200]
+    except Exception:
+        text = ""
+    return {"kind": kinds[0] if kinds else "Exception", "name": type(error).__name__[:60],
+            "text": text.split("\n")[0]}  # fmt: skip
+
+
+def main() -> None:
+    """Answer until the calls end."""
+    calls = os.fdopen(os.dup(0), "r", encoding="utf-8", newline="\n")
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8", newline="\n")
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(nowhere, fd)
+    settings, program = loads(calls.readline())
+    limit(settings)
+
+    def answer(packed: str) -> None:
+        answers.write(packed + "\n")
+        answers.flush()
+
+    space: dict[str, Any] = {"__name__": "solution"}
+    try:
+        exec(compile(program, "solution.py", "exec"), space)
+    except BaseException as error:
+        answer(dumps({"raised": told(error)}))
+        return
+    names = sorted(n for n, v in space.items() if callable(v) and isinstance(n, str))
+    answer(dumps({"ready": names}))
+    for line in calls:
+        name, positional, named = loads(line)
+        try:
+            packed = dumps({"value": space[name](*positional, **named)})
+        except NotPlain as error:
+            packed = dumps({"not_plain": str(error)[:60]})
+        except BaseException as error:
+            packed = dumps({"raised": told(error)})
+        answer(packed)
+
+
+if __name__ == "__main__":
+    main()

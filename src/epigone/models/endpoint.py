@@ -1,0 +1,215 @@
+"""A model behind an OpenAI-compatible endpoint: one request, tried again where that may help."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import tenacity
+
+from epigone.errors import EndpointError
+from epigone.schema import Message
+
+# Where the key stands unless a study names another variable. One for all hosts: a key of one
+# provider must not be sent to another because a URL was changed.
+KEY = "EPIGONE_API_KEY"
+_AGAIN = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
+_ATTEMPTS = 6
+_LONGEST_WAIT = 60.0
+_LARGEST = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a model answers: the URL up to /v1, its name there, and the variable with the key."""
+
+    url: str
+    model: str
+    key_env: str = KEY
+    seconds: float = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer: why it ended ("stop", "length", …), tokens that the endpoint counted.
+
+    `first` holds the natural-log probabilities of the likeliest first tokens, by their text; it is
+    None where the endpoint gives none.
+    """
+
+    text: str
+    stop: str
+    prompt_tokens: int
+    tokens: int
+    first: Mapping[str, float] | None = None
+
+
+class _Again(Exception):
+    """A failure that may pass; `after` is how many seconds the endpoint asks to wait."""
+
+    def __init__(self, what: str, after: float = 0.0) -> None:
+        super().__init__(what)
+        self.after = after
+
+
+class Client:
+    """Asks one endpoint; can be used by several threads."""
+
+    def __init__(self, endpoint: Endpoint, *, attempts: int = _ATTEMPTS) -> None:
+        """Prepare to ask; nothing is sent yet. Raises EndpointError where the key cannot be."""
+        self.endpoint = endpoint
+        self._key = os.environ.get(endpoint.key_env, "")
+        if any(not 32 < ord(c) < 127 for c in self._key):
+            raise EndpointError("the key has characters that no key has", value=endpoint.key_env)
+        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
+        self._http = httpx.Client(headers=headers, timeout=endpoint.seconds, follow_redirects=False)
+        self._attempts = attempts
+
+    def close(self) -> None:
+        """Close its connections."""
+        self._http.close()
+
+    def ask(self, messages: Sequence[Message], **settings: Any) -> Reply:
+        """The answer to a conversation; `settings` are those of /chat/completions.
+
+        Tried again, at growing intervals or when the endpoint says, for what may pass: no
+        connection, no answer in time, too many requests, errors of the server. Raises EndpointError
+        for anything else, and when the last attempt failed.
+        """
+        body = {
+            "model": self.endpoint.model,
+            "messages": [{"role": m.role, "content": m.content} for m in messages],
+            **settings,
+        }
+        attempts = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(_Again),
+            stop=tenacity.stop_after_attempt(self._attempts),
+            wait=_wait,
+            reraise=True,
+        )
+        try:
+            found: Reply = attempts(self._once, body)
+        except _Again as error:
+            raise EndpointError(
+                f"{_host(self.endpoint)} did not answer, tried {self._attempts} times",
+                value=str(error), fix="run the same command again later",
+            ) from None  # fmt: skip
+        return found
+
+    def _once(self, body: Mapping[str, Any]) -> Reply:
+        url = f"{self.endpoint.url.rstrip('/')}/chat/completions"
+        try:
+            with self._http.stream("POST", url, json=body) as response:
+                content = _read(response)
+        except httpx.HTTPError as error:
+            raise _Again(f"{type(error).__name__}: {self._told(str(error))}") from None
+        if response.status_code in _AGAIN:
+            why = f"HTTP {response.status_code}: {self._told(_reason(content))}"
+            raise _Again(why, _after(response.headers.get("retry-after", "")))
+        if response.status_code != 200:
+            raise EndpointError(
+                f"{_host(self.endpoint)} refuses the request: HTTP {response.status_code}",
+                value=self._told(_reason(content)), fix=_FIXES.get(response.status_code, ""),
+            )  # fmt: skip
+        try:
+            return _reply(json.loads(content))
+        except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+            raise _Again(
+                f"no chat completion: {self._told(content[:200].decode(errors='replace'))}"
+            ) from None
+
+    def _told(self, text: str) -> str:
+        # Some servers repeat what they were sent.
+        return text.replace(self._key, "***")[:200] if self._key else text[:200]
+
+
+_FIXES = {
+    401: "put a valid key into the endpoint's environment variable",
+    403: "the key may not use this model",
+    404: "check the URL, which ends in /v1, and the model's name",
+}
+
+
+def _wait(state: tenacity.RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    asked = error.after if isinstance(error, _Again) else 0.0
+    grown = tenacity.wait_exponential_jitter(initial=1, max=30, jitter=2)(state)
+    return min(max(asked, grown), _LONGEST_WAIT)
+
+
+def _read(response: httpx.Response) -> bytes:
+    content = bytearray()
+    for part in response.iter_bytes():
+        content += part
+        if len(content) > _LARGEST:
+            raise _Again("an answer without end")
+    return bytes(content)
+
+
+def _reply(row: Mapping[str, Any]) -> Reply:
+    choice = row["choices"][0]
+    text = choice["message"]["content"]
+    if not isinstance(text, str | None):
+        raise TypeError("no text")
+    usage = row.get("usage") or {}
+    return Reply(
+        text or "",
+        str(choice.get("finish_reason") or "")[:40],
+        _count(usage.get("prompt_tokens")),
+        _count(usage.get("completion_tokens")),
+        _first(choice.get("logprobs")),
+    )
+
+
+def _first(told: Any) -> dict[str, float] | None:
+    """Log-probabilities of the first token, where there are any: texts of one token may repeat."""
+    try:
+        rows = told["content"][0]["top_logprobs"]
+        found: dict[str, float] = {}
+        for row in rows:
+            text, value = str(row["token"]), float(row["logprob"])
+            if not math.isnan(value):
+                found[text] = max(value, found.get(text, -math.inf))
+    except (KeyError, TypeError, IndexError, ValueError):
+        return None
+    return found or None
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) and value >= 0 else 0
+
+
+def _reason(content: bytes) -> str:
+    try:
+        told = json.loads(content)
+        error = told.get("error", told) if isinstance(told, dict) else told
+        text = error.get("message", error) if isinstance(error, dict) else error
+        return str(text)
+    except (ValueError, RecursionError):
+        return content[:200].decode(errors="replace")
+
+
+def _after(told: str) -> float:
+    """Seconds of a Retry-After header, which may hold a date."""
+    try:
+        return max(0.0, float(told))
+    except ValueError:
+        pass
+    try:
+        from datetime import datetime
+
+        when = parsedate_to_datetime(told)
+        return max(0.0, (when - datetime.now(when.tzinfo)).total_seconds())
+    except (ValueError, TypeError):
+        return 0.0
+
+
+def _host(endpoint: Endpoint) -> str:
+    return urlsplit(endpoint.url).netloc

@@ -1,0 +1,69 @@
+"""Sampled tokens that depend on the prompt's own seed, not on who shares its batch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy
+import torch
+from torch import Tensor
+
+# The next token of each of the prompts of these numbers; logits are (prompts, vocabulary).
+Pick = Callable[[Tensor, Sequence[int]], list[int]]
+
+
+def greedy(logits: Tensor, prompts: Sequence[int]) -> list[int]:
+    """The likeliest token of each prompt."""
+    found: list[int] = logits.argmax(-1).tolist()
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """Temperature, the share of the probability that is drawn from (Holtzman et al. 2019), seed."""
+
+    temperature: float
+    top_p: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for what is no distribution."""
+        if self.temperature <= 0 or not 0 < self.top_p <= 1:
+            raise ValueError("a temperature is above 0, and top_p above 0 and at most 1")
+
+
+class Draws:
+    """For each prompt a stream of numbers between 0 and 1 of its own.
+
+    Its key is the seed, the prompt's ids, and how often the same prompt came before: neither the
+    order of prompts nor the size of batches changes what is drawn.
+    """
+
+    def __init__(self, sampling: Sampling, prompts: Sequence[Sequence[int]]) -> None:
+        """One stream for each prompt, in their order."""
+        self.sampling = sampling
+        seen: Counter[tuple[int, ...]] = Counter()
+        self._streams = []
+        for prompt in map(tuple, prompts):
+            key = repr((sampling.seed, prompt, seen[prompt])).encode()
+            seen[prompt] += 1
+            number = int.from_bytes(hashlib.sha256(key).digest()[:16], "little")
+            self._streams.append(numpy.random.Generator(numpy.random.Philox(key=number)))
+
+    def tokens(self, logits: Tensor, prompts: Sequence[int]) -> list[int]:
+        """The next token of each of the numbered prompts; logits are (prompts, vocabulary)."""
+        numbers = torch.tensor([self._streams[i].random() for i in prompts], dtype=torch.float64)
+        probabilities = (logits.double() / self.sampling.temperature).softmax(-1)
+        ordered, ids = probabilities.sort(dim=-1, descending=True, stable=True)
+        total = ordered.cumsum(-1)
+        # The first token stays, and each one before which there is less than the share.
+        kept = total - ordered < self.sampling.top_p
+        most = torch.where(kept, total, 0).amax(-1, keepdim=True)
+        drawn = numbers.to(logits.device)[:, None] * most
+        # Rounding may carry a number to the very end of the sum.
+        at = torch.searchsorted(total, drawn, right=True).clamp(max=kept.sum(-1, keepdim=True) - 1)
+        found: list[int] = ids.gather(-1, at)[:, 0].tolist()
+        return found

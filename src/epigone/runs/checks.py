@@ -1,0 +1,39 @@
+"""What is refused before any work of a study is done."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+from epigone.corpus.compressed import require
+from epigone.errors import CorpusError, MissingExtra
+from epigone.evaluation import code
+from epigone.study.declare import Declaration
+
+
+def check_before(declaration: Declaration, folder: Path) -> None:
+    """Raise UserError for what is not there: packages, a sandbox, sources large enough.
+
+    Paths start at `folder`.
+    """
+    # Feedback is the last training of all, too late to find out.
+    if declaration.feedback and importlib.util.find_spec("trl") is None:
+        raise MissingExtra("learning from feedback", "feedback")
+    if any(b.task in code.TASKS for b in declaration.evaluate.benchmarks):
+        code.probe()
+    # A token has at least one byte, so a small local file refuses a large amount before any work.
+    for name, corpus in declaration.corpora.items():
+        paths = [folder / Path(source.ref).expanduser() for source in corpus.sources]
+        for path in paths:
+            require(path)
+        if not all(p.is_file() and p.suffix in (".json", ".jsonl") for p in paths):
+            continue
+        size = sum(os.path.getsize(p) for p in paths)
+        largest = max(declaration.amounts[name])
+        if largest > size:
+            raise CorpusError(
+                f"amount larger than corpus {name!r}, whose files have {size:,} bytes",
+                value=largest,
+                fix="ask for less, or add sources",
+            )

@@ -1,0 +1,91 @@
+"""The steps that measure a study's models: answers, style, benchmarks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from epigone.study.declare import Declaration, style_corpus
+from epigone.study.resolved import Resolve, at, benchmark_spec, items_spec, tokenizer
+from epigone.study.specs import GenerateSpec, ModelSpec, OverlapSpec, StyleSpec
+from epigone.study.step import Step
+
+# A model, the axes of its name, and the step that made it where it is a student.
+Measured = tuple[ModelSpec, tuple[str, ...], Step | None]
+
+
+def measures(
+    declaration: Declaration,
+    models: Sequence[Measured],
+    corpora: Mapping[str, Step],
+    resolve: Resolve,
+) -> Iterator[Step]:
+    """Every step that measures a model, behind those whose results it takes."""
+    if declaration.evaluate.style is not None:
+        yield from _style(declaration, models, corpora, resolve)
+    yield from _benchmarks(declaration, models, resolve)
+
+
+def _style(
+    declaration: Declaration,
+    models: Sequence[Measured],
+    corpora: Mapping[str, Step],
+    resolve: Resolve,
+) -> Iterator[Step]:
+    style = declaration.evaluate.style
+    assert style is not None
+    prompts = {"corpus": corpora[style_corpus(declaration)]}
+    spec = ModelSpec(kind="teacher", name=declaration.teacher.name)
+    teacher = Step(
+        "generate",
+        (spec.name,),
+        GenerateSpec(
+            model=spec,
+            n=style.n,
+            max_new_tokens=style.max_new_tokens,
+            tokenizer=tokenizer(resolve),
+        ),
+        prompts,
+        spec.name,
+    )
+    yield teacher
+    for model, axes, made_by in models:
+        inputs = prompts | ({"student": made_by} if made_by else {})
+        asked = GenerateSpec(model=model, n=style.n, max_new_tokens=style.max_new_tokens)
+        samples = Step("generate", axes, asked, inputs, model.name)
+        yield samples
+        metrics = StyleSpec(model=model.name, metrics=tuple(style.metrics))
+        compared = {"teacher": teacher, "model": samples}
+        yield Step("style", axes, metrics, compared, model.name)
+
+
+def _benchmarks(
+    declaration: Declaration, models: Sequence[Measured], resolve: Resolve
+) -> Iterator[Step]:
+    told: set[str] = set()
+    for i, benchmark in enumerate(declaration.evaluate.benchmarks):
+        with at("evaluate", "benchmarks", i):
+            items = items_spec(benchmark, resolve)
+        asked = Step("items", (benchmark.task,), items)
+        for model, axes, made_by in models:
+            inputs: dict[str, Step] = {}
+            if made_by is not None:
+                inputs["student"] = made_by
+                corpus = _learnt_from(made_by)
+                if corpus is not None:
+                    name = (*corpus.axes, benchmark.task)
+                    compared = {"corpus": corpus, "items": asked}
+                    overlap = Step("overlap", name, OverlapSpec(), compared)
+                    inputs["overlap"] = overlap
+                    for step in (asked, overlap):
+                        if step.name not in told:
+                            told.add(step.name)
+                            yield step
+            spec_of = benchmark_spec(benchmark, model, items, declaration.evaluate.limit)
+            yield Step("benchmark", (benchmark.label, *axes), spec_of, inputs, model.name)
+
+
+def _learnt_from(step: Step | None) -> Step | None:
+    """The corpus that a student was trained on, before any feedback."""
+    while step is not None and "corpus" not in step.inputs:
+        step = step.inputs.get("student")
+    return None if step is None else step.inputs["corpus"]
