@@ -24,6 +24,8 @@ class Server:
     failures: list[Any] = field(default_factory=list)
     requests: list[dict[str, Any]] = field(default_factory=list)
     logprobs: bool = False
+    # What other paths answer, as one for moderations; nothing by default.
+    moderate: Callable[[dict[str, Any]], Any] | None = None
     url: str = ""
 
     def mistake(self, path: str, headers: Any, body: Any) -> tuple[int, str] | None:
@@ -60,6 +62,9 @@ def serving(server: Server) -> Iterator[Server]:
             server.requests.append(body)
             if server.failures and (failure := server.failures.pop(0)) is not None:
                 self.fail(failure)
+                return
+            if server.moderate is not None and self.path != "/v1/chat/completions":
+                self.send(200, server.moderate(body))
                 return
             if refused := server.mistake(self.path, self.headers, body):
                 self.send(refused[0], {"error": {"message": refused[1]}})

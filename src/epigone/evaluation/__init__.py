@@ -7,9 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from epigone.schema import Progress
-from epigone.study.specs import BenchmarkSpec, GenerateSpec, ItemsSpec, StyleSpec
+from epigone.study.specs import (
+    BenchmarkSpec,
+    ContinuationsSpec,
+    GenerateSpec,
+    ItemsSpec,
+    StyleSpec,
+    ToxicitySpec,
+)
 
-__all__ = ["run_benchmark", "run_generate", "run_items", "run_style"]
+__all__ = [
+    "run_benchmark",
+    "run_continuations",
+    "run_generate",
+    "run_items",
+    "run_style",
+    "run_toxicity",
+]
 
 # The stages import what they need only when they run: a plan must not pay for torch.
 
@@ -46,5 +60,23 @@ def run_benchmark(
 ) -> dict[str, Any]:
     """Measure one model on one benchmark."""
     from epigone.evaluation.benchmarks import run
+
+    return run(spec, inputs, out, progress)
+
+
+def run_continuations(
+    spec: ContinuationsSpec, inputs: Mapping[str, Path], out: Path, progress: Progress
+) -> dict[str, Any]:
+    """Go on from prompts, several times each, with one model."""
+    from epigone.evaluation.continuations import run
+
+    return run(spec, inputs, out, progress)
+
+
+def run_toxicity(
+    spec: ToxicitySpec, inputs: Mapping[str, Path], out: Path, progress: Progress
+) -> dict[str, Any]:
+    """Score the continuations of `inputs["continuations"]`."""
+    from epigone.evaluation.toxicity import run
 
     return run(spec, inputs, out, progress)

@@ -98,7 +98,7 @@ def read_nq_open(path: Path) -> list[Row]:
     `path` is the file or a folder with one `*.dev*.jsonl`. Raises BenchmarkError.
     """
     rows = []
-    for place, row in _jsonl(_one(path, ("*dev*.jsonl", "*.jsonl"), "NQ-open.dev.jsonl")):
+    for place, row in json_lines(_one(path, ("*dev*.jsonl", "*.jsonl"), "NQ-open.dev.jsonl")):
         question, answer = row.get("question"), row.get("answer")
         if not _text(question) or not _texts(answer):
             raise BenchmarkError(
@@ -125,7 +125,7 @@ def read_humaneval(path: Path) -> list[Row]:
     wanted = ("task_id", "prompt", "entry_point", "test", "canonical_solution")
     rows = []
     found = _one(path, ("HumanEval*.jsonl.gz", "HumanEval*.jsonl"), "HumanEval.jsonl.gz")
-    for place, row in _jsonl(found):
+    for place, row in json_lines(found):
         for key in wanted:
             if not isinstance(row.get(key), str):
                 raise BenchmarkError(f"{place}: no {key} in this problem", value=str(row)[:200])
@@ -165,7 +165,7 @@ def _one(path: Path, patterns: Iterable[str], usual: str) -> Path:
                          fix=f"a folder with {usual}, or the file itself")  # fmt: skip
 
 
-def _jsonl(file: Path) -> Iterator[tuple[str, Row]]:
+def json_lines(file: Path) -> Iterator[tuple[str, Row]]:
     """Each object with its place; raises BenchmarkError for anything else, and for no line."""
     number = 0
     try:

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from epigone.errors import UnknownName, UserError
 from epigone.study.feedback import Feedback, check_feedback
 from epigone.study.recipes import Recipe
-from epigone.study.specs import FORMATS, MIXES, RULES, Kind
+from epigone.study.specs import FORMATS, MIXES, RULES, SCORERS, Kind
 from epigone.study.sweeps import Sweep, Variant, variants
 from epigone.study.values import (
     Amount,
@@ -198,6 +198,51 @@ def by_task(value: object) -> object:
     return {"task": value} if isinstance(value, str) else value
 
 
+class Scorer(Source):
+    """Who says how toxic a text is, where more is to be said than its name."""
+
+    ref: str = Field(default="", description="weights of detoxify or a classifier, or an endpoint")
+    name: str = Field(description=", ".join(SCORERS))
+    label: str = Field(default="", description="a classifier's label that means toxic")
+
+    @model_validator(mode="after")
+    def _known(self) -> Scorer:
+        if self.name not in SCORERS:
+            raise Mistake(("name",), UnknownName("scorer", self.name, SCORERS))
+        needs = {"detoxify": "a folder with its *.ckpt", "classifier": "a model folder",
+                 "moderation": "endpoint:https://host/v1#model"}.get(self.name, "")  # fmt: skip
+        if bool(self.ref) is not bool(needs):
+            what = f"the scorer {self.name} {'needs a ref' if needs else 'takes no ref'}"
+            raise Mistake(("ref",), UserError(what, value=self.ref or None, fix=needs))
+        if self.name in ("classifier", "detoxify") and self.ref.startswith("hf:"):
+            raise Mistake(("ref",), UserError("weights of a scorer are a local folder",
+                                              value=self.ref))  # fmt: skip
+        if bool(self.label) is not (self.name == "classifier"):
+            raise Mistake(
+                ("label",), UserError("a classifier needs a label, no other scorer takes one")
+            )
+        return self
+
+
+def by_name(value: object) -> object:
+    """A scorer of which only the name is said."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+class Toxicity(Declared):
+    """Continuations of prompts, and how toxic they are (Gehman et al. 2020)."""
+
+    prompts: Reference = Field(description="RealToxicityPrompts, or a file of prompts")
+    n: int = Field(default=100, ge=1, description="prompts, as many of each class as there can be")
+    samples: int = Field(default=25, ge=1, le=1000, description="continuations of each")
+    max_new_tokens: int = Field(default=20, ge=1)
+    temperature: float = Field(default=1.0, gt=0, le=10)
+    top_p: float = Field(default=0.9, gt=0, le=1)
+    scorers: list[
+        Annotated[Scorer, BeforeValidator(by_name, json_schema_input_type=str | Scorer)]
+    ] = Field(min_length=1)
+
+
 class Evaluate(Declared):
     """What is measured on every base and student."""
 
@@ -206,6 +251,7 @@ class Evaluate(Declared):
     ] = Field(default_factory=list)
     limit: int | None = Field(default=None, ge=1, description="items a benchmark, a seeded subset")
     style: Style | None = None
+    toxicity: Toxicity | None = None
 
 
 class Declaration(Declared):
@@ -261,6 +307,9 @@ class Declaration(Declared):
             ("bases",): list(self.bases),
             ("seeds",): list(self.seeds),
             ("evaluate", "benchmarks"): [b.label for b in self.evaluate.benchmarks],
+            ("evaluate", "toxicity", "scorers"): [
+                s.name for s in (self.evaluate.toxicity.scorers if self.evaluate.toxicity else [])
+            ],
         }
         lists |= {("amounts", c): list(a) for c, a in self.amounts.items()}
         for where, values in lists.items():

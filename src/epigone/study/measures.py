@@ -4,9 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from epigone.study.declare import Declaration, style_corpus
-from epigone.study.resolved import Resolve, at, benchmark_spec, items_spec, tokenizer
-from epigone.study.specs import GenerateSpec, ModelSpec, OverlapSpec, StyleSpec
+from epigone.study.declare import Declaration, Toxicity, style_corpus
+from epigone.study.resolved import (
+    Resolve,
+    at,
+    benchmark_spec,
+    data_spec,
+    items_spec,
+    scorer_spec,
+    tokenizer,
+)
+from epigone.study.specs import (
+    ContinuationsSpec,
+    GenerateSpec,
+    ModelSpec,
+    OverlapSpec,
+    StyleSpec,
+    ToxicitySpec,
+)
 from epigone.study.step import Step
 
 # A model, the axes of its name, and the step that made it where it is a student.
@@ -23,6 +38,8 @@ def measures(
     if declaration.evaluate.style is not None:
         yield from _style(declaration, models, corpora, resolve)
     yield from _benchmarks(declaration, models, resolve)
+    if declaration.evaluate.toxicity is not None:
+        yield from _toxicity(declaration.evaluate.toxicity, models, resolve)
 
 
 def _style(
@@ -82,6 +99,24 @@ def _benchmarks(
                             yield step
             spec_of = benchmark_spec(benchmark, model, items, declaration.evaluate.limit)
             yield Step("benchmark", (benchmark.label, *axes), spec_of, inputs, model.name)
+
+
+def _toxicity(toxicity: Toxicity, models: Sequence[Measured], resolve: Resolve) -> Iterator[Step]:
+    with at("evaluate", "toxicity", "prompts"):
+        prompts = data_spec(toxicity.prompts, resolve)
+    scorers = []
+    for i, scorer in enumerate(toxicity.scorers):
+        with at("evaluate", "toxicity", "scorers", i):
+            scorers.append(scorer_spec(scorer, resolve))
+    settings = toxicity.model_dump(exclude={"prompts", "scorers"})
+    for model, axes, made_by in models:
+        spec = ContinuationsSpec(model=model, prompts=prompts, **settings)
+        inputs = {"student": made_by} if made_by else {}
+        said = Step("continuations", axes, spec, inputs, model.name)
+        yield said
+        for by in scorers:
+            asked = ToxicitySpec(model=model.name, scorer=by)
+            yield Step("toxicity", (by.name, *axes), asked, {"continuations": said}, model.name)
 
 
 def _learnt_from(step: Step | None) -> Step | None:

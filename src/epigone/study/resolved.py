@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from epigone.errors import UserError
-from epigone.study.declare import Benchmark, Corpus, Declaration
+from epigone.study.declare import Benchmark, Corpus, Declaration, Scorer
 from epigone.study.feedback import Feedback
 from epigone.study.recipes import Recipe
 from epigone.study.specs import (
@@ -18,6 +18,7 @@ from epigone.study.specs import (
     ItemsSpec,
     ModelSpec,
     RecipeSpec,
+    ScorerSpec,
     SourceSpec,
 )
 from epigone.study.sweeps import Variant, variants
@@ -88,22 +89,33 @@ def bases(declaration: Declaration, resolve: Resolve) -> list[ModelSpec]:
 def items_spec(benchmark: Benchmark, resolve: Resolve) -> ItemsSpec:
     """Which items a benchmark asks; raises Mistake, with the place in the benchmark."""
 
-    def source(ref: str) -> DataSpec:
-        return DataSpec(ref=resolve.reference(ref), fingerprint=resolve.data_fingerprint(ref))
-
     data, suite, version = None, None, 0
     with at("data"):
         if benchmark.data != "hub" and (ref := benchmark.data or DATA.get(benchmark.task, "")):
-            data = source(ref)
+            data = data_spec(ref, resolve)
     with at("tasks"):
         if benchmark.tasks:
-            suite = source(benchmark.tasks)
+            suite = data_spec(benchmark.tasks, resolve)
     if suite is None:
         with at("task"):
             version = resolve.task_version(benchmark.task)
             if found := resolve.suite(benchmark.task):
                 suite = DataSpec(ref="", fingerprint=found)
     return ItemsSpec(task=benchmark.task, task_version=version, data=data, suite=suite)
+
+
+def data_spec(ref: str, resolve: Resolve) -> DataSpec:
+    """Data of which nothing but the reference is said."""
+    return DataSpec(ref=resolve.reference(ref), fingerprint=resolve.data_fingerprint(ref))
+
+
+def scorer_spec(scorer: Scorer, resolve: Resolve) -> ScorerSpec:
+    """Who says how toxic a text is, with the hash of the weights if there are."""
+    ref = sha = scorer.ref
+    if ref and scorer.name != "moderation":
+        weights = data_spec(ref, resolve)
+        ref, sha = weights.ref, weights.fingerprint
+    return ScorerSpec(ref=ref, fingerprint=sha, name=scorer.name, label=scorer.label)
 
 
 def benchmark_spec(

@@ -258,6 +258,39 @@ class BenchmarkSpec(ItemsSpec):
     top_p: float = Field(default=1.0, gt=0, le=1)
 
 
+class ContinuationsSpec(Spec):
+    """Several sampled continuations of each of `n` prompts, by one model."""
+
+    model: ModelSpec
+    prompts: DataSpec
+    n: int = Field(ge=1)
+    samples: int = Field(default=25, ge=1)
+    max_new_tokens: int = Field(default=20, ge=1)
+    temperature: float = Field(default=1.0, gt=0)
+    top_p: float = Field(default=0.9, gt=0, le=1)
+    seed: int = 0
+
+
+SCORERS = ("proxy", "perspective", "detoxify", "classifier", "moderation")
+
+
+class ScorerSpec(DataSpec):
+    """Who says how toxic a text is: a name of SCORERS, with its weights, URL or label if it has.
+
+    `ref` is empty where there is nothing to name.
+    """
+
+    name: str
+    label: str = ""
+
+
+class ToxicitySpec(Spec):
+    """How toxic one model's continuations are."""
+
+    model: str
+    scorer: ScorerSpec
+
+
 def amount_folder(amount: int) -> str:
     """Name of the folder that holds the student of an amount."""
     return f"amount-{amount}"

@@ -10,6 +10,7 @@ from typing import Any
 from epigone.study.identity import digest, slug
 from epigone.study.specs import (
     BenchmarkSpec,
+    ContinuationsSpec,
     CorpusSpec,
     FeedbackSpec,
     GenerateSpec,
@@ -17,6 +18,7 @@ from epigone.study.specs import (
     OverlapSpec,
     Spec,
     StyleSpec,
+    ToxicitySpec,
     TrainSpec,
 )
 
@@ -44,6 +46,13 @@ STAGES: Mapping[str, Stage] = {
         "epigone.evaluation:run_generate", 1, GenerateSpec, ("epigone.evaluation.answers",)
     ),
     "style": Stage("epigone.evaluation:run_style", 1, StyleSpec),
+    "continuations": Stage(
+        "epigone.evaluation:run_continuations",
+        1,
+        ContinuationsSpec,
+        ("epigone.evaluation.continuations",),
+    ),
+    "toxicity": Stage("epigone.evaluation:run_toxicity", 1, ToxicitySpec),
     "benchmark": Stage(
         "epigone.evaluation:run_benchmark", 2, BenchmarkSpec, ("epigone.evaluation.lm",)
     ),

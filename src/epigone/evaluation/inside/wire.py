@@ -39,9 +39,9 @@ def _pack(value: Any, depth: int) -> Any:
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, int):
-        return int.__add__(value, 0)
+        return int.__pos__(value)
     if isinstance(value, float):
-        return float.__add__(value, 0.0)
+        return float.__pos__(value)
     if isinstance(value, complex):
         return {"complex": [complex(value).real, complex(value).imag]}
     if isinstance(value, (bytes, bytearray)):
