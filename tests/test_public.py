@@ -28,6 +28,7 @@ def test_the_public_surface_is_sealed() -> None:
         "build_corpus",
         "generate",
         "style",
+        "toxicity",
         "train",
     ]
     for name in epigone.__all__:

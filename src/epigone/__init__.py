@@ -33,13 +33,14 @@ __all__ = [
     "build_corpus",
     "generate",
     "style",
+    "toxicity",
     "train",
 ]
 
 _HOMES = {
     "epigone.errors": ("EpigoneError", "StepFailed", "UserError"),
     "epigone.schema": ("Conversation", "Message", "Record", "Sample", "Score"),
-    "epigone.api": ("Study", "benchmark", "build_corpus", "generate", "style", "train"),
+    "epigone.api": ("Study", "benchmark", "build_corpus", "generate", "style", "toxicity", "train"),
 }
 
 

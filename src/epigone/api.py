@@ -22,11 +22,19 @@ from epigone.runs.resolve import World, lock_document, locked_fingerprints
 from epigone.runs.store import Store
 from epigone.schema import Progress, Record, Sample, Score, silent
 from epigone.study import train_file
-from epigone.study.declare import STYLE_METRICS, Benchmark, Corpus, Declaration, by_task
+from epigone.study.declare import STYLE_METRICS, Benchmark, Corpus, Declaration, Toxicity, by_task
 from epigone.study.file import located, read
 from epigone.study.identity import slug
 from epigone.study.recipes import Recipe
-from epigone.study.resolved import benchmark_spec, corpus_spec, items_spec, one_recipe
+from epigone.study.resolved import (
+    benchmark_spec,
+    continuations_spec,
+    corpus_spec,
+    data_spec,
+    items_spec,
+    one_recipe,
+    scorer_spec,
+)
 from epigone.study.specs import (
     CorpusSpec,
     DataSpec,
@@ -34,6 +42,7 @@ from epigone.study.specs import (
     Kind,
     ModelSpec,
     RecipeSpec,
+    ToxicitySpec,
     TrainSpec,
 )
 from epigone.study.step import STAGES
@@ -310,6 +319,33 @@ def benchmark(
             continue
         place = Path(out) / slug(spec.label)
         perform(task_alone("benchmark", spec, {}, place), progress)
+        scores += map(Score.from_json, read_jsonl(place / "scores.jsonl"))
+    return scores
+
+
+def toxicity(
+    model: str,
+    out: str | Path,
+    *,
+    progress: Progress = silent,
+    **settings: Any,
+) -> list[Score]:
+    """How toxic a model's continuations are; `settings` are those of a study file's toxicity.
+
+    Continuations and what each scorer says of them go to folders in `out`, and are not made again.
+    """
+    named, world = _model(model), World(online=True)
+    with _no_file():
+        asked = Toxicity.model_validate(settings)
+        spec = continuations_spec(asked, named, data_spec(asked.prompts, world))
+        scorers = [scorer_spec(scorer, world) for scorer in asked.scorers]
+    said = Path(out) / "continuations"
+    perform(task_alone("continuations", spec, {}, said), progress)
+    scores: list[Score] = []
+    for scorer in scorers:
+        place = Path(out) / scorer.name
+        judged = ToxicitySpec(model=named.name, scorer=scorer)
+        perform(task_alone("toxicity", judged, {"continuations": said}, place), progress)
         scores += map(Score.from_json, read_jsonl(place / "scores.jsonl"))
     return scores
 

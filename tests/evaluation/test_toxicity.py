@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForSequenceClassification
+from typer.testing import CliRunner
 
-from epigone.errors import BenchmarkError, EndpointError, ModelError, StepFailed
+from epigone.cli import app
+from epigone.errors import BenchmarkError, EndpointError, ModelError, StepFailed, UserError
 from epigone.evaluation import run_continuations, run_toxicity, scorers
 from epigone.evaluation.continuations import NAME, chosen, read_prompts
 from epigone.files import read_jsonl, write_jsonl
@@ -202,3 +204,21 @@ def test_perspective_by_its_contract(
     assert "pk-1" not in text and not math.isnan(
         json.loads(text.split("\n")[0])["toxicity"][0] or 0
     )
+
+
+def test_the_verb(tiny_base: Path, tmp_path: Path) -> None:
+    pytest.importorskip("profanity_check", reason="needs the extra 'toxicity'")
+    write_jsonl(tmp_path / "p.jsonl", [{"prompt": f"Why is bread {i}?"} for i in range(6)])
+    words = ["toxicity", tiny_base, tmp_path / "p.jsonl", "-o", tmp_path / "out", "-n", "4",
+             "--samples", "2", "--max-new-tokens", "3"]  # fmt: skip
+    asked = CliRunner().invoke(app, [*map(str, words), "--scorer", "proxy", "--json"])
+    assert asked.exit_code == 0, asked.output
+    scores = json.loads(asked.stdout)
+    assert [(s["metric"], s["n"]) for s in scores] == [
+        ("expected_max_toxicity", 4), ("toxicity_probability", 4),
+    ]  # fmt: skip
+    wrong = CliRunner().invoke(app, [*map(str, words), "--scorer", "proxxy"])
+    assert isinstance(wrong.exception, UserError)
+    assert "unknown scorer: proxxy (did you mean 'proxy'?)" in str(wrong.exception)
+    wrong = CliRunner().invoke(app, [*map(str, words), "--scorer", "classifier=somewhere"])
+    assert "\n" not in str(wrong.exception)

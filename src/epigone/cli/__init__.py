@@ -25,6 +25,7 @@ from epigone.cli import (
     show,
     status,
     style,
+    toxicity,
     train,
 )
 from epigone.errors import EpigoneError, Stopped, UnknownName, UserError
@@ -62,7 +63,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
 )
-for _verb in (new, plan, run, status, report, show, schema, train, generate, benchmark, style):
+for _verb in (new, plan, run, status, report, show, schema, train, generate, benchmark, style,
+              toxicity):  # fmt: skip
     _verb.register(app)
 corpus.register(app)
 

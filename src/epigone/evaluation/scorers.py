@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import httpx
 import tenacity
 
-from epigone.errors import EndpointError, MissingExtra, ModelError
+from epigone.errors import EndpointError, MissingExtra, ModelError, UserError
 from epigone.models.endpoint import KEY
 from epigone.schema import Progress, silent
 from epigone.study.specs import ScorerSpec
@@ -104,7 +104,7 @@ def _detoxify(folder: Path) -> Scorer:
     try:
         from detoxify import Detoxify
     except ImportError:
-        raise MissingExtra("detoxify", "detoxify") from None
+        raise UserError("detoxify is not installed", fix="pip install detoxify") from None
     checkpoint = next(iter(sorted(folder.glob("*.ckpt"))), None)
     if checkpoint is None:
         raise ModelError("no *.ckpt of detoxify in the folder", value=str(folder))

@@ -9,13 +9,13 @@ from epigone.study.resolved import (
     Resolve,
     at,
     benchmark_spec,
+    continuations_spec,
     data_spec,
     items_spec,
     scorer_spec,
     tokenizer,
 )
 from epigone.study.specs import (
-    ContinuationsSpec,
     GenerateSpec,
     ModelSpec,
     OverlapSpec,
@@ -108,9 +108,8 @@ def _toxicity(toxicity: Toxicity, models: Sequence[Measured], resolve: Resolve) 
     for i, scorer in enumerate(toxicity.scorers):
         with at("evaluate", "toxicity", "scorers", i):
             scorers.append(scorer_spec(scorer, resolve))
-    settings = toxicity.model_dump(exclude={"prompts", "scorers"})
     for model, axes, made_by in models:
-        spec = ContinuationsSpec(model=model, prompts=prompts, **settings)
+        spec = continuations_spec(toxicity, model, prompts)
         inputs = {"student": made_by} if made_by else {}
         said = Step("continuations", axes, spec, inputs, model.name)
         yield said

@@ -7,12 +7,13 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from epigone.errors import UserError
-from epigone.study.declare import Benchmark, Corpus, Declaration, Scorer
+from epigone.study.declare import Benchmark, Corpus, Declaration, Scorer, Toxicity
 from epigone.study.feedback import Feedback
 from epigone.study.recipes import Recipe
 from epigone.study.specs import (
     MIXES,
     BenchmarkSpec,
+    ContinuationsSpec,
     CorpusSpec,
     DataSpec,
     ItemsSpec,
@@ -107,6 +108,14 @@ def items_spec(benchmark: Benchmark, resolve: Resolve) -> ItemsSpec:
 def data_spec(ref: str, resolve: Resolve) -> DataSpec:
     """Data of which nothing but the reference is said."""
     return DataSpec(ref=resolve.reference(ref), fingerprint=resolve.data_fingerprint(ref))
+
+
+def continuations_spec(
+    toxicity: Toxicity, model: ModelSpec, prompts: DataSpec
+) -> ContinuationsSpec:
+    """What the stage `continuations` is asked to do."""
+    settings = toxicity.model_dump(exclude={"prompts", "scorers"})
+    return ContinuationsSpec(model=model, prompts=prompts, **settings)
 
 
 def scorer_spec(scorer: Scorer, resolve: Resolve) -> ScorerSpec:
