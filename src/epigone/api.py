@@ -305,17 +305,17 @@ def benchmark(
 
     Items go to folders in `out`; what one holds of the same model and settings is not done again.
     """
-    named, world = _model(model), World(online=True)
+    named, world = _model(model, asked=True), World(online=True)
     with _no_file():
         asked = [Benchmark.model_validate(by_task(task)) for task in tasks]
         specs = [benchmark_spec(one, named, items_spec(one, world), limit) for one in asked]
     scores: list[Score] = []
     for spec in specs:
         if out is None:
-            from epigone.evaluation.benchmarks import measure
+            from epigone.evaluation.benchmarks import measure, target_of
 
-            folder = references.locate(spec.model.ref, progress)
-            scores += measure(folder, spec, progress=progress).scores
+            target = target_of(spec, {}, progress)
+            scores += measure(target, spec, progress=progress).scores
             continue
         place = Path(out) / slug(spec.label)
         perform(task_alone("benchmark", spec, {}, place), progress)
@@ -388,7 +388,11 @@ def _no_file() -> Iterator[None]:
         raise mistake.error from None
 
 
-def _model(ref: str) -> ModelSpec:
+def _model(ref: str, *, asked: bool = False) -> ModelSpec:
+    if asked and ref.startswith("endpoint:"):
+        where = str(references.parse(ref))
+        name = where.rpartition("#")[2]
+        return ModelSpec(kind="teacher", name=name, ref=where, fingerprint=where)
     world = World(online=True)
     return ModelSpec(
         kind="base", name=world.model_name(ref), ref=ref, fingerprint=world.fingerprint(ref)

@@ -272,3 +272,10 @@ anything = st.recursive(
 def test_whatever_arrives_is_a_value_or_refused(told: object) -> None:
     with contextlib.suppress(ValueError):
         loads(json.dumps(told))
+
+
+def test_an_answer_that_unfolds_to_gigabytes_is_refused() -> None:
+    program = "def power(a, b):\n    return range(10**9)\n"
+    (found,) = verdicts(program, test="assert len(tuple(power(1, 2))) == 3")
+    assert found.status == "failed"
+    assert "range" in found.detail

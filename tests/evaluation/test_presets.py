@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import datasets
 import pytest
 from lm_eval.tasks import TaskManager
+from transformers import AutoTokenizer
 
 from epigone.errors import BenchmarkError, SandboxError
 from epigone.evaluation import benchmarks, code, items, presets
@@ -15,6 +17,7 @@ from epigone.evaluation.benchmarks import measure
 from epigone.evaluation.catalogue import lm_eval_folders
 from epigone.evaluation.parts import load_parts
 from epigone.evaluation.table import read_table, write_table
+from epigone.models.chat import PLAIN_TEMPLATE
 from epigone.models.stops import Generated
 from epigone.study.specs import BenchmarkSpec, DataSpec, ItemsSpec, ModelSpec
 
@@ -265,3 +268,38 @@ def test_tables_are_read_as_they_were_written(tmp_path: Path) -> None:
     ]  # fmt: skip
     write_table(tmp_path / "t.parquet", rows)
     assert read_table(tmp_path / "t.parquet") == rows
+
+
+def test_chat_examples_are_turns_of_the_models_template(
+    tiny_base: Path, tmp_path: Path, says: dict[str, Any]
+) -> None:
+    base = tmp_path / "chatty"
+    shutil.copytree(tiny_base, base)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.chat_template = PLAIN_TEMPLATE
+    tokenizer.save_pretrained(base)
+    says["answers"] = [f" {row['answer'][0]}" for row in NQ]
+    found = measure(base, asked("nq_open", write_nq(tmp_path), format="chat"))
+    assert found.scores[0].value == 1.0
+    first = says["prompts"][0]
+    assert first.startswith("Answer these questions:")
+    assert f"User: Q: {presets.NQ_SHOTS[0][0]}?\nA:" in first
+    assert f"Assistant: {presets.NQ_SHOTS[0][1]}" in first
+    assert first.endswith(f"User: Q: {NQ[0]['question']}?\nA:\n\nAssistant:")
+
+
+def test_more_examples_than_there_are_are_refused_before_a_model_is_loaded(tmp_path: Path) -> None:
+    path = write_humaneval(tmp_path)
+    with pytest.raises(BenchmarkError, match="humaneval has 0 examples to show: 1"):
+        measure(tmp_path / "absent", asked("humaneval", path, shots=1))
+    with pytest.raises(BenchmarkError, match="nq_open has 3 examples to show: 4"):
+        measure(tmp_path / "absent", asked("nq_open", write_nq(tmp_path / "nq"), shots=4))
+
+
+def test_text_that_no_file_takes_costs_no_answers(
+    tiny_base: Path, tmp_path: Path, says: dict[str, Any]
+) -> None:
+    says["answers"] = ["    raise Exception('\\ud800\\x1b[2J\\n')\n"] * 3
+    found = measure(tiny_base, asked("humaneval", write_humaneval(tmp_path)))
+    write_table(tmp_path / "t.parquet", found.rows)
+    assert all(v.isprintable() for r in found.rows for v in r["verdicts"])

@@ -71,14 +71,21 @@ class EndpointLM(LM):  # type: ignore[misc]
     """
 
     def __init__(
-        self, client: Client, answers: Answers, progress: Progress = silent, *, at_once: int = 8
+        self,
+        client: Client,
+        answers: Answers,
+        progress: Progress = silent,
+        *,
+        instructed: bool = False,
+        at_once: int = 8,
     ) -> None:
-        """Ask a client, `at_once` questions at a time."""
+        """Ask a client, `at_once` questions at a time; `instructed` where each says what to do."""
         super().__init__()
         self._client = client
         self._answers = answers
         self._progress = progress
         self._at_once = at_once
+        self._instructed = instructed
         self._logprobs: bool | None = None
         self.method = ""
         self.shortened = 0
@@ -136,9 +143,9 @@ class EndpointLM(LM):  # type: ignore[misc]
                 settings["top_p"] = float(told.get("top_p", 1.0))
                 # Samples of one prompt must not be the same request.
                 settings["seed"] = seen[id(request)] = seen.get(id(request), -1) + 1
-            messages = _messages(context, _GO_ON)
+            messages = _messages(context, "" if self._instructed else _GO_ON)
             # In chat a text is introduced before it begins, with the very lines that end it.
-            raw = len(messages) == 2 and messages[0].content == _GO_ON
+            raw = messages[0].content == _GO_ON
             asked.append(
                 (messages, settings | ({"stop": texts[:_MOST_STOPS]} if raw and texts else {}))
             )
@@ -159,10 +166,17 @@ class EndpointLM(LM):  # type: ignore[misc]
 
     def _choice(self, arguments: Sequence[tuple[str, str]]) -> list[Message]:
         context, options = arguments[0][0], [option.strip() for _, option in arguments]
+        if len({c for c, _ in arguments}) > 1 or len(set(options)) < len(options):
+            raise BenchmarkError(
+                "an endpoint can only choose between ends of one text", value=options[0][:80],
+                fix="measure this benchmark on models with weights",
+            )  # fmt: skip
+        messages = _messages(context, _LETTER)
         if options == list(LETTERS[: len(options)]):
-            return _messages(context, _LETTER)
+            return messages
         listed = "\n".join(f"{n}. {o}" for n, o in zip(LETTERS, options, strict=False))
-        return _messages(f"{context}\n\nWhich choice goes on rightly?\n{listed}", _LETTER)
+        last = f"{messages[-1].content}\n\nWhich choice goes on rightly?\n{listed}\n\n{_LETTER}"
+        return [*messages[:-1], Message(messages[-1].role, last)]
 
     def _tells_logprobs(self, messages: list[Message]) -> bool:
         settings = {"max_tokens": 1, "temperature": 0, "logprobs": True, "top_logprobs": _TOP}
@@ -213,7 +227,7 @@ def _messages(context: str, system: str) -> list[Message]:
             return [Message(m["role"], m["content"]) for m in json.loads(context)]
         except (ValueError, TypeError, KeyError):
             pass
-    return [Message("system", system), Message("user", context)]
+    return [*([Message("system", system)] if system else []), Message("user", context)]
 
 
 def _values(reply: Reply, choices: int) -> list[float] | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,7 +48,7 @@ def run(
     """See `epigone.evaluation.run_benchmark`; writes scores.jsonl and samples.parquet."""
     started = time.monotonic()
     learnt = _learnt(spec, inputs)
-    target = _target(spec, inputs, progress)
+    target = target_of(spec, inputs, progress)
     found = measure(target, spec, out / SCRATCH, learnt=learnt, progress=progress)
     write_table(out / TABLE, found.rows)
     write_jsonl(out / SCORES, (s.to_json() for s in found.scores))
@@ -67,7 +69,10 @@ def _learnt(spec: BenchmarkSpec, inputs: Mapping[str, Path]) -> Set[str]:
     return {row["item"] for row in rows if row["tokens_before"] < spec.model.amount}
 
 
-def _target(spec: BenchmarkSpec, inputs: Mapping[str, Path], progress: Progress) -> Path | Endpoint:
+def target_of(
+    spec: BenchmarkSpec, inputs: Mapping[str, Path], progress: Progress
+) -> Path | Endpoint:
+    """What a model's answers come from: its folder, or where it is asked."""
     if spec.model.kind == "student":
         return inputs["student"] / amount_folder(spec.model.amount)
     reference = parse(spec.model.ref)
@@ -109,7 +114,7 @@ def measure(
             apply_chat_template=spec.format == "chat",
             fewshot_as_multiturn=spec.format == "chat",
         )
-    rows = [row for name in chosen for row in _rows(parts[name], name, result, spec)]
+    rows = [r for name, own in chosen.items() for r in _rows(parts[name], name, own, result, spec)]
     for row in rows:
         row["learnt"] = row["item"] in learnt
     if spec.task in code.TASKS:
@@ -128,7 +133,7 @@ def _model(
         client = Client(target)
         try:
             answers = Answers(scratch / "answers.jsonl" if scratch else None)
-            yield EndpointLM(client, answers, progress)
+            yield EndpointLM(client, answers, progress, instructed=spec.task in code.TASKS)
         finally:
             client.close()
         return
@@ -162,12 +167,13 @@ def _chosen(parts: Mapping[str, Any], spec: BenchmarkSpec) -> dict[str, list[int
 
 
 def _rows(
-    part: Any, name: str, result: Mapping[str, Any], spec: BenchmarkSpec
+    part: Any, name: str, chosen: Sequence[int], result: Mapping[str, Any], spec: BenchmarkSpec
 ) -> list[dict[str, Any]]:
     """A row for each item; several filters of its answer add to its metrics."""
     ids = item_ids(part, name, own=spec.suite is None)
-    stops = {i.args[0]: getattr(i, "stops", []) for i in part.instances}
-    wrong = {i.args[0] for i in part.instances if getattr(i, "unanswered", False)}
+    # Requests count the chosen documents, samples all of them.
+    stops = {chosen[i.doc_id]: getattr(i, "stops", []) for i in part.instances}
+    wrong = {chosen[i.doc_id] for i in part.instances if getattr(i, "unanswered", False)}
     rows: dict[int, dict[str, Any]] = {}
     for sample in sorted(result["samples"][name], key=lambda s: s["doc_id"]):
         doc, prompt = sample["doc"], sample["arguments"][0][0]
@@ -180,7 +186,7 @@ def _rows(
                 "prompt_sha256": hashlib.sha256(str(prompt).encode()).hexdigest(),
                 "target": str(sample["target"]),
                 "outputs": _outputs(sample),
-                "stops": stops.get(prompt, []),
+                "stops": stops.get(sample["doc_id"], []),
                 "verdicts": [],
                 "metrics": {},
                 "doc": doc,
@@ -189,8 +195,10 @@ def _rows(
         suffix = "" if spec.suite is None or sample["filter"] == "none" else f",{sample['filter']}"
         for metric in sample["metrics"]:
             # Where no choice was named, the first of equal likelihoods would win.
-            row["metrics"][f"{metric}{suffix}"] = 0.0 if prompt in wrong else sample[metric]
-        if prompt in wrong:
+            row["metrics"][f"{metric}{suffix}"] = (
+                0.0 if sample["doc_id"] in wrong else sample[metric]
+            )
+        if sample["doc_id"] in wrong:
             row["verdicts"] = [_NO_CHOICE]
     return list(rows.values())
 
@@ -213,19 +221,12 @@ def _scores(
     summaries: dict[str, float] = {}
     for metric in dict.fromkeys(m for row in rows for m in row["metrics"]):
         values = {r["item"]: r["metrics"][metric] for r in rows if metric in r["metrics"]}
-        told = (
-            None
-            if any(_NO_CHOICE in r["verdicts"] for r in rows)
-            else _aggregated(result, rows, metric)
-        )
-        if not all(isinstance(v, bool | int | float) for v in values.values()):
-            summaries |= {metric: told} if told is not None else {}
+        summary = _summarised(result, rows, metric)
+        if summary is not None:
+            # An F1, a perplexity or a correlation over all items has no value of one of them.
+            summaries |= {metric: summary} if math.isfinite(summary) else {}
             continue
         mean = sum(map(float, values.values())) / len(values)
-        if told is not None and abs(told - mean) > 1e-6 * max(1.0, abs(mean)):
-            # An F1 or a correlation over all items has no value of one of them.
-            summaries[metric] = told
-            continue
         scores.append(
             Score(
                 metric=metric,
@@ -245,16 +246,25 @@ def _scores(
     return scores, summaries
 
 
-def _aggregated(
+def _summarised(
     result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], metric: str
 ) -> float | None:
-    """What lm-eval makes of a metric of a task without parts."""
-    names = {row["part"] for row in rows}
-    if len(names) > 1:
+    """What lm-eval makes of a metric that in any part is no mean over items; NaN for several."""
+    if any(_NO_CHOICE in row["verdicts"] for row in rows):
         return None
+    parts: dict[str, list[Any]] = defaultdict(list)
+    for row in rows:
+        if metric in row["metrics"]:
+            parts[row["part"]].append(row["metrics"][metric])
     key = metric if "," in metric else f"{metric},none"
-    found = result["results"][names.pop()].get(key)
-    return float(found) if isinstance(found, int | float) else None
+    for part, values in parts.items():
+        known = result["results"].get(part, {}).get(key)
+        plain = all(isinstance(v, bool | int | float) for v in values)
+        mean = sum(map(float, values)) / len(values) if plain else math.nan
+        told = isinstance(known, int | float)
+        if not plain or (told and not math.isclose(known, mean, rel_tol=1e-6, abs_tol=1e-6)):
+            return float(known) if told and len(parts) == 1 else math.nan
+    return None
 
 
 def _higher(result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], metric: str) -> bool:

@@ -121,6 +121,9 @@ class _Grader:
                 return Verdict("error", names)
             if self._tests is None:
                 self._tests = Process("grader", unsafe=self._unsafe, limits=self._limits)
+                # It lives for many tests, whose time adds up.
+                settings = {k: v for k, v in self._limits.settings().items() if k != "RLIMIT_CPU"}
+                self._tests.send(json.dumps({"dict": [*map(list, settings.items())]}), deadline)
             try:
                 return self._relay(problem, names, self._tests, program, deadline)
             except Gone as gone:
@@ -144,7 +147,7 @@ class _Grader:
             line = tests.receive(deadline + 2)
             ((kind, held),) = json.loads(line)["dict"]
             if kind == "verdict":
-                return Verdict(gone or held[0], "" if gone else held[1])
+                return Verdict(gone or held[0], "" if gone else _line(held[1]))
             try:
                 if gone is not None:
                     raise Gone
@@ -162,5 +165,10 @@ def _names(told: object) -> list[str] | str:
         case {"dict": [["ready", [*names]]]}:
             return [n for n in names if isinstance(n, str)]
         case {"dict": [["raised", {"dict": [*_, ["name", str(name)], ["text", str(text)]]}]]}:
-            return f"{name}: {text}"[:200]
+            return _line(f"{name}: {text}"[:200])
     return _OUT_OF_TURN
+
+
+def _line(text: str) -> str:
+    """Hostile text without what breaks a line, a terminal, or UTF-8."""
+    return "".join(c if c.isprintable() else " " for c in text)

@@ -55,6 +55,11 @@ class SharedPrefixLM(TemplateLM):  # type: ignore[misc]
         self._adds_bos = bool(probe) and probe[0] == tokenizer.bos_token_id
 
     @property
+    def tokenizer_name(self) -> str:
+        """Nothing: lm-eval asks for it in chat, to name caches that are not kept here."""
+        return ""
+
+    @property
     def eot_token_id(self) -> int:
         """Id of the token that ends a text."""
         return int(self.tokenizer.eos_token_id)

@@ -41,10 +41,21 @@ def load_parts(spec: ItemsSpec, *, chat: bool = False) -> dict[str, Any]:
                 raise BenchmarkError("a task that asks about images or sounds", value=name)
             part.set_fewshot_seed(seed=0)
             if isinstance(spec, BenchmarkSpec) and spec.shots is not None:
+                if preset:
+                    _refuse_shots(part, spec)
                 part.set_config(key="num_fewshot", value=spec.shots)
             elif part.get_config("num_fewshot") is None:
                 part.set_config(key="num_fewshot", value=0)
     return parts
+
+
+def _refuse_shots(part: Any, spec: BenchmarkSpec) -> None:
+    # Without examples of its own a task would take them from what is asked.
+    there = len(part.dataset["dev"]) if "dev" in part.dataset else 0
+    if spec.shots is not None and spec.shots > there:
+        raise BenchmarkError(
+            f"{spec.task} has {there} examples to show", value=spec.shots, fix="fewer shots"
+        )
 
 
 def item_ids(part: Any, name: str, *, own: bool) -> list[str]:
@@ -126,14 +137,24 @@ def _hub(spec: ItemsSpec) -> bool:
 @contextmanager
 def offline(wanted: bool = True) -> Iterator[None]:
     """Nothing may ask a hub because a cache is missing, where everything lies in files."""
+    import datasets.config
+
     names = {"HF_DATASETS_CACHE": str(_writable(cache_root() / "datasets"))} if wanted else {}
     if wanted:
         names |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     before = {name: os.environ.get(name) for name in names}
+    asked_for = any(
+        os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE")
+        for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
+    )
     os.environ.update(names)
+    # datasets reads the environment once, when it is first imported.
+    frozen = datasets.config.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = wanted or asked_for
     try:
         yield
     finally:
+        datasets.config.HF_HUB_OFFLINE = frozen
         for name, value in before.items():
             if value is None:
                 del os.environ[name]

@@ -44,14 +44,15 @@ _FIX = (
 class Limits:
     """What one program may use: seconds, and bytes of memory, of /tmp and of one answer.
 
-    `processes` and `memory` hold for each process, so that memory is bounded by their product.
+    `memory` is the address space of each of at most `processes` processes. Files in memory that
+    are not mapped come on top, at most `files` of `disk` bytes in each.
     """
 
     cpu_seconds: int = 5
     wall_seconds: float = 20.0
     memory: int = 512 * _MB
     processes: int = 8
-    files: int = 32
+    files: int = 16
     disk: int = 32 * _MB
     answer: int = 16 * _MB
 
@@ -260,5 +261,6 @@ def _interpreter(base: Path) -> list[str]:
         if (real / name).is_dir():
             words += ["--ro-bind", str(base / name), f"/python/{name}"]
             if (real / name / version / "site-packages").is_dir():
-                words += ["--tmpfs", f"/python/{name}/{version}/site-packages"]
+                packages = f"/python/{name}/{version}/site-packages"
+                words += ["--tmpfs", packages, "--remount-ro", packages]
     return words

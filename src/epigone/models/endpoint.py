@@ -155,12 +155,12 @@ def _read(response: httpx.Response) -> bytes:
 
 def _reply(row: Mapping[str, Any]) -> Reply:
     choice = row["choices"][0]
-    text = choice["message"]["content"]
+    text = choice["message"].get("content")
     if not isinstance(text, str | None):
         raise TypeError("no text")
     usage = row.get("usage") or {}
     return Reply(
-        text or "",
+        _sound(text or ""),
         str(choice.get("finish_reason") or "")[:40],
         _count(usage.get("prompt_tokens")),
         _count(usage.get("completion_tokens")),
@@ -174,12 +174,17 @@ def _first(told: Any) -> dict[str, float] | None:
         rows = told["content"][0]["top_logprobs"]
         found: dict[str, float] = {}
         for row in rows:
-            text, value = str(row["token"]), float(row["logprob"])
-            if not math.isnan(value):
+            text, value = _sound(str(row["token"])), float(row["logprob"])
+            if math.isfinite(value):
                 found[text] = max(value, found.get(text, -math.inf))
     except (KeyError, TypeError, IndexError, ValueError):
         return None
     return found or None
+
+
+def _sound(text: str) -> str:
+    # JSON may hold halves of characters, which no file takes.
+    return text.encode("utf-8", "replace").decode()
 
 
 def _count(value: Any) -> int:

@@ -190,6 +190,9 @@ class Benchmark(Declared):
                 fix="temperature: 0.8, or samples: 1",
             )  # fmt: skip
             raise Mistake(("samples",), error)
+        if self.task != "humaneval" and (self.temperature or self.top_p < 1):
+            error = UserError("only programs (humaneval) are sampled", value=self.temperature)
+            raise Mistake(("temperature",), error)
         return self
 
 

@@ -120,9 +120,9 @@ def continuations_spec(
 
 def scorer_spec(scorer: Scorer, resolve: Resolve) -> ScorerSpec:
     """Who says how toxic a text is, with the hash of the weights if there are."""
-    ref = sha = scorer.ref
+    ref = sha = resolve.reference(scorer.ref) if scorer.ref else ""
     if ref and scorer.name != "moderation":
-        weights = data_spec(ref, resolve)
+        weights = data_spec(scorer.ref, resolve)
         ref, sha = weights.ref, weights.fingerprint
     return ScorerSpec(ref=ref, fingerprint=sha, name=scorer.name, label=scorer.label)
 

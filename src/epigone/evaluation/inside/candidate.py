@@ -6,21 +6,9 @@ Where nothing of Epigone is: only wire.py goes along.
 
 import builtins
 import os
-import resource
 from typing import Any
 
-from epigone.evaluation.inside.wire import NotPlain, dumps, loads
-
-
-def limit(settings: dict[str, int]) -> None:
-    """Lower what this process and its children may use; none can raise it again."""
-    for name, most in settings.items():
-        kind = getattr(resource, name)
-        hard = resource.getrlimit(kind)[1]
-        if hard != resource.RLIM_INFINITY:
-            most = min(most, hard)
-        # A soft limit of time ends it by a signal that tells which limit it was.
-        resource.setrlimit(kind, (most, most + 1 if name == "RLIMIT_CPU" else most))
+from epigone.evaluation.inside.wire import NotPlain, dumps, limit, loads
 
 
 def told(error: BaseException) -> dict[str, str]:

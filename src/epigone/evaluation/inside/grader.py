@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from epigone.evaluation.inside.wire import dumps, loads
+from epigone.evaluation.inside.wire import dumps, limit, loads
 
 
 class Unanswered(BaseException):
@@ -46,6 +46,8 @@ def main() -> None:
         call.__name__ = name
         return call
 
+    # An answer of the tested code may unfold to more memory than the machine has.
+    limit(loads(lines.readline()))
     for line in lines:
         setup, names, test, entry = loads(line)
         space: dict[str, Any] = {"__name__": "test"}

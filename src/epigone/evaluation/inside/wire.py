@@ -1,10 +1,13 @@
-"""Values as lines of JSON, between the process of a test and that of the code which it tests.
+"""What the process of a test and that of the code which it tests share: limits, and a wire.
+
+Values are lines of JSON.
 
 Only plain data passes: what arrives has exactly a built-in type, so that no object of the tested
 code, with methods of its own, ever stands in an assertion.
 """
 
 import json
+import resource
 from collections.abc import Iterator, Mapping, Set
 from typing import Any
 
@@ -15,6 +18,17 @@ DEEPEST = 100
 
 class NotPlain(Exception):
     """A value that is no plain data."""
+
+
+def limit(settings: dict[str, int]) -> None:
+    """Lower what this process and its children may use; none can raise it again."""
+    for name, most in settings.items():
+        kind = getattr(resource, name)
+        hard = resource.getrlimit(kind)[1]
+        if hard != resource.RLIM_INFINITY:
+            most = min(most, hard)
+        # A soft limit of time ends it by a signal that tells which limit it was.
+        resource.setrlimit(kind, (most, most + 1 if name == "RLIMIT_CPU" else most))
 
 
 def dumps(value: object) -> str:
@@ -47,6 +61,9 @@ def _pack(value: Any, depth: int) -> Any:
     if isinstance(value, (bytes, bytearray)):
         return {"bytes": bytes(value).hex()}
     if isinstance(value, range):
+        # A few bytes here, gigabytes where a test makes a list of it.
+        if len(value) > MOST_DRAWN:
+            raise NotPlain("a range of so many numbers")
         return {"range": [value.start, value.stop, value.step]}
     if isinstance(value, list):
         return [_pack(v, depth + 1) for v in value]
