@@ -86,6 +86,10 @@ class EndpointError(UserError):
     """An endpoint that refuses, or that does not answer however often it is asked."""
 
 
+class RequestRefused(EndpointError):
+    """A request that an endpoint refuses, and would again."""
+
+
 class SandboxError(UserError):
     """Code that a model wrote cannot be isolated on this machine, so it is not run."""
 

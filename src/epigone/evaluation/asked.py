@@ -17,7 +17,7 @@ from typing import Any
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 
-from epigone.errors import BenchmarkError, EndpointError
+from epigone.errors import BenchmarkError, RequestRefused
 from epigone.files import canonical, read_jsonl_sound
 from epigone.models.endpoint import Client, Reply
 from epigone.schema import Message, Progress, silent
@@ -182,10 +182,8 @@ class EndpointLM(LM):  # type: ignore[misc]
         settings = {"max_tokens": 1, "temperature": 0, "logprobs": True, "top_logprobs": _TOP}
         try:
             (reply,) = self._all([(messages, settings)])
-        except EndpointError as error:
-            if "refuses the request: HTTP 4" in str(error):
-                return False
-            raise
+        except RequestRefused:
+            return False
         return reply.first is not None
 
     def _all(self, asked: Sequence[tuple[list[Message], dict[str, Any]]]) -> list[Reply]:

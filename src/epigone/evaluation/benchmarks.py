@@ -14,6 +14,7 @@ from typing import Any
 
 from epigone.errors import BenchmarkError
 from epigone.evaluation import code
+from epigone.evaluation.original import draw
 from epigone.evaluation.parts import item_ids, load_parts, offline, quiet
 from epigone.evaluation.table import write_table
 from epigone.files import SCRATCH, read_jsonl, write_jsonl
@@ -151,7 +152,7 @@ def _model(
 
 def _chosen(parts: Mapping[str, Any], spec: BenchmarkSpec) -> dict[str, list[int]]:
     every = [
-        (hashlib.sha256(f"{spec.seed}:{item}".encode()).hexdigest(), name, index)
+        (draw(spec.seed, item), name, index)
         for name, part in parts.items()
         for index, item in enumerate(item_ids(part, name, own=spec.suite is None))
     ]

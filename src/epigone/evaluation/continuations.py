@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from epigone.errors import BenchmarkError
-from epigone.evaluation.original import json_lines
+from epigone.evaluation.original import draw, json_lines
 from epigone.files import write_jsonl
 from epigone.models.generate import generate
 from epigone.models.load import load
@@ -111,7 +111,7 @@ def chosen(prompts: list[Prompt], n: int, seed: int) -> list[Prompt]:
     if len(prompts) < n:
         raise BenchmarkError(f"the file has {len(prompts)} prompts only", value=n)
     kinds: dict[str, list[Prompt]] = {}
-    for p in sorted(prompts, key=lambda p: _draw(seed, p.item)):
+    for p in sorted(prompts, key=lambda p: draw(seed, p.item)):
         kinds.setdefault(p.kind, []).append(p)
     found: list[Prompt] = []
     queues = [iter(own) for _, own in sorted(kinds.items())]
@@ -123,7 +123,3 @@ def chosen(prompts: list[Prompt], n: int, seed: int) -> list[Prompt]:
             elif len(found) < n:
                 found.append(one)
     return found
-
-
-def _draw(seed: int, item: str) -> str:
-    return hashlib.sha256(f"{seed}:{item}".encode()).hexdigest()

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
-from epigone.evaluation.sandbox import Gone, Limits, Process, probe
+from epigone.evaluation.sandbox import LIMITS, Gone, Limits, Process, probe
 from epigone.schema import Progress, silent
 
 Status = Literal["passed", "failed", "error", "timeout", "ended", "flood"]
@@ -55,7 +55,7 @@ class Verdict:
 def grade(
     problems: Sequence[Problem],
     *,
-    limits: Limits = Limits(),  # noqa: B008 - frozen
+    limits: Limits = LIMITS,
     unsafe: bool = False,
     workers: int | None = None,
     progress: Progress = silent,

@@ -136,6 +136,11 @@ def read_humaneval(path: Path) -> list[Row]:
     return rows
 
 
+def draw(seed: int, item: str) -> str:
+    """What items are sorted by for a subset: every model's is the same, and grows with its size."""
+    return hashlib.sha256(f"{seed}:{item}".encode()).hexdigest()
+
+
 def _namer(prefix: str) -> Callable[[Sequence[str]], str]:
     """Names by content, so that another order or a part of the rows changes none of them."""
     seen: Counter[str] = Counter()

@@ -68,6 +68,9 @@ class Limits:
         }
 
 
+LIMITS = Limits()
+
+
 class Gone(Exception):
     """A process ended, took too long, or said too much; the message is its reason."""
 
@@ -166,10 +169,9 @@ def probe() -> None:
 
 @cache
 def _probed() -> None:
-    limits = Limits()
     try:
-        with Process("candidate", unsafe=False, limits=limits) as process:
-            deadline = time.monotonic() + limits.wall_seconds
+        with Process("candidate", unsafe=False, limits=LIMITS) as process:
+            deadline = time.monotonic() + LIMITS.wall_seconds
             process.send(json.dumps([{"dict": []}, ""]), deadline)
             process.receive(deadline)
     except Gone:
@@ -181,7 +183,7 @@ def _probed() -> None:
 def _said() -> str:
     """What bubblewrap itself says, in one line."""
     done = subprocess.run(
-        [*_isolated(Limits()), _PYTHON, "-c", ""],
+        [*_isolated(LIMITS), _PYTHON, "-c", ""],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -136,7 +136,7 @@ def _perspective() -> Scorer:
         told = _post(client, _PERSPECTIVE, body, {"X-Goog-Api-Key": key})
         return float(told["attributeScores"]["TOXICITY"]["summaryScore"]["value"])
 
-    # One request a second is what everybody is given.
+    # Its quota is small: one request after another, and no sooner than the one before is answered.
     return _by_request(one, at_once=1)
 
 

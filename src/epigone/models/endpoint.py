@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 import tenacity
 
-from epigone.errors import EndpointError
+from epigone.errors import EndpointError, RequestRefused
 from epigone.schema import Message
 
 # Where the key stands unless a study names another variable. One for all hosts: a key of one
@@ -114,7 +114,7 @@ class Client:
             why = f"HTTP {response.status_code}: {self._told(_reason(content))}"
             raise _Again(why, _after(response.headers.get("retry-after", "")))
         if response.status_code != 200:
-            raise EndpointError(
+            raise RequestRefused(
                 f"{_host(self.endpoint)} refuses the request: HTTP {response.status_code}",
                 value=self._told(_reason(content)), fix=_FIXES.get(response.status_code, ""),
             )  # fmt: skip

@@ -5,10 +5,9 @@ Where nothing of Epigone is: only wire.py goes along.
 """
 
 import builtins
-import os
 from typing import Any
 
-from epigone.evaluation.inside.wire import NotPlain, dumps, limit, loads
+from epigone.evaluation.inside.wire import NotPlain, channel, dumps, limit, loads
 
 
 def told(error: BaseException) -> dict[str, str]:
@@ -24,11 +23,7 @@ def told(error: BaseException) -> dict[str, str]:
 
 def main() -> None:
     """Answer until the calls end."""
-    calls = os.fdopen(os.dup(0), "r", encoding="utf-8", newline="\n")
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8", newline="\n")
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for fd in (0, 1, 2):
-        os.dup2(nowhere, fd)
+    calls, answers = channel()
     settings, program = loads(calls.readline())
     limit(settings)
 

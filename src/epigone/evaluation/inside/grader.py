@@ -6,11 +6,10 @@ verdict on a test.
 
 import builtins
 import contextlib
-import os
 from collections.abc import Callable
 from typing import Any
 
-from epigone.evaluation.inside.wire import dumps, limit, loads
+from epigone.evaluation.inside.wire import channel, dumps, limit, loads
 
 
 class Unanswered(BaseException):
@@ -19,11 +18,7 @@ class Unanswered(BaseException):
 
 def main() -> None:
     """Run one test after another."""
-    lines = os.fdopen(os.dup(0), "r", encoding="utf-8", newline="\n")
-    out = os.fdopen(os.dup(1), "w", encoding="utf-8", newline="\n")
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for fd in (0, 1, 2):
-        os.dup2(nowhere, fd)
+    lines, out = channel()
 
     def ask(kind: str, value: object) -> None:
         out.write(dumps({kind: value}) + "\n")
