@@ -3,7 +3,9 @@
     python bench/evaluation.py smollm2-135m-instruct --mmlu mmlu/ --nq NQ-open.dev.jsonl
 
 Both answer the same requests of the same tasks in fp32, each in a process of its own, in turn; the
-answers are compared before any time is reported. Loading is counted in neither.
+answers are compared before any time is reported. Loading is counted in neither. MMLU is asked
+subject after subject, each by one arm and then by the other; seconds are those of all subjects, and
+the range is that of the subjects' ratios. Other tasks are run several times, and medians told.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +31,7 @@ from lm_eval.models.huggingface import HFLM
 
 from epigone.evaluation.benchmarks import _chosen
 from epigone.evaluation.lm import SharedPrefixLM
-from epigone.evaluation.parts import load_parts, offline, quiet
+from epigone.evaluation.parts import compiled_once, load_parts, offline, quiet
 from epigone.models.load import load
 from epigone.models.references import data_fingerprint, locate, locate_data
 from epigone.study.specs import BenchmarkSpec, DataSpec, ModelSpec
@@ -51,6 +54,8 @@ def arm(told: dict[str, Any]) -> None:
     spec = spec_of(told["task"], told["data"], told["limit"])
     parts = load_parts(spec)
     chosen = _chosen(parts, spec)
+    if told["part"]:
+        chosen = {told["part"]: chosen[told["part"]]}
     for part in parts.values():
         if told["tokens"] and part.OUTPUT_TYPE == "generate_until":
             part.config.generation_kwargs["max_gen_toks"] = told["tokens"]
@@ -59,7 +64,7 @@ def arm(told: dict[str, Any]) -> None:
     if told["batch"]:
         model = HFLM(pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=told["batch"])
     start = time.perf_counter()
-    with offline(), quiet():
+    with offline(), quiet(), nullcontext() if told["batch"] else compiled_once():
         result = evaluate(
             lm=model,
             task_dict={"tasks": {n: parts[n] for n in chosen}, "groups": {}},
@@ -114,27 +119,37 @@ def compared(ours: dict[str, Any], theirs: dict[str, Any]) -> tuple[int, float]:
     return differ, largest
 
 
+def rounds_of(told: dict[str, Any], runs: int) -> list[dict[str, Any]]:
+    """What both arms do in turn: subject after subject, or the same `runs` times."""
+    if told["task"] == "mmlu":
+        spec = spec_of(told["task"], told["data"], told["limit"])
+        return [told | {"part": part} for part in _chosen(load_parts(spec), spec)]
+    return [told] * runs
+
+
 def measured(told: dict[str, Any], runs: int, trial: int) -> None:
     few = told | {"limit": trial}
     trials = {b: run(few | {"batch": b})["seconds"] for b in BATCHES}
     best = min(trials, key=lambda b: trials[b])
-    arms: dict[str, list[dict[str, Any]]] = {"theirs": [], "ours": []}
-    for _ in range(runs):
-        arms["theirs"].append(run(told | {"batch": best}))
-        arms["ours"].append(run(told | {"batch": 0}))
-    differ, largest = compared(arms["ours"][0]["answers"], arms["theirs"][0]["answers"])
-    seconds = {a: statistics.median(r["seconds"] for r in rows) for a, rows in arms.items()}
-    peaks = {a: max(r["peak"] for r in rows) for a, rows in arms.items()}
-    ratios = [
-        t["seconds"] / o["seconds"] for t, o in zip(arms["theirs"], arms["ours"], strict=True)
+    rounds = rounds_of(told, runs)
+    theirs, ours = [], []
+    for each in rounds:
+        theirs.append(run(each | {"batch": best}))
+        ours.append(run(each | {"batch": 0}))
+    parts = told["task"] == "mmlu"
+    found = [compared(o["answers"], t["answers"]) for o, t in zip(ours, theirs, strict=True)]
+    items = sum(len(o["answers"]) for o in (ours if parts else ours[:1]))
+    seconds = [
+        (sum if parts else statistics.median)([r["seconds"] for r in arm]) for arm in (theirs, ours)
     ]
-    items = len(arms["ours"][0]["answers"])
+    ratios = [t["seconds"] / o["seconds"] for t, o in zip(theirs, ours, strict=True)]
+    ratio = seconds[0] / seconds[1] if parts else statistics.median(ratios)
+    peaks = [max(r["peak"] for r in arm) for arm in (theirs, ours)]
     print(
-        f"| {told['task']}, {items} items | {seconds['theirs']:.1f} (batch {best}) "
-        f"| {seconds['ours']:.1f} | {statistics.median(ratios):.2f} "
-        f"({min(ratios):.2f}-{max(ratios):.2f}) | {differ} | {largest:.1e} "
-        f"| {peaks['theirs'] / 1e6:.0f} | {peaks['ours'] / 1e6:.0f} "
-        f"| {peaks['ours'] / peaks['theirs']:.2f} |",
+        f"| {told['task']}, {items} items | {seconds[0]:.1f} (batch {best}) "
+        f"| {seconds[1]:.1f} | {ratio:.2f} ({min(ratios):.2f}-{max(ratios):.2f}) "
+        f"| {sum(d for d, _ in (found if parts else found[:1]))} | {max(x for _, x in found):.1e} "
+        f"| {peaks[0] / 1e6:.0f} | {peaks[1] / 1e6:.0f} | {peaks[1] / peaks[0]:.2f} |",
         flush=True,
     )
 
@@ -169,7 +184,8 @@ def main() -> None:
     for task in options.tasks.split(","):
         if data.get(task, task):
             told = {"task": task, "data": data.get(task, ""), "limit": options.limit,
-                    "folder": str(folder), "tokens": options.tokens, "batch": 0}  # fmt: skip
+                    "folder": str(folder), "tokens": options.tokens, "batch": 0,
+                    "part": ""}  # fmt: skip
             measured(told, options.runs, options.trial)
 
 

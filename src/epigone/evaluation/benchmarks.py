@@ -15,7 +15,7 @@ from typing import Any
 from epigone.errors import BenchmarkError
 from epigone.evaluation import code
 from epigone.evaluation.original import draw
-from epigone.evaluation.parts import item_ids, load_parts, offline, quiet
+from epigone.evaluation.parts import compiled_once, item_ids, load_parts, offline, quiet
 from epigone.evaluation.table import write_table
 from epigone.files import SCRATCH, read_jsonl, write_jsonl
 from epigone.models.endpoint import Client, Endpoint
@@ -102,7 +102,7 @@ def measure(
     asked = isinstance(target, Endpoint)
     parts = load_parts(spec, chat=spec.format == "chat" or asked)
     chosen = _chosen(parts, spec)
-    with offline(), quiet(), _model(target, spec, scratch, progress) as lm:
+    with offline(), quiet(), compiled_once(), _model(target, spec, scratch, progress) as lm:
         from lm_eval.evaluator import evaluate
 
         # `simple_evaluate` would call git and list the machine's packages around this.

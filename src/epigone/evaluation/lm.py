@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lm_eval.api.instance import Instance
@@ -18,6 +18,8 @@ from epigone.schema import Progress, silent
 
 # Longest window of a rolling log-likelihood: its logits at every position are all held at once.
 _WINDOW = 1024
+# Requests whose texts are turned into ids together.
+_TOGETHER = 1024
 
 
 class SharedPrefixLM(TemplateLM):  # type: ignore[misc]
@@ -77,14 +79,22 @@ class SharedPrefixLM(TemplateLM):  # type: ignore[misc]
         if add_special_tokens is not None:
             ids = self.tokenizer(string, add_special_tokens=add_special_tokens)["input_ids"]
             return list(ids)
-        # lm-eval asks for the same few-shot context once for every choice.
-        if string not in self._encoded:
-            bos = self.tokenizer.bos_token
-            twice = self._adds_bos and bos is not None and string.startswith(bos)
-            self._encoded[string] = list(
-                self.tokenizer(string, add_special_tokens=not twice)["input_ids"]
-            )
-        return self._encoded[string]
+        return self._encoded.get(string) or self._encode([string])[string]
+
+    def _encode(self, strings: Iterable[str]) -> dict[str, list[int]]:
+        """Ids of texts that are wanted together: a fast tokenizer then uses all cores."""
+        bos = self.tokenizer.bos_token
+        twice: dict[bool, list[str]] = {True: [], False: []}
+        for string in dict.fromkeys(strings):
+            twice[self._adds_bos and bos is not None and string.startswith(bos)].append(string)
+        found: dict[str, list[int]] = {}
+        for already, members in twice.items():
+            if members:
+                ids = self.tokenizer(
+                    members, add_special_tokens=not already, return_attention_mask=False
+                )
+                found |= zip(members, ids["input_ids"], strict=True)
+        return found
 
     def apply_chat_template(
         self, chat_history: Sequence[Mapping[str, str]], add_generation_prompt: bool = True
@@ -103,9 +113,25 @@ class SharedPrefixLM(TemplateLM):  # type: ignore[misc]
         self, requests: Sequence[Instance], disable_tqdm: bool = True
     ) -> list[tuple[float, bool]]:
         """Log-likelihood of each continuation, and whether it is the greedy one."""
-        # The base class draws a bar of its own unless it is told not to.
-        found: list[tuple[float, bool]] = super().loglikelihood(list(requests), disable_tqdm=True)
-        return found
+        pairs = []
+        # Some at a time: of a whole only the continuation's few ids are kept.
+        for start in range(0, len(requests), _TOGETHER):
+            chunk = [r.args for r in requests[start : start + _TOGETHER]]
+            if not self._loaded.encoder_decoder:
+                self._encoded = self._encode(
+                    text for before, after in chunk for text in (before.rstrip(), before + after)
+                )
+            pairs += [((before, after), *self._pair(before, after)) for before, after in chunk]
+        self._encoded = {}
+        return self._loglikelihood_tokens(pairs)
+
+    def _pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        if context:
+            ids: tuple[list[int], list[int]] = self._encode_pair(context, continuation)
+            return ids
+        after = self.tok_encode(continuation, add_special_tokens=False)
+        start = self.prefix_token_id
+        return ([start], after) if after[:1] != [start] else (after[:1], after[1:])
 
     def _loglikelihood_tokens(
         self, requests: Sequence[tuple[tuple[str, str], list[int], list[int]]], **_: Any
@@ -149,7 +175,8 @@ class SharedPrefixLM(TemplateLM):  # type: ignore[misc]
         for (stops, longest, sampling), members in groups.items():
             # A decoder's answer needs room in the same context.
             room = self._limit - (0 if self._loaded.encoder_decoder else longest)
-            prompts = [self.tok_encode(requests[i].args[0]) for i in members]
+            encoded = self._encode(requests[i].args[0] for i in members)
+            prompts = [encoded[requests[i].args[0]] for i in members]
             self.shortened += sum(len(p) > room for p in prompts)
             answers = generate(
                 self._loaded.model,

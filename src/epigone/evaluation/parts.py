@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
@@ -184,3 +185,15 @@ def quiet() -> Iterator[None]:
     finally:
         logger.setLevel(level)
         lm_eval.api.task.tqdm = bar
+
+
+@contextmanager
+def compiled_once() -> Iterator[None]:
+    """A template is compiled once, which lm-eval does for each document and each example."""
+    from lm_eval.utils import env
+
+    vars(env)["from_string"] = functools.lru_cache(maxsize=1024)(env.from_string)
+    try:
+        yield
+    finally:
+        del vars(env)["from_string"]

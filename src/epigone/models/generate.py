@@ -11,6 +11,7 @@ from torch import Tensor
 
 from epigone.errors import ModelError
 from epigone.models import newlines
+from epigone.models.attention import sharing
 from epigone.models.encoder_decoder import generate_rows, is_encoder_decoder
 from epigone.models.kv import Slots, attention_masks, prefix_kv
 from epigone.models.sampling import Draws, Pick, Sampling, greedy
@@ -145,14 +146,15 @@ class _Loop:
     def run(self) -> list[Generated]:
         if self.stops.max_new < 1:
             return [self.stops.result([], "length") for _ in self.prompts]
-        while self.pending or self.rows:
-            free = self.capacity - len(self.rows)
-            # Joining one by one would run the weights for a few tokens each time.
-            if self.pending and (free >= max(1, self.capacity // 4) or not self.rows):
-                self._admit(free)
-            if self.rows:
-                self._step()
-            self._report()
+        with sharing(self.model, self.cache if self.cache.skipped else None):
+            while self.pending or self.rows:
+                free = self.capacity - len(self.rows)
+                # Joining one by one would run the weights for a few tokens each time.
+                if self.pending and (free >= max(1, self.capacity // 4) or not self.rows):
+                    self._admit(free)
+                if self.rows:
+                    self._step()
+                self._report()
         return [self.done[i] for i in range(len(self.prompts))]
 
     def _admit(self, free: int) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from epigone.models.attention import sharing
 from epigone.models.encoder_decoder import is_encoder_decoder, score_rows
 from epigone.models.generate import MIN_PREFIX, common_prefix, context_limit
 from epigone.models.kv import PrefixKV, attention_masks, prefix_kv
@@ -58,11 +59,12 @@ def loglikelihoods(
     with torch.inference_mode():
         for shared, group in _groups(rows):
             cache = prefix_kv(model, group[0].ids[:shared])
-            for batch in _batches(group, shared, budget, max(1, MOST_LOGITS // vocabulary)):
-                for i, result in _run(model, batch, shared, cache):
-                    results[i] = result
-                finished += sum(len(r.requests) for r in batch)
-                progress(finished, len(requests))
+            with sharing(model, cache if cache.shared else None):
+                for batch in _batches(group, shared, budget, max(1, MOST_LOGITS // vocabulary)):
+                    for i, result in _run(model, batch, shared, cache):
+                        results[i] = result
+                    finished += sum(len(r.requests) for r in batch)
+                    progress(finished, len(requests))
     return results
 
 
@@ -159,7 +161,10 @@ def _run(
     logits = model(
         input_ids=ids.to(device),
         position_ids=positions,
-        attention_mask=attention_masks(model, positions, longest),
+        # Every row's tokens stand at the same positions, and `attend` needs that only once.
+        attention_mask=attention_masks(
+            model, positions[:1] if cache.shared else positions, longest
+        ),
         past_key_values=cache,
         use_cache=True,
         logits_to_keep=keep.to(device),
