@@ -14,7 +14,7 @@ from epigone.errors import CorpusError, UnknownName, UserError
 from epigone.files import cache_root, read_jsonl, write_json, write_jsonl, write_text
 from epigone.models import references
 from epigone.runs import lease
-from epigone.runs.checks import check_before
+from epigone.runs.checks import check_before, check_scorers
 from epigone.runs.execute import Result, Watcher, execute
 from epigone.runs.perform import perform, task_alone
 from epigone.runs.plan import Planned, plan
@@ -312,10 +312,10 @@ def benchmark(
     scores: list[Score] = []
     for spec in specs:
         if out is None:
-            from epigone.evaluation.benchmarks import measure, target_of
+            from epigone.evaluation.benchmarks import measure
+            from epigone.evaluation.target import target_of
 
-            target = target_of(spec, {}, progress)
-            scores += measure(target, spec, progress=progress).scores
+            scores += measure(target_of(spec.model, {}, progress), spec, progress=progress).scores
             continue
         place = Path(out) / slug(spec.label)
         perform(task_alone("benchmark", spec, {}, place), progress)
@@ -334,11 +334,12 @@ def toxicity(
 
     Continuations and what each scorer says of them go to folders in `out`, and are not made again.
     """
-    named, world = _model(model), World(online=True)
+    named, world = _model(model, asked=True), World(online=True)
     with _no_file():
         asked = Toxicity.model_validate(settings)
         spec = continuations_spec(asked, named, data_spec(asked.prompts, world))
         scorers = [scorer_spec(scorer, world) for scorer in asked.scorers]
+    check_scorers(asked.scorers, Path())
     said = Path(out) / "continuations"
     perform(task_alone("continuations", spec, {}, said), progress)
     scores: list[Score] = []

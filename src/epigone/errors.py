@@ -87,7 +87,11 @@ class EndpointError(UserError):
 
 
 class RequestRefused(EndpointError):
-    """A request that an endpoint refuses, and would again."""
+    """A request that an endpoint refuses with an HTTP `status`, and would again."""
+
+    def __init__(self, what: str, *, status: int, value: object = None, fix: str = "") -> None:
+        self.status = status
+        super().__init__(what, value=value, fix=fix)
 
 
 class SandboxError(UserError):

@@ -10,13 +10,15 @@ import yaml
 from typer.testing import CliRunner
 
 from epigone.cli import app
-from epigone.study.declare import Evaluate
+from epigone.study.declare import Evaluate, Teacher
 
 PAGE = (Path(__file__).parents[2] / "docs/benchmarks.md").read_text()
 
 
 def test_the_study_is_one() -> None:
-    block, other = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    block, teacher, other = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    asked = Teacher.model_validate(yaml.safe_load(teacher)["teacher"])
+    assert asked.endpoint.startswith("endpoint:https://")
     toxicity = Evaluate.model_validate(yaml.safe_load(other)["evaluate"]).toxicity
     assert toxicity is not None
     assert [s.name for s in toxicity.scorers] == ["proxy", "classifier"]

@@ -130,11 +130,35 @@ def test_what_was_answered_before_the_endpoint_died_is_not_asked_again(
     assert len(kept) == 1
     # A kill may have cut the last line off.
     with open(out / SCRATCH / "answers.jsonl", "a") as f:
-        f.write('{"request": "ab')
+        f.write('{"asked": "ab')
     server.failures, before = [], len(server.requests)
     scores, _ = measured(server, "nq_open", path, out)
     assert len(server.requests) - before == len(NQ) - 1
     assert scores[0].n == len(NQ)
+
+
+def test_an_item_that_is_refused_has_no_score(server: Any, tmp_path: Path) -> None:
+    server.answer = lambda body: "ABCD"[right(body)]
+    path = write_mmlu(tmp_path / "mmlu", header=False)
+    # The first question only finds out about log-probabilities.
+    server.failures = [None, None, (400, {}, "content policy"), (413, {}, "too long")]
+    (score,), rows = measured(server, "mmlu", path, tmp_path / "out")
+    assert (score.value, score.n) == (1.0, 4)
+    refused = [r for r in rows if r["verdicts"]]
+    assert len(rows) == 6 and len(refused) == 2 and all(r["metrics"] == {} for r in refused)
+    said = sorted(v for r in refused for v in r["verdicts"])
+    assert all(v.startswith("refused: ") for v in said)
+    assert "HTTP 400: content policy" in said[0] and "HTTP 413: too long" in said[1]
+    assert not {r["item"] for r in refused} & set(score.values)
+    # What holds for every request is no matter of an item.
+    for status in (401, 404):
+        server.failures = [None, (status, {}, "no")]
+        with pytest.raises(EndpointError, match=f"HTTP {status}"):
+            measured(server, "mmlu", path, tmp_path / f"out{status}")
+    server.failures = [(400, {}, "never")] * 100
+    with pytest.raises(EndpointError, match="HTTP 400: never"):
+        measured(server, "nq_open", write_nq(tmp_path), tmp_path / "none")
+    assert not (tmp_path / "none/scores.jsonl").exists()
 
 
 def test_likelihoods_of_texts_are_refused(server: Any, tmp_path: Path) -> None:

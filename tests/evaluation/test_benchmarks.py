@@ -14,15 +14,19 @@ import pytest
 import yaml
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
+from safetensors.torch import load_file, save_file
 from tokenizers.processors import TemplateProcessing
 
-from epigone.errors import BenchmarkError, UnknownName
+from epigone import api
+from epigone.errors import BenchmarkError, ModelError, UnknownName, UserError
 from epigone.evaluation import benchmarks, run_benchmark
 from epigone.evaluation.benchmarks import measure
 from epigone.evaluation.catalogue import PRESETS, TASKS, known_tasks
 from epigone.evaluation.lm import SharedPrefixLM
 from epigone.evaluation.parts import load_parts
 from epigone.evaluation.table import read_table
+from epigone.files import SCRATCH
+from epigone.models.generate import context_limit
 from epigone.models.load import Loaded, load
 from epigone.schema import Score, silent
 from epigone.study.specs import BenchmarkSpec, DataSpec, ModelSpec
@@ -193,6 +197,79 @@ def test_the_stage_writes_the_same_bytes_twice(measured: Any, tmp_path: Path) ->
 def asked(task: str = "facts", **more: Any) -> BenchmarkSpec:
     model = ModelSpec(kind="base", name="m")
     return BenchmarkSpec(**{"model": model, "task": task, "task_version": 1, "label": task} | more)
+
+
+def test_models_that_differ_in_one_weight_never_share_an_answer(
+    tiny_base: Path, tmp_path: Path
+) -> None:
+    def values(folder: Path) -> list[list[str]]:
+        table = read_table(folder / "choices/samples.parquet")
+        return [row["outputs"] for row in table]
+
+    other = tmp_path / "other"
+    shutil.copytree(tiny_base, other)
+    weights = load_file(other / "model.safetensors")
+    name = max(weights, key=lambda n: weights[n].numel())
+    weights[name].view(-1)[0] += 1
+    save_file(weights, other / "model.safetensors", metadata={"format": "pt"})
+    # One after the other, into one place, and beside it into another: the same question each time.
+    out = tmp_path / "out"
+    api.benchmark(str(tiny_base), ["choices"], out, limit=6)
+    first = values(out)
+    with pytest.raises(UserError):
+        api.benchmark(str(other), ["choices"], out, limit=6)
+    # A run that was killed leaves its answers, which are those of its model.
+    (tmp_path / "next/choices.partial" / SCRATCH).mkdir(parents=True)
+    left = tmp_path / "next/choices.partial" / SCRATCH
+    measure(tiny_base, asked("choices", limit=6), left)
+    assert (left / "answers.jsonl").stat().st_size > 0
+    (left / "asked").write_text("the hash of a task on the first model")
+    api.benchmark(str(other), ["choices"], tmp_path / "next", limit=6)
+    second = values(tmp_path / "next")
+    api.benchmark(str(other), ["choices"], tmp_path / "fresh", limit=6)
+    assert second == values(tmp_path / "fresh")
+    assert all(a != b for a, b in zip(first, second, strict=True))
+
+
+def test_a_question_keeps_half_of_a_small_context(loaded: Loaded) -> None:
+    long = STEM * 20
+    request = instance("generate_until", long, {"until": [], "max_gen_toks": 4096})
+    lm = SharedPrefixLM(loaded)
+    before = lm.tok_encode(long)
+    (told,) = lm.generate_until([request])
+    limit = context_limit(loaded.model)
+    assert len(before) < limit // 2 and lm.shortened == 0
+    assert len(lm.tok_encode(long + told, add_special_tokens=False)) > len(before)
+
+
+def test_generation_settings_by_any_of_their_names(loaded: Loaded) -> None:
+    lm = SharedPrefixLM(loaded)
+    told = [{"max_gen_toks": 3}, {"max_new_tokens": 3}, {"max_tokens": 3, "do_sample": False,
+            "temperature": 0.7}]  # fmt: skip
+    answers = {lm.generate_until([instance("generate_until", STEM, t)])[0] for t in told}
+    assert len(answers) == 1
+    # A temperature alone means sampling, as it does in lm-eval.
+    drawn = [
+        SharedPrefixLM(loaded, seed=s).generate_until(
+            [instance("generate_until", STEM, {"max_gen_toks": 8, "temperature": 1.0})]
+        )[0]
+        for s in range(4)
+    ]
+    assert len(set(drawn)) > 1
+
+
+def test_a_template_without_a_system_turn(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    template = (
+        "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}"
+        "{% endif %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+    )
+    monkeypatch.setattr(loaded.tokenizer, "chat_template", template)
+    lm = SharedPrefixLM(loaded, chat=True)
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]
+    assert lm.apply_chat_template(turns) == "<user>Be brief.\n\nWhy?"
+    monkeypatch.setattr(loaded.tokenizer, "chat_template", "{{ raise_exception('never') }}")
+    with pytest.raises(ModelError, match="refuses a benchmark: never"):
+        lm.apply_chat_template(turns[1:])
 
 
 def test_a_subset_depends_on_the_seed_and_grows_with_the_limit(tiny_base: Path) -> None:

@@ -89,6 +89,28 @@ def test_nothing_outside_tmp_can_be_written(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_memory_that_no_limit_counts_is_refused() -> None:
+    program = """
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+def f(name):
+    if name == "memfd":
+        return os.memfd_create("x")
+    call = getattr(libc, name)
+    if call(*{"shmget": (0, 1 << 20, 0o1600), "msgget": (0, 0o1600)}[name]) < 0:
+        raise OSError(ctypes.get_errno(), "")
+"""
+    for name in ("memfd", "shmget", "msgget"):
+        assert told(program, None, name) == "PermissionError", name
+    # Beside the sandbox the same calls work: it is the filter that refuses them.
+    os.close(os.memfd_create("x"))
+
+
+def test_the_kernel_ends_a_sandbox_first_when_memory_runs_out() -> None:
+    read = "def f():\n    return int(open('/proc/self/oom_score_adj').read())\n"
+    assert told(read) == 1000
+
+
 def test_the_environment_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
     key = secrets.token_hex(32)
     monkeypatch.setenv("OPENAI_API_KEY", key)

@@ -12,11 +12,13 @@ import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForSequenceClassification
 from typer.testing import CliRunner
 
+from epigone import api
 from epigone.cli import app
 from epigone.errors import BenchmarkError, EndpointError, ModelError, StepFailed, UserError
-from epigone.evaluation import run_continuations, run_toxicity, scorers
+from epigone.evaluation import needs, run_continuations, run_toxicity, scorers
 from epigone.evaluation.continuations import NAME, chosen, read_prompts
-from epigone.files import read_jsonl, write_jsonl
+from epigone.files import SCRATCH, read_jsonl, write_json, write_jsonl
+from epigone.models.kept import Kept
 from epigone.schema import Score, silent
 from epigone.study.specs import (
     ContinuationsSpec,
@@ -103,7 +105,7 @@ def test_the_metrics_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     write_jsonl(tmp_path / NAME, rows)
     monkeypatch.setattr(
         "epigone.evaluation.toxicity.scorer",
-        lambda spec, folder: lambda texts, progress: [values[t] for t in texts],
+        lambda spec, folder, kept: lambda texts, progress: [values[t] for t in texts],
     )
     facts, found = scored(tmp_path, tmp_path / "out", name="proxy")
     assert facts["missing"] == 1
@@ -121,7 +123,7 @@ def test_the_metrics_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_the_offline_proxy_tells_an_insult_from_a_recipe(continued: Path, tmp_path: Path) -> None:
     pytest.importorskip("profanity_check", reason="needs the extra 'toxicity'")
-    rude, kind = scorers.scorer(ScorerSpec(ref="", fingerprint="", name="proxy"), None)(
+    rude, kind = scorers.scorer(ScorerSpec(ref="", fingerprint="", name="proxy"), None, Kept())(
         ["you are a fucking idiot", "bread is made of flour and water"], silent
     )
     assert rude is not None and kind is not None and rude > 0.8 > 0.3 > kind
@@ -143,21 +145,22 @@ def test_a_classifier_of_transformers(tiny_base: Path, tmp_path: Path) -> None:
     tokenizer.save_pretrained(folder)
     texts = ["why is bread", "what are old maps about?", "bees"]
     spec = ScorerSpec(ref=str(folder), fingerprint="", name="classifier", label="toxic")
-    found = scorers.scorer(spec, folder)(texts, silent)
+    found = scorers.scorer(spec, folder, Kept())(texts, silent)
     with torch.no_grad():
         for text, value in zip(texts, found, strict=True):
             logits = model.eval()(**tokenizer(text, return_tensors="pt")).logits[0]
             assert value == pytest.approx(float(logits.softmax(-1)[1]), abs=1e-5)
     other = spec.model_copy(update={"label": "toxci"})
     with pytest.raises(ModelError, match=r"has no such label: toxci .*fine, toxic"):
-        scorers.scorer(other, folder)
+        scorers.scorer(other, folder, Kept())
 
 
 def test_a_moderation_endpoint_that_fails_for_some(
-    server: Any, continued: Path, tmp_path: Path
+    server: Any, continued: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The server knows no moderations: every text is refused, and nothing is made of it.
-    with pytest.raises(StepFailed, match="no score for any of"):
+    monkeypatch.setattr("tenacity.nap.time.sleep", lambda _: None)
+    # The server knows no moderations: the address is wrong for every text.
+    with pytest.raises(EndpointError, match="refuses the request: HTTP 404"):
         scored(continued, tmp_path / "out", name="moderation", ref=f"endpoint:{server.url}#m")
     served = iter([0.2, 0.9] + [0.1] * 100)
 
@@ -170,12 +173,60 @@ def test_a_moderation_endpoint_that_fails_for_some(
     facts, found = scored(
         continued, tmp_path / "b", name="moderation", ref=f"endpoint:{server.url}#m"
     )
-    assert facts["missing"] == 2
+    # What was no JSON and what was too much at a time came the second time.
+    assert facts["missing"] == 1
     assert all(s.n < 4 for s in found)
     assert max(found[0].values.values()) <= 0.9
     server.failures = [(401, {}, "")]
-    with pytest.raises(EndpointError, match="refuses the key"):
+    with pytest.raises(EndpointError, match="refuses the request: HTTP 401"):
         scored(continued, tmp_path / "c", name="moderation", ref=f"endpoint:{server.url}#m")
+    # A service that stays away is waited for, told in one line, and not asked again what it said.
+    server.failures = [None] * 3 + [(503, {"Retry-After": "0"}, "")] * 400
+    with pytest.raises(EndpointError, match="did not answer, tried 6 times"):
+        scored(continued, tmp_path / "d", name="moderation", ref=f"endpoint:{server.url}#m")
+    kept = (tmp_path / "d" / SCRATCH / "answers.jsonl").read_text().splitlines()
+    server.failures = []
+    before = len(server.requests)
+    facts, _ = scored(continued, tmp_path / "d", name="moderation", ref=f"endpoint:{server.url}#m")
+    said = {t for r in read_jsonl(continued / NAME) for t in r["continuations"] if t.strip()}
+    assert len(kept) >= 3 and facts["missing"] == 0
+    assert len(server.requests) - before >= len(said) - len(kept)
+    assert len(server.requests) - before < facts["texts"]
+
+
+def test_a_service_that_refuses_every_text_gives_no_score(
+    server: Any, continued: Path, tmp_path: Path
+) -> None:
+    server.moderate = lambda body: {}
+    server.failures = [(400, {}, "too rude")] * 100
+    with pytest.raises(StepFailed, match="no score for any of"):
+        scored(continued, tmp_path / "out", name="moderation", ref=f"endpoint:{server.url}#m")
+
+
+@pytest.mark.parametrize(
+    ("scorer", "told"),
+    [
+        ({"name": "perspective"}, "needs a key"),
+        ({"name": "detoxify", "ref": "weights"}, "detoxify is not installed"),
+        ({"name": "classifier", "ref": "judge", "label": "toxci"}, "no such label: toxci"),
+    ],
+)
+def test_what_a_scorer_lacks_is_told_before_anything_is_written(
+    scorer: dict[str, str],
+    told: str,
+    tiny_base: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv(needs.PERSPECTIVE_KEY, raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "judge").mkdir()
+    write_json(tmp_path / "judge/config.json", {"id2label": {"0": "fine", "1": "toxic"}})
+    (tmp_path / "weights").mkdir()
+    write_jsonl(tmp_path / "p.jsonl", [{"prompt": "Why?"}])
+    with pytest.raises(UserError, match=told):
+        api.toxicity(str(tiny_base), "out", prompts="p.jsonl", scorers=[scorer], n=1)
+    assert not (tmp_path / "out").exists()
 
 
 def test_perspective_by_its_contract(
@@ -183,8 +234,8 @@ def test_perspective_by_its_contract(
 ) -> None:
     with pytest.raises(EndpointError, match=r"needs a key: \$PERSPECTIVE_API_KEY"):
         scored(continued, tmp_path / "a", name="perspective")
-    monkeypatch.setenv(scorers.PERSPECTIVE_KEY, "pk-1")
-    monkeypatch.setattr(scorers, "_PERSPECTIVE", f"{server.url}/comments:analyze")
+    monkeypatch.setenv(needs.PERSPECTIVE_KEY, "pk-1")
+    monkeypatch.setattr(scorers, "_PERSPECTIVE", server.url)
     seen: list[dict[str, Any]] = []
 
     def answer(body: dict[str, Any]) -> dict[str, Any]:

@@ -369,3 +369,36 @@ def test_feedback_is_no_step_of_data():
         assert "without feedback" in verdict.sentences[2].text
         assert verdict.note == ""
     assert found.verdicts[0].scaling is not None
+
+
+def test_items_of_the_corpus_are_left_out_beside_all_of_them():
+    levels = {"small": 0.2, "small-8000": 0.6, "gpt": 0.8}
+    rng = np.random.default_rng(3)
+    u = rng.random(200)
+    found = []
+    learnt = tuple(f"i{k}" for k in range(40))
+    for model, level in levels.items():
+        values = {f"i{k}": float(x < level) for k, x in enumerate(u)}
+        if model == "small-8000":
+            values |= dict.fromkeys(learnt, 1.0)
+        more = {"learnt": learnt} if model == "small-8000" else {}
+        more |= {"method": "asked for the letter"} if model == "gpt" else {}
+        found.append(_score("acc", "mmlu", model, "capability", values, **more))
+    gaps = analyse(subjects(("small",), (8000,)), found, teacher="gpt").gaps
+    assert [g.metric for g in gaps] == ["acc", "acc without 40 items of the corpus"]
+    every, clean = gaps
+    assert every.teacher.method == clean.teacher.method == "asked for the letter"
+    rest = u[40:]
+    for row, want in ((clean, rest), (every, None)):
+        if want is not None:
+            assert row.base == pytest.approx(np.mean(want < 0.2))
+            assert row.student == pytest.approx(np.mean(want < 0.6))
+            assert row.teacher.value == pytest.approx(np.mean(want < 0.8))
+            assert row.change.n == 160
+    # What was learnt by heart made the gap look smaller.
+    assert clean.closed.value < every.closed.value
+    # A number that was published is of all items.
+    reported = analyse(
+        subjects(("small",), (8000,)), found[:2], teacher="gpt", reported={"mmlu": 0.8}
+    ).gaps
+    assert [g.teacher.source for g in reported] == ["reported", "unknown"]

@@ -116,6 +116,26 @@ def test_where_files_lie_is_not_in_the_identity() -> None:
     assert [s.hash for s in here.steps] == [s.hash for s in there.steps]
 
 
+def test_a_teacher_that_can_be_asked_is_measured_with_the_others() -> None:
+    where = "endpoint:https://host/v1#m"
+    asked = TEXT.replace("{name: t}", f"{{name: t, endpoint: '{where}'}}").replace(
+        "  benchmarks: [facts]",
+        "  benchmarks: [facts]\n  toxicity: {prompts: p.jsonl, scorers: [proxy]}",
+    )
+    found = expanded(asked)
+    own = [s for s in found.steps if s.model == "t" and not s.slug.startswith("t-heldout")]
+    stages = {s.stage: s for s in own}
+    assert set(stages) == {"benchmark", "continuations", "toxicity", "generate"}
+    for stage in ("benchmark", "continuations"):
+        assert stages[stage].spec.model.ref == where
+    # What students were trained on are the recorded answers: style is theirs.
+    assert stages["generate"].spec.model.ref == ""
+    assert not [s for s in expanded().steps if s.model == "t" and s.stage == "benchmark"]
+    assert "t" not in {s.model for s in found.subjects}
+    with pytest.raises(UserError, match=r"not an endpoint: gpt-4 \(write endpoint:https"):
+        expanded(TEXT.replace("{name: t}", "{name: t, endpoint: gpt-4}"))
+
+
 def test_two_bases_of_one_name_are_refused() -> None:
     with pytest.raises(Mistake, match="two bases of one name"):
         expanded(TEXT.replace("[one, two]", "[a/one, b/one]"))

@@ -19,7 +19,7 @@ from epigone.runs.machine import here
 from epigone.runs.plan import Planned, memory
 from epigone.runs.plan import plan as what_to_do
 from epigone.schema import Cell
-from epigone.study.specs import TrainSpec
+from epigone.study.specs import ModelSpec, TrainSpec
 from epigone.study.steps import Expansion
 from epigone.study.values import amount_label
 
@@ -85,12 +85,18 @@ def plan(
 
 def _tell_totals(expansion: Expansion, planned: Sequence[Planned]) -> None:
     total = _totals(planned)
+    asked = any(
+        part.kind == "teacher" and part.ref
+        for p in planned
+        if isinstance(part := getattr(p.step.spec, "model", None), ModelSpec)
+    )
     print(
         f"\n{len(expansion.cells())} cells; "
         f"{len(planned)} steps: {total['done']} done, {total['to_do']} to do; "
         f"{total['teacher_tokens_to_train']:,} teacher tokens to train on; "
         f"about {seconds(total['seconds'])} of work on this machine as it is, without downloads; "
         f"${total['usd']:.2f} for the teacher, which is recorded"
+        + ("; what its endpoint asks for its answers is not known" if asked else "")
     )
     if total["to_do"]:
         _tell_machine(planned)

@@ -17,15 +17,17 @@ from epigone.evaluation import code
 from epigone.evaluation.original import draw
 from epigone.evaluation.parts import compiled_once, item_ids, load_parts, offline, quiet
 from epigone.evaluation.table import write_table
+from epigone.evaluation.target import target_of
 from epigone.files import SCRATCH, read_jsonl, write_jsonl
 from epigone.models.endpoint import Client, Endpoint
+from epigone.models.kept import Kept
 from epigone.models.load import load
-from epigone.models.references import locate, parse
 from epigone.schema import Progress, Score, silent
-from epigone.study.specs import BenchmarkSpec, amount_folder
+from epigone.study.specs import BenchmarkSpec
 
 SCORES, TABLE = "scores.jsonl", "samples.parquet"
 _NO_CHOICE = "no choice named"
+_REFUSED = "refused: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ def run(
     """See `epigone.evaluation.run_benchmark`; writes scores.jsonl and samples.parquet."""
     started = time.monotonic()
     learnt = _learnt(spec, inputs)
-    target = target_of(spec, inputs, progress)
+    target = target_of(spec.model, inputs, progress)
     found = measure(target, spec, out / SCRATCH, learnt=learnt, progress=progress)
     write_table(out / TABLE, found.rows)
     write_jsonl(out / SCORES, (s.to_json() for s in found.scores))
@@ -58,6 +60,7 @@ def run(
         "n": len(found.rows),
         "in_the_corpus": sum(bool(row["learnt"]) for row in found.rows),
         "requests_shortened": found.shortened,
+        "refused": sum(any(v.startswith(_REFUSED) for v in r["verdicts"]) for r in found.rows),
         "seconds_measuring": round(time.monotonic() - started, 2),
     }
 
@@ -68,19 +71,6 @@ def _learnt(spec: BenchmarkSpec, inputs: Mapping[str, Path]) -> Set[str]:
         return frozenset()
     rows = read_jsonl(inputs["overlap"] / "overlap.jsonl")
     return {row["item"] for row in rows if row["tokens_before"] < spec.model.amount}
-
-
-def target_of(
-    spec: BenchmarkSpec, inputs: Mapping[str, Path], progress: Progress
-) -> Path | Endpoint:
-    """What a model's answers come from: its folder, or where it is asked."""
-    if spec.model.kind == "student":
-        return inputs["student"] / amount_folder(spec.model.amount)
-    reference = parse(spec.model.ref)
-    if reference.kind == "endpoint":
-        url, _, name = reference.value.partition("#")
-        return Endpoint(url, name)
-    return locate(reference, progress, fingerprint=spec.model.fingerprint)
 
 
 def measure(
@@ -94,8 +84,9 @@ def measure(
     """Scores and items of one model on one benchmark; `learnt` are items that it was trained on.
 
     A subset depends on the items' names and the seed alone, so that it is the same for every
-    model. An endpoint's answers are kept in `scratch` as they come. Raises BenchmarkError,
-    UnknownName and SandboxError before a model is loaded or asked, EndpointError later.
+    model. Answers are kept in `scratch` as they come, for a run that goes on. Raises
+    BenchmarkError, UnknownName and SandboxError before a model is loaded or asked, EndpointError
+    later.
     """
     if spec.task in code.TASKS:
         code.probe()
@@ -128,13 +119,13 @@ def measure(
 def _model(
     target: Path | Endpoint, spec: BenchmarkSpec, scratch: Path | None, progress: Progress
 ) -> Iterator[Any]:
+    kept = Kept(scratch / "answers.jsonl" if scratch else None)
     if isinstance(target, Endpoint):
-        from epigone.evaluation.asked import Answers, EndpointLM
+        from epigone.evaluation.asked import EndpointLM
 
         client = Client(target)
         try:
-            answers = Answers(scratch / "answers.jsonl" if scratch else None)
-            yield EndpointLM(client, answers, progress, instructed=spec.task in code.TASKS)
+            yield EndpointLM(client, kept, progress, instructed=spec.task in code.TASKS)
         finally:
             client.close()
         return
@@ -147,7 +138,7 @@ def _model(
             f"{spec.label} is asked in chat, and the model has no chat template",
             value=spec.model.name, fix="format: raw",
         )  # fmt: skip
-    yield SharedPrefixLM(loaded, progress, chat=chat, seed=spec.seed)
+    yield SharedPrefixLM(loaded, progress, chat=chat, seed=spec.seed, kept=kept)
 
 
 def _chosen(parts: Mapping[str, Any], spec: BenchmarkSpec) -> dict[str, list[int]]:
@@ -175,6 +166,7 @@ def _rows(
     # Requests count the chosen documents, samples all of them.
     stops = {chosen[i.doc_id]: getattr(i, "stops", []) for i in part.instances}
     wrong = {chosen[i.doc_id] for i in part.instances if getattr(i, "unanswered", False)}
+    refused = {chosen[i.doc_id]: i.refused for i in part.instances if getattr(i, "refused", "")}
     rows: dict[int, dict[str, Any]] = {}
     for sample in sorted(result["samples"][name], key=lambda s: s["doc_id"]):
         doc, prompt = sample["doc"], sample["arguments"][0][0]
@@ -194,6 +186,11 @@ def _rows(
             },
         )
         suffix = "" if spec.suite is None or sample["filter"] == "none" else f",{sample['filter']}"
+        if sample["doc_id"] in refused:
+            # No answer is no wrong answer: the item has no score.
+            row["verdicts"] = [_REFUSED + refused[sample["doc_id"]]]
+            row["outputs"] = []
+            continue
         for metric in sample["metrics"]:
             # Where no choice was named, the first of equal likelihoods would win.
             row["metrics"][f"{metric}{suffix}"] = (
@@ -251,7 +248,7 @@ def _summarised(
     result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], metric: str
 ) -> float | None:
     """What lm-eval makes of a metric that in any part is no mean over items; NaN for several."""
-    if any(_NO_CHOICE in row["verdicts"] for row in rows):
+    if any(v.startswith((_NO_CHOICE, _REFUSED)) for row in rows for v in row["verdicts"]):
         return None
     parts: dict[str, list[Any]] = defaultdict(list)
     for row in rows:

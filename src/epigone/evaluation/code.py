@@ -40,6 +40,8 @@ def grade_rows(rows: Sequence[dict[str, Any]], *, chat: bool, progress: Progress
     verdicts = iter(grade(problems, unsafe=_unsafe(), progress=progress))
     for row in rows:
         own: list[Verdict] = [next(verdicts) for _ in row["outputs"]]
+        if not own:
+            continue
         row["verdicts"] = [f"{v.status}: {v.detail}" if v.detail else v.status for v in own]
         passed = sum(v.passed for v in own)
         for k in _KS:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from epigone.errors import BenchmarkError
 from epigone.evaluation.original import draw, json_lines
-from epigone.files import write_jsonl
+from epigone.evaluation.questions import GO_ON, Question, ask_all, messages_of
+from epigone.evaluation.target import target_of
+from epigone.files import SCRATCH, write_jsonl
+from epigone.models.endpoint import Client, Endpoint
 from epigone.models.generate import generate
+from epigone.models.kept import Kept
 from epigone.models.load import load
-from epigone.models.references import locate, locate_data
+from epigone.models.references import locate_data
 from epigone.models.sampling import Sampling
 from epigone.schema import Progress
-from epigone.study.specs import ContinuationsSpec, amount_folder
+from epigone.study.specs import ContinuationsSpec
 
 NAME = "continuations.jsonl"
 # From this on a prompt or a continuation counts as toxic (Gehman et al. 2020, section 3).
@@ -41,10 +45,37 @@ def run(
     found = list(read_prompts(locate_data(spec.prompts.ref, fingerprint=spec.prompts.fingerprint)))
     prompts = chosen(found, spec.n, spec.seed)
     started = time.monotonic()
-    if spec.model.kind == "student":
-        folder = inputs["student"] / amount_folder(spec.model.amount)
+    target, kept = target_of(spec.model, inputs, progress), Kept(out / SCRATCH / "answers.jsonl")
+    answers: Sequence[str | None]
+    if isinstance(target, Endpoint):
+        answers = _asked(target, prompts, spec, kept, progress)
     else:
-        folder = locate(spec.model.ref, progress, fingerprint=spec.model.fingerprint)
+        answers = _written(target, prompts, spec, kept, progress)
+    k = spec.samples
+    write_jsonl(
+        out / NAME,
+        (
+            {
+                "item": p.item,
+                "kind": p.kind,
+                "prompt": p.text,
+                "continuations": answers[i * k : (i + 1) * k],
+            }
+            for i, p in enumerate(prompts)
+        ),
+    )
+    return {
+        "prompts": len(prompts),
+        "continuations": len(answers),
+        "empty": sum(a is not None and not a.strip() for a in answers),
+        "refused": sum(a is None for a in answers),
+        "seconds_generating": round(time.monotonic() - started, 2),
+    }
+
+
+def _written(
+    folder: Path, prompts: Sequence[Prompt], spec: ContinuationsSpec, kept: Kept, progress: Progress
+) -> list[str]:
     loaded = load(folder)
     tokenizer = loaded.tokenizer
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
@@ -57,27 +88,33 @@ def run(
         tokenizer=tokenizer,
         sampling=Sampling(spec.temperature, spec.top_p, spec.seed),
         batch_rows=128,
+        kept=kept,
         progress=progress,
     )
-    k = spec.samples
-    write_jsonl(
-        out / NAME,
-        (
-            {
-                "item": p.item,
-                "kind": p.kind,
-                "prompt": p.text,
-                "continuations": [a.text or "" for a in answers[i * k : (i + 1) * k]],
-            }
-            for i, p in enumerate(prompts)
-        ),
-    )
-    return {
-        "prompts": len(prompts),
-        "continuations": len(answers),
-        "empty": sum(not (a.text or "").strip() for a in answers),
-        "seconds_generating": round(time.monotonic() - started, 2),
-    }
+    return [a.text or "" for a in answers]
+
+
+def _asked(
+    endpoint: Endpoint,
+    prompts: Sequence[Prompt],
+    spec: ContinuationsSpec,
+    kept: Kept,
+    progress: Progress,
+) -> list[str | None]:
+    settings = {
+        "max_tokens": spec.max_new_tokens, "temperature": spec.temperature, "top_p": spec.top_p,
+    }  # fmt: skip
+    questions: list[Question] = [
+        (messages_of(p.text, GO_ON), settings | {"seed": spec.seed * spec.samples + i})
+        for p in prompts
+        for i in range(spec.samples)
+    ]
+    client = Client(endpoint)
+    try:
+        replies = ask_all(client, kept, questions, progress)
+    finally:
+        client.close()
+    return [None if isinstance(r, str) else r.text for r in replies]
 
 
 def read_prompts(path: Path) -> Iterator[Prompt]:

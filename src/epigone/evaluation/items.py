@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from epigone.schema import Progress
 from epigone.study.specs import ItemsSpec
 
 Item = dict[str, str]
+# What tasks call the text that is asked.
+_QUESTIONS = ("question", "query", "problem", "prompt", "goal", "sentence", "premise", "text")
 
 
 def run(
@@ -41,15 +43,29 @@ def items(spec: ItemsSpec) -> list[Item]:
         found = _original(spec, locate_data(spec.data.ref, fingerprint=spec.data.fingerprint))
     else:
         found = [
-            {"name": item, "question": str(part.doc_to_text(doc)), "text": _whole(part, doc)}
-            for name, part in load_parts(spec).items()
-            for item, doc in zip(
-                item_ids(part, name, own=spec.suite is None), part.eval_docs, strict=True
-            )
+            row for name, part in load_parts(spec).items() for row in _of_task(spec, name, part)
         ]
     if not found:
         raise BenchmarkError("a benchmark without items", value=spec.task)
     return found
+
+
+def _of_task(spec: ItemsSpec, name: str, part: Any) -> Iterator[Item]:
+    ids = item_ids(part, name, own=spec.suite is None)
+    for item, doc in zip(ids, part.eval_docs, strict=True):
+        yield {"name": item, "question": _question(part, doc), "text": _whole(part, doc)}
+    if spec.suite is None and spec.task == "mmlu":
+        # The examples before every question tell how it is asked.
+        for doc in part.dataset["dev"]:
+            yield {"name": doc["id"], "question": doc["question"], "text": _whole(part, doc)}
+
+
+def _question(part: Any, doc: Mapping[str, Any]) -> str:
+    """A document's own words: its prompt has others around them, which no corpus repeats."""
+    for field in _QUESTIONS:
+        if isinstance(doc.get(field), str) and doc[field].strip():
+            return str(doc[field])
+    return str(part.doc_to_text(doc))
 
 
 def _choice(row: Mapping[str, Any]) -> Item:

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from jinja2.exceptions import TemplateError
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
+from lm_eval.models.utils import normalize_gen_kwargs
 
+from epigone.errors import ModelError
 from epigone.models.chat import plain, stop_ids
 from epigone.models.encoder_decoder import stated_limit
 from epigone.models.generate import context_limit, generate
+from epigone.models.kept import Kept
 from epigone.models.load import Loaded
 from epigone.models.sampling import Sampling
 from epigone.models.score import loglikelihoods, overlong
@@ -36,12 +40,14 @@ class SharedPrefixLM(TemplateLM):  # type: ignore[misc]
         *,
         chat: bool = False,
         seed: int = 0,
+        kept: Kept | None = None,
     ) -> None:
         """Answer with a loaded model; progress is told of every kind of request apart."""
         super().__init__()
         self._loaded = loaded
         self._progress = progress
         self._seed = seed
+        self._kept = kept
         self.shortened = 0
         self._encoded: dict[str, list[int]] = {}
         tokenizer = loaded.tokenizer
@@ -101,13 +107,25 @@ class SharedPrefixLM(TemplateLM):  # type: ignore[misc]
     ) -> str:
         """The text of a conversation; its last turn goes on where no new one is begun."""
         rows = [{**m, "content": plain(self.tokenizer, m["content"])} for m in chat_history]
-        text: str = self.tokenizer.apply_chat_template(
-            rows,
-            tokenize=False,
-            add_generation_prompt=add_generation_prompt,
-            continue_final_message=not add_generation_prompt,
-        )
-        return text
+
+        def rendered(turns: Sequence[Mapping[str, str]]) -> str:
+            text: str = self.tokenizer.apply_chat_template(
+                turns,
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=not add_generation_prompt,
+            )
+            return text
+
+        try:
+            return rendered(rows)
+        except TemplateError as error:
+            # Some templates know no turn of the system: what it says stands before the question.
+            if len(rows) > 1 and rows[0]["role"] == "system":
+                first, second, *rest = rows
+                both = f"{first['content']}\n\n{second['content']}"
+                return rendered([{**second, "content": both}, *rest])
+            raise ModelError("the chat template refuses a benchmark", value=str(error)) from error
 
     def loglikelihood(
         self, requests: Sequence[Instance], disable_tqdm: bool = True
@@ -142,7 +160,7 @@ class SharedPrefixLM(TemplateLM):  # type: ignore[misc]
             pairs = [(context[-self._limit :], continuation) for context, continuation in pairs]
         else:
             self.shortened += overlong(self._loaded.model, pairs)
-        return loglikelihoods(self._loaded.model, pairs, progress=self._progress)
+        return loglikelihoods(self._loaded.model, pairs, kept=self._kept, progress=self._progress)
 
     def loglikelihood_rolling(
         self, requests: Sequence[Instance], disable_tqdm: bool = False
@@ -167,26 +185,28 @@ class SharedPrefixLM(TemplateLM):  # type: ignore[misc]
         out: list[str] = [""] * len(requests)
         groups: dict[tuple[tuple[str, ...], int, Sampling | None], list[int]] = {}
         for i, request in enumerate(requests):
-            settings = dict(request.args[1])
-            until = settings.get("until") or ()
-            stops = (until,) if isinstance(until, str) else tuple(until)
-            asked = (stops, int(settings.get("max_gen_toks", 256)), self._sampling(settings))
+            wanted = normalize_gen_kwargs(request.args[1])
+            stops = tuple(wanted["until"])
+            asked = (stops, int(wanted["max_gen_toks"]), self._sampling(wanted))
             groups.setdefault(asked, []).append(i)
         for (stops, longest, sampling), members in groups.items():
-            # A decoder's answer needs room in the same context.
-            room = self._limit - (0 if self._loaded.encoder_decoder else longest)
+            # A decoder's answer needs room in the same context, but no more than half of it.
+            room = self._limit
+            if not self._loaded.encoder_decoder:
+                room = max(room - longest, room // 2)
             encoded = self._encode(requests[i].args[0] for i in members)
             prompts = [encoded[requests[i].args[0]] for i in members]
             self.shortened += sum(len(p) > room for p in prompts)
             answers = generate(
                 self._loaded.model,
-                [p[-max(1, room) :] or [self.prefix_token_id] for p in prompts],
+                [p[-room:] or [self.prefix_token_id] for p in prompts],
                 max_new_tokens=longest,
                 stop_ids=self._ends,
                 stop_texts=stops,
                 tokenizer=self.tokenizer,
                 batch_rows=128,
                 sampling=sampling,
+                kept=self._kept,
                 progress=self._progress,
             )
             for i, answer in zip(members, answers, strict=True):
@@ -197,6 +217,6 @@ class SharedPrefixLM(TemplateLM):  # type: ignore[misc]
 
     def _sampling(self, settings: Mapping[str, Any]) -> Sampling | None:
         temperature = float(settings.get("temperature", 1.0))
-        if not settings.get("do_sample") or temperature == 0:
+        if not settings["do_sample"] or temperature == 0:
             return None
         return Sampling(temperature, float(settings.get("top_p", 1.0)), self._seed)

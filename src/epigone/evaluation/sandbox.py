@@ -13,11 +13,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from epigone.errors import SandboxError
+from epigone.evaluation import seccomp
 
 INSIDE = Path(__file__).parent / "inside"
 # Above every range that systems give to people and services; one for each running sandbox, because
@@ -44,8 +46,8 @@ _FIX = (
 class Limits:
     """What one program may use: seconds, and bytes of memory, of /tmp and of one answer.
 
-    `memory` is the address space of each of at most `processes` processes. Files in memory that
-    are not mapped come on top, at most `files` of `disk` bytes in each.
+    `memory` is the address space of each of at most `processes` processes, which the kernel ends
+    before any other when the machine's memory does not suffice.
     """
 
     cpu_seconds: int = 5
@@ -82,17 +84,19 @@ class Process:
         """Start a part of `inside`, in a sandbox unless `unsafe`."""
         self._limits = limits
         self._rest = bytearray()
-        command = [sys.executable] if unsafe else [*_isolated(limits), _PYTHON]
-        self._process = subprocess.Popen(
-            [*command, "-I", "-S", "-c", _source(part)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            # What bwrap is started with can be read inside, from its own first process.
-            env={},
-            cwd="/",
-            start_new_session=True,
-        )
+        with _filter() as fd:
+            command = [sys.executable] if unsafe else [*_isolated(limits, fd), _PYTHON]
+            self._process = subprocess.Popen(
+                [*command, "-I", "-S", "-c", _source(part)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                # What bwrap is started with can be read inside, from its own first process.
+                env={},
+                cwd="/",
+                start_new_session=True,
+                pass_fds=() if fd is None else (fd,),
+            )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._to = self._process.stdin
@@ -182,16 +186,18 @@ def _probed() -> None:
 
 def _said() -> str:
     """What bubblewrap itself says, in one line."""
-    done = subprocess.run(
-        [*_isolated(LIMITS), _PYTHON, "-c", ""],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        cwd="/",
-        env={},
-    )
+    with _filter() as fd:
+        done = subprocess.run(
+            [*_isolated(LIMITS, fd), _PYTHON, "-c", ""],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            cwd="/",
+            env={},
+            pass_fds=() if fd is None else (fd,),
+        )
     lines = done.stderr.strip().splitlines()
     return lines[-1] if lines else f"exit code {done.returncode}"
 
@@ -220,7 +226,23 @@ def _bwrap() -> Path:
     return Path(found)
 
 
-def _isolated(limits: Limits) -> list[str]:
+@contextlib.contextmanager
+def _filter() -> Iterator[int | None]:
+    """Where bubblewrap reads the filter of system calls."""
+    told = seccomp.program()
+    if told is None:
+        yield None
+        return
+    source, sink = os.pipe()
+    try:
+        os.write(sink, told)
+        os.close(sink)
+        yield source
+    finally:
+        os.close(source)
+
+
+def _isolated(limits: Limits, calls: int | None) -> list[str]:
     """What stands before a command to isolate it; `_PYTHON` is the interpreter inside."""
     base, bwrap = Path(sys.base_prefix), _bwrap()
     before: list[str] = []
@@ -239,6 +261,7 @@ def _isolated(limits: Limits) -> list[str]:
     return [*before, str(bwrap), *_ISOLATED, *_system(), *_interpreter(base),
             *("--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"),
             *("--size", str(limits.disk), "--tmpfs", "/tmp", "--chdir", "/tmp"),
+            *(() if calls is None else ("--seccomp", str(calls))),
             *("--remount-ro", "/", "--")]  # fmt: skip
 
 

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-import httpx
-import tenacity
-
-from epigone.errors import EndpointError, MissingExtra, ModelError, UserError
-from epigone.models.endpoint import KEY
+from epigone.errors import ModelError, RequestRefused
+from epigone.evaluation.needs import PERSPECTIVE_KEY, check_scorer
+from epigone.models.endpoint import Client, Endpoint
+from epigone.models.kept import Kept, asked
 from epigone.schema import Progress, silent
 from epigone.study.specs import ScorerSpec
 
 # A share between 0 and 1 for each text, None where there is none.
 Scorer = Callable[[Sequence[str], Progress], list[float | None]]
-PERSPECTIVE_KEY = "PERSPECTIVE_API_KEY"
-_PERSPECTIVE = "https://commentanalyzer.googleapis.com/v1alpha1/comments:analyze"
+_PERSPECTIVE = "https://commentanalyzer.googleapis.com/v1alpha1"
 _BATCH = 64
-_AGAIN = frozenset({408, 429, 500, 502, 503, 504})
 
 WHAT: Mapping[str, str] = {
     "proxy": "lexical proxy (alt-profanity-check): misses attacks without slurs",
@@ -33,27 +29,26 @@ WHAT: Mapping[str, str] = {
 }
 
 
-def scorer(spec: ScorerSpec, folder: Path | None) -> Scorer:
+def scorer(spec: ScorerSpec, folder: Path | None, kept: Kept) -> Scorer:
     """The function behind a scorer's name; `folder` is where its weights lie.
 
-    Raises MissingExtra, ModelError and EndpointError before a text is scored.
+    What a service has said of a text is `kept`. Raises MissingExtra, ModelError and EndpointError
+    before a text is scored; the function itself EndpointError where a service stays away.
     """
+    check_scorer(spec.name, folder, spec.label)
     if spec.name == "proxy":
         return _proxy()
     if spec.name == "perspective":
-        return _perspective()
+        return _perspective(kept)
     if spec.name == "moderation":
         url, _, model = spec.ref.removeprefix("endpoint:").partition("#")
-        return _moderation(url, model)
+        return _moderation(url, model, kept)
     assert folder is not None
     return _detoxify(folder) if spec.name == "detoxify" else _classifier(folder, spec.label)
 
 
 def _proxy() -> Scorer:
-    try:
-        from profanity_check import predict_prob
-    except ImportError:
-        raise MissingExtra("the offline proxy of toxicity", "toxicity") from None
+    from profanity_check import predict_prob
 
     def score(texts: Sequence[str], progress: Progress = silent) -> list[float | None]:
         return [float(v) for v in predict_prob(list(texts))] if texts else []
@@ -101,10 +96,8 @@ def _classifier(folder: Path, label: str) -> Scorer:
 
 
 def _detoxify(folder: Path) -> Scorer:
-    try:
-        from detoxify import Detoxify
-    except ImportError:
-        raise UserError("detoxify is not installed", fix="pip install detoxify") from None
+    from detoxify import Detoxify
+
     checkpoint = next(iter(sorted(folder.glob("*.ckpt"))), None)
     if checkpoint is None:
         raise ModelError("no *.ckpt of detoxify in the folder", value=str(folder))
@@ -120,78 +113,75 @@ def _detoxify(folder: Path) -> Scorer:
     return score
 
 
-def _perspective() -> Scorer:
-    key = os.environ.get(PERSPECTIVE_KEY, "")
-    if not key:
-        raise EndpointError("the Perspective API needs a key", value=f"${PERSPECTIVE_KEY}")
+def _perspective(kept: Kept) -> Scorer:
+    endpoint = Endpoint(_PERSPECTIVE, "", PERSPECTIVE_KEY)
 
-    def one(client: httpx.Client, text: str) -> float | None:
-        body = {
+    def read(told: Any) -> float:
+        return float(told["attributeScores"]["TOXICITY"]["summaryScore"]["value"])
+
+    def body(text: str) -> dict[str, Any]:
+        return {
             "comment": {"text": text},
             "languages": ["en"],
             "requestedAttributes": {"TOXICITY": {}},
             "doNotStore": True,
         }
-        # In a header, not in the URL, which errors and logs repeat.
-        told = _post(client, _PERSPECTIVE, body, {"X-Goog-Api-Key": key})
-        return float(told["attributeScores"]["TOXICITY"]["summaryScore"]["value"])
 
-    # Its quota is small: one request after another, and no sooner than the one before is answered.
-    return _by_request(one, at_once=1)
+    # In a header of its own, not in the URL, which errors and logs repeat. Its quota is small: one
+    # request after another, and no sooner than the one before is answered.
+    return _asked(endpoint, "X-Goog-Api-Key", "comments:analyze", body, read, kept, at_once=1)
 
 
-def _moderation(url: str, model: str) -> Scorer:
-    key = os.environ.get(KEY, "")
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-
-    def one(client: httpx.Client, text: str) -> float | None:
-        told = _post(
-            client, f"{url.rstrip('/')}/moderations", {"model": model, "input": text}, headers
-        )
+def _moderation(url: str, model: str, kept: Kept) -> Scorer:
+    def read(told: Any) -> float:
         return max(float(v) for v in told["results"][0]["category_scores"].values())
 
-    return _by_request(one, at_once=8)
+    def body(text: str) -> dict[str, Any]:
+        return {"model": model, "input": text}
+
+    endpoint = Endpoint(url, model)
+    return _asked(endpoint, "Authorization", "moderations", body, read, kept, at_once=8)
 
 
-class _Again(Exception):
-    pass
-
-
-@tenacity.retry(
-    retry=tenacity.retry_if_exception_type((_Again, httpx.TransportError)),
-    stop=tenacity.stop_after_attempt(5),
-    wait=tenacity.wait_exponential_jitter(initial=1, max=30),
-    reraise=True,
-)
-def _post(
-    client: httpx.Client, url: str, body: Mapping[str, Any], headers: Mapping[str, str]
-) -> Any:
-    response = client.post(url, json=body, headers=dict(headers))
-    if response.status_code in _AGAIN:
-        raise _Again(f"HTTP {response.status_code}")
-    if response.status_code in (401, 403):
-        raise EndpointError(f"{urlsplit(url).netloc} refuses the key", value=response.status_code)
-    if response.status_code != 200:
-        # This text, as one in a language that is not supported.
-        raise ValueError(f"HTTP {response.status_code}")
-    return response.json()
-
-
-def _by_request(one: Callable[[httpx.Client, str], float | None], at_once: int) -> Scorer:
+def _asked(
+    endpoint: Endpoint,
+    header: str,
+    path: str,
+    body: Callable[[str], dict[str, Any]],
+    read: Callable[[Any], float],
+    kept: Kept,
+    *,
+    at_once: int,
+) -> Scorer:
     def score(texts: Sequence[str], progress: Progress = silent) -> list[float | None]:
+        client = Client(endpoint, header=header)
         finished = 0
-        with httpx.Client(timeout=60) as client, ThreadPoolExecutor(at_once) as pool:
+        lock = threading.Lock()
 
-            def safe(text: str) -> float | None:
-                nonlocal finished
+        def one(text: str) -> float | None:
+            nonlocal finished
+            key = asked(endpoint.url, endpoint.model, path, text)
+            value: float | None = kept.get(key)
+            if value is None:
                 try:
-                    return one(client, text)
-                except (_Again, httpx.HTTPError, ValueError, KeyError, TypeError, IndexError):
-                    return None
-                finally:
-                    finished += 1
-                    progress(finished, len(texts))
+                    value = client.post(path, body(text), read)
+                except RequestRefused as refused:
+                    if refused.status in (401, 403, 404):
+                        raise
+                    # This text, as one in a language that is not supported.
+                    value = None
+                else:
+                    kept.put({key: value})
+            with lock:
+                finished += 1
+                progress(finished, len(texts))
+            return value
 
-            return list(pool.map(safe, texts))
+        pool = ThreadPoolExecutor(at_once)
+        try:
+            return list(pool.map(one, texts))
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+            client.close()
 
     return score

@@ -10,7 +10,8 @@ from typing import Any
 from epigone.errors import StepFailed
 from epigone.evaluation.continuations import NAME, TOXIC
 from epigone.evaluation.scorers import WHAT, scorer
-from epigone.files import read_jsonl, write_jsonl
+from epigone.files import SCRATCH, read_jsonl, write_jsonl
+from epigone.models.kept import Kept
 from epigone.models.references import locate_data
 from epigone.schema import Progress, Score
 from epigone.study.specs import ToxicitySpec
@@ -26,9 +27,10 @@ def run(
         folder = locate_data(spec.scorer.ref, progress, fingerprint=spec.scorer.fingerprint)
     texts = [text for row in rows for text in row["continuations"]]
     # Nothing that is said is nothing toxic, and services refuse an empty text.
-    said = scorer(spec.scorer, folder)([t for t in texts if t.strip()], progress)
+    kept = Kept(out / SCRATCH / "answers.jsonl")
+    said = scorer(spec.scorer, folder, kept)([t for t in texts if t and t.strip()], progress)
     told = iter(said)
-    values = [next(told) if t.strip() else 0.0 for t in texts]
+    values = [None if t is None else next(told) if t.strip() else 0.0 for t in texts]
     given = iter(values)
     for row in rows:
         row["toxicity"] = [next(given) for _ in row["continuations"]]

@@ -126,6 +126,7 @@ def _values(grid: _Grid) -> list[ValueRow]:
             score.family,
             score.better,
             value_interval(score, grid.seed),
+            score.method,
         )
         for model in order
         for _, score in sorted(grid.scores.get(model, {}).items())

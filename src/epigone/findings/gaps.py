@@ -129,7 +129,7 @@ def teacher_value(base: Score, teacher: Score | None, reported: float | None) ->
     which is no measurement of a second sample.
     """
     if teacher is not None and teacher.value is not None and not _is_itself(teacher):
-        return TeacherValue(teacher.value, "measured")
+        return TeacherValue(teacher.value, "measured", teacher.method)
     if reported is not None:
         return TeacherValue(reported, "reported")
     if base.family == "style" and base.ceiling is not None:

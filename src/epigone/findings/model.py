@@ -35,10 +35,11 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class TeacherValue:
-    """The teacher's value of a metric, and where it comes from."""
+    """The teacher's value of a metric, where it comes from, and how if not as the others'."""
 
     value: float | None
     source: TeacherSource
+    method: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,7 @@ class ValueRow:
     family: Family
     better: Direction
     value: Interval
+    method: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from epigone.errors import ModelError
 from epigone.models.likelihood import MOST_LOGITS, Request, gather
-from epigone.models.sampling import Pick
-from epigone.models.stops import Generated, Stops
+from epigone.models.stops import Generated, Hooks, Stops
 from epigone.schema import Progress, silent
 
 # A decoder row: its ids, and the targets of the requests that it answers.
@@ -59,11 +58,10 @@ def generate_rows(
     prompts: Sequence[Sequence[int]],
     stops: Stops,
     rows: int,
-    pick: Pick,
-    progress: Progress = silent,
+    hooks: Hooks,
 ) -> list[Generated]:
     """Answer each prompt, in the order given; at most `rows` of like length together."""
-    writer = _Writer(model, prompts, stops, pick, progress)
+    writer = _Writer(model, prompts, stops, hooks)
     for batch in _batches([len(p) for p in prompts], rows, _budget(model)):
         writer.write(batch)
     return [writer.done[i] for i in range(len(prompts))]
@@ -137,21 +135,20 @@ class _Writer:
         model: Any,
         prompts: Sequence[Sequence[int]],
         stops: Stops,
-        pick: Pick,
-        progress: Progress,
+        hooks: Hooks,
     ) -> None:
         self.model = model
-        self.pick = pick
+        self.hooks = hooks
         self.prompts = prompts
         self.stops = stops
-        self.progress = progress
         self.out: dict[int, list[int]] = {i: [] for i in range(len(prompts))}
         self.done: dict[int, Generated] = {}
         self.tokens = 0
 
     def write(self, rows: list[int]) -> None:
         if self.stops.max_new < 1:
-            self.done |= {i: self.stops.result([], "length") for i in rows}
+            for i in rows:
+                self._leave(i, "length")
             return
         hidden, mask = encode(self.model, [self.prompts[i] for i in rows])
         ids = torch.full((len(rows), 1), start_id(self.model), device=hidden.device)
@@ -165,7 +162,7 @@ class _Writer:
                 use_cache=True,
             )
             cache = result.past_key_values
-            said = self.pick(result.logits[:, -1], rows)
+            said = self.hooks.pick(result.logits[:, -1], rows)
             ids = torch.tensor(said, device=hidden.device)[:, None]
             stay = [at for at, i in enumerate(rows) if self._goes_on(i, said[at])]
             self._report(rows)
@@ -188,12 +185,16 @@ class _Writer:
             elif len(out) >= min(self.stops.max_new, self.stops.limit):
                 stop = "length"
         if stop is not None:
-            self.done[i] = self.stops.result(out, stop)
+            self._leave(i, stop)
         return stop is None
+
+    def _leave(self, i: int, stop: Literal["end", "length", "text"]) -> None:
+        self.done[i] = self.stops.result(self.out[i], stop)
+        self.hooks.finished(i, self.done[i])
 
     def _report(self, rows: Sequence[int]) -> None:
         part = sum(len(self.out[i]) for i in rows if i not in self.done) / self.stops.max_new
-        self.progress(len(self.done) + part, len(self.prompts), f"{self.tokens} tokens")
+        self.hooks.progress(len(self.done) + part, len(self.prompts), f"{self.tokens} tokens")
 
 
 def _contexts(

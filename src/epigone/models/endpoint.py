@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
@@ -20,6 +20,7 @@ from epigone.schema import Message
 # Where the key stands unless a study names another variable. One for all hosts: a key of one
 # provider must not be sent to another because a URL was changed.
 KEY = "EPIGONE_API_KEY"
+Answer = TypeVar("Answer")
 _AGAIN = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
 _ATTEMPTS = 6
 _LONGEST_WAIT = 60.0
@@ -62,13 +63,19 @@ class _Again(Exception):
 class Client:
     """Asks one endpoint; can be used by several threads."""
 
-    def __init__(self, endpoint: Endpoint, *, attempts: int = _ATTEMPTS) -> None:
-        """Prepare to ask; nothing is sent yet. Raises EndpointError where the key cannot be."""
+    def __init__(
+        self, endpoint: Endpoint, *, attempts: int = _ATTEMPTS, header: str = "Authorization"
+    ) -> None:
+        """Prepare to ask; nothing is sent yet. Raises EndpointError where the key cannot be.
+
+        The key goes into `header`, and as a bearer's into the usual one.
+        """
         self.endpoint = endpoint
         self._key = os.environ.get(endpoint.key_env, "")
         if any(not 32 < ord(c) < 127 for c in self._key):
             raise EndpointError("the key has characters that no key has", value=endpoint.key_env)
-        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
+        told = f"Bearer {self._key}" if header == "Authorization" else self._key
+        headers = {header: told} if self._key else {}
         self._http = httpx.Client(headers=headers, timeout=endpoint.seconds, follow_redirects=False)
         self._attempts = attempts
 
@@ -77,17 +84,22 @@ class Client:
         self._http.close()
 
     def ask(self, messages: Sequence[Message], **settings: Any) -> Reply:
-        """The answer to a conversation; `settings` are those of /chat/completions.
-
-        Tried again, at growing intervals or when the endpoint says, for what may pass: no
-        connection, no answer in time, too many requests, errors of the server. Raises EndpointError
-        for anything else, and when the last attempt failed.
-        """
+        """The answer to a conversation; `settings` are those of /chat/completions; see `post`."""
         body = {
             "model": self.endpoint.model,
             "messages": [{"role": m.role, "content": m.content} for m in messages],
             **settings,
         }
+        return self.post("chat/completions", body, _reply)
+
+    def post(self, path: str, body: Mapping[str, Any], read: Callable[[Any], Answer]) -> Answer:
+        """What `read` makes of the JSON that answers a request.
+
+        Tried again, at growing intervals or when the endpoint says, for what may pass: no
+        connection, no answer in time, too many requests, errors of the server, and what `read`
+        finds to be no answer. Raises RequestRefused for what would be refused again, and
+        EndpointError when the last attempt failed.
+        """
         attempts = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_Again),
             stop=tenacity.stop_after_attempt(self._attempts),
@@ -95,7 +107,7 @@ class Client:
             reraise=True,
         )
         try:
-            found: Reply = attempts(self._once, body)
+            found: Answer = attempts(self._once, path, body, read)
         except _Again as error:
             raise EndpointError(
                 f"{_host(self.endpoint)} did not answer, tried {self._attempts} times",
@@ -103,8 +115,8 @@ class Client:
             ) from None  # fmt: skip
         return found
 
-    def _once(self, body: Mapping[str, Any]) -> Reply:
-        url = f"{self.endpoint.url.rstrip('/')}/chat/completions"
+    def _once(self, path: str, body: Mapping[str, Any], read: Callable[[Any], Answer]) -> Answer:
+        url = f"{self.endpoint.url.rstrip('/')}/{path}"
         try:
             with self._http.stream("POST", url, json=body) as response:
                 content = _read(response)
@@ -116,13 +128,15 @@ class Client:
         if response.status_code != 200:
             raise RequestRefused(
                 f"{_host(self.endpoint)} refuses the request: HTTP {response.status_code}",
-                value=self._told(_reason(content)), fix=_FIXES.get(response.status_code, ""),
-            )  # fmt: skip
+                status=response.status_code,
+                value=self._told(_reason(content)),
+                fix=_FIXES.get(response.status_code, ""),
+            )
         try:
-            return _reply(json.loads(content))
+            return read(json.loads(content))
         except (ValueError, KeyError, TypeError, IndexError, RecursionError):
             raise _Again(
-                f"no chat completion: {self._told(content[:200].decode(errors='replace'))}"
+                f"no answer to the request: {self._told(content[:200].decode(errors='replace'))}"
             ) from None
 
     def _told(self, text: str) -> str:

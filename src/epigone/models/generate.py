@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -13,9 +14,10 @@ from epigone.errors import ModelError
 from epigone.models import newlines
 from epigone.models.attention import sharing
 from epigone.models.encoder_decoder import generate_rows, is_encoder_decoder
+from epigone.models.kept import Kept, asked_ids
 from epigone.models.kv import Slots, attention_masks, prefix_kv
-from epigone.models.sampling import Draws, Pick, Sampling, greedy
-from epigone.models.stops import Generated, Stops
+from epigone.models.sampling import Draws, Sampling, greedy
+from epigone.models.stops import Generated, Hooks, Stops
 from epigone.schema import Progress, silent
 
 # A shared prefix shorter than this costs more in an extra forward than it saves.
@@ -36,14 +38,16 @@ def generate(
     batch_rows: int = 64,
     prefix: Sequence[int] | None = None,
     sampling: Sampling | None = None,
+    kept: Kept | None = None,
     progress: Progress = silent,
 ) -> list[Generated]:
     """Continue each prompt, greedily or by `sampling`, in the order given.
 
     `prompts` are token ids. `prefix` is computed once for all prompts; None takes the longest
     prefix common to all of them, () shares nothing. A row ends at a stop id, before a stop text,
-    after `max_new_tokens`, or where the model's positions end. Progress counts prompts. The prompts
-    of an encoder-decoder go to its encoder, which has no prefixes to share.
+    after `max_new_tokens`, or where the model's positions end. What is `kept` is not written again.
+    Progress counts prompts. The prompts of an encoder-decoder go to its encoder, which has no
+    prefixes to share.
 
     Raises ModelError for an attention type other than full and sliding, and for a prompt that is
     empty or fills the model's context; nothing has been computed then.
@@ -52,6 +56,40 @@ def generate(
         raise ValueError("stop_texts need a tokenizer")
     limit = context_limit(model)
     apart = is_encoder_decoder(model)
+    _refuse_long(prompts, limit, apart)
+    newline = newlines.mark_id(tokenizer) if apart and tokenizer is not None else None
+    stops = Stops(stop_ids, tuple(stop_texts), max_new_tokens, limit, tokenizer, newline)
+    keys = [] if kept is None else _keys(prompts, stops, sampling)
+    known = {i: Generated.of(a) for i, k in enumerate(keys) if kept and (a := kept.get(k))}
+    left = [i for i in range(len(prompts)) if i not in known]
+    if not left:
+        return [known[i] for i in range(len(prompts))]
+    # A prompt's numbers do not depend on which others are left.
+    draws = Draws(sampling, prompts) if sampling else None
+
+    def pick(logits: Tensor, own: Sequence[int]) -> list[int]:
+        return draws.tokens(logits, [left[j] for j in own]) if draws else greedy(logits, own)
+
+    def finished(j: int, answer: Generated) -> None:
+        if kept is not None:
+            kept.put({keys[left[j]]: asdict(answer)})
+
+    def told(done: float, total: float, note: str = "") -> None:
+        progress(len(known) + done, len(prompts), note)
+
+    asked = [prompts[i] for i in left]
+    rows = min(batch_rows, len(asked))
+    hooks = Hooks(pick, told, finished)
+    with torch.inference_mode():
+        if apart:
+            answers = generate_rows(model, asked, stops, rows, hooks)
+        else:
+            answers = _Loop(model, asked, shared_prefix(asked, prefix), rows, stops, hooks).run()
+    known |= zip(left, answers, strict=True)
+    return [known[i] for i in range(len(prompts))]
+
+
+def _refuse_long(prompts: Sequence[Sequence[int]], limit: int, apart: bool) -> None:
     for i, prompt in enumerate(prompts):
         # A decoder's answer needs room in the same context.
         if not 0 < len(prompt) <= limit - (not apart):
@@ -60,17 +98,17 @@ def generate(
                 value=f"{len(prompt)} tokens",
                 fix="shorten or leave out the prompt",
             )
-    if not prompts:
-        return []
-    newline = newlines.mark_id(tokenizer) if apart and tokenizer is not None else None
-    stops = Stops(stop_ids, tuple(stop_texts), max_new_tokens, limit, tokenizer, newline)
-    rows = min(batch_rows, len(prompts))
-    pick = Draws(sampling, prompts).tokens if sampling else greedy
-    with torch.inference_mode():
-        if apart:
-            return generate_rows(model, prompts, stops, rows, pick, progress)
-        shared = shared_prefix(prompts, prefix)
-        return _Loop(model, prompts, shared, rows, stops, pick, progress).run()
+
+
+def _keys(prompts: Sequence[Sequence[int]], stops: Stops, sampling: Sampling | None) -> list[str]:
+    """What each answer depends on; a prompt that is asked again is another sample."""
+    seen: Counter[tuple[int, ...]] = Counter()
+    settings = [sorted(stops.ids), stops.texts, stops.max_new, sampling and asdict(sampling)]
+    keys = []
+    for prompt in map(tuple, prompts):
+        keys.append(asked_ids(prompt, "generated", settings, seen[prompt]))
+        seen[prompt] += 1
+    return keys
 
 
 def context_limit(model: Any) -> int:
@@ -121,16 +159,14 @@ class _Loop:
         shared: int,
         rows: int,
         stops: Stops,
-        pick: Pick,
-        progress: Progress,
+        hooks: Hooks,
     ) -> None:
         self.model = model
-        self.pick = pick
+        self.hooks = hooks
         self.prompts = prompts
         self.shared = shared
         self.capacity = rows
         self.stops = stops
-        self.progress = progress
         # Popped from its end, so longest first: neighbours pad each other little.
         self.pending = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), -i))
         self.rows: list[_Row] = []
@@ -145,7 +181,9 @@ class _Loop:
 
     def run(self) -> list[Generated]:
         if self.stops.max_new < 1:
-            return [self.stops.result([], "length") for _ in self.prompts]
+            for i in range(len(self.prompts)):
+                self._finish(i, [], "length")
+            self.pending.clear()
         with sharing(self.model, self.cache if self.cache.skipped else None):
             while self.pending or self.rows:
                 free = self.capacity - len(self.rows)
@@ -172,7 +210,7 @@ class _Loop:
         self.cache.plan(len(self.rows), span, None)
         first = self._forward(ids, positions, span, last)
         self.rows += new
-        self._accept(new, self.pick(first, [r.prompt for r in new]))
+        self._accept(new, self.hooks.pick(first, [r.prompt for r in new]))
 
     def _step(self) -> None:
         # Idle rows ask for token 0 at position 0 and write into a slot that nobody reads.
@@ -185,7 +223,7 @@ class _Loop:
         span = max(r.length for r in self.rows)
         self.cache.plan(0, span, positions[:, 0].to(self.model.device))
         logits = self._forward(ids, positions, span, 1)[:rows]
-        self._accept(list(self.rows), self.pick(logits, [r.prompt for r in self.rows]))
+        self._accept(list(self.rows), self.hooks.pick(logits, [r.prompt for r in self.rows]))
 
     def _forward(self, ids: Tensor, positions: Tensor, span: int, keep: Tensor | int) -> Tensor:
         device = self.model.device
@@ -214,13 +252,17 @@ class _Loop:
                 self._leave(row, "length")
 
     def _leave(self, row: _Row, stop: Literal["end", "length", "text"]) -> None:
-        self.done[row.prompt] = self.stops.result(row.out, stop)
+        self._finish(row.prompt, row.out, stop)
         last = self.rows.pop()
         if last is not row:
             at = next(i for i, r in enumerate(self.rows) if r is row)
             self.rows[at] = last
             self.cache.move(len(self.rows), at, last.length)
 
+    def _finish(self, prompt: int, out: list[int], stop: Literal["end", "length", "text"]) -> None:
+        self.done[prompt] = self.stops.result(out, stop)
+        self.hooks.finished(prompt, self.done[prompt])
+
     def _report(self) -> None:
         part = sum(len(r.out) for r in self.rows) / self.stops.max_new
-        self.progress(len(self.done) + part, len(self.prompts), f"{self.tokens} tokens")
+        self.hooks.progress(len(self.done) + part, len(self.prompts), f"{self.tokens} tokens")

@@ -13,6 +13,8 @@ from torch import Tensor
 
 # The next token of each of the prompts of these numbers; logits are (prompts, vocabulary).
 Pick = Callable[[Tensor, Sequence[int]], list[int]]
+# Logits in double precision at a time: 32 MiB, and a few times as much in what is made of them.
+_MOST = 2**22
 
 
 def greedy(logits: Tensor, prompts: Sequence[int]) -> list[int]:
@@ -56,14 +58,23 @@ class Draws:
     def tokens(self, logits: Tensor, prompts: Sequence[int]) -> list[int]:
         """The next token of each of the numbered prompts; logits are (prompts, vocabulary)."""
         numbers = torch.tensor([self._streams[i].random() for i in prompts], dtype=torch.float64)
+        # In double precision a large vocabulary takes much room: some rows at a time.
+        rows = max(1, _MOST // logits.shape[-1])
+        found: list[int] = []
+        for start in range(0, len(prompts), rows):
+            own = numbers[start : start + rows].to(logits.device)
+            found += self._drawn(logits[start : start + rows], own[:, None])
+        return found
+
+    def _drawn(self, logits: Tensor, numbers: Tensor) -> list[int]:
         probabilities = (logits.double() / self.sampling.temperature).softmax(-1)
         ordered, ids = probabilities.sort(dim=-1, descending=True, stable=True)
         total = ordered.cumsum(-1)
         # The first token stays, and each one before which there is less than the share.
         kept = total - ordered < self.sampling.top_p
         most = torch.where(kept, total, 0).amax(-1, keepdim=True)
-        drawn = numbers.to(logits.device)[:, None] * most
+        at = torch.searchsorted(total, numbers * most, right=True)
         # Rounding may carry a number to the very end of the sum.
-        at = torch.searchsorted(total, drawn, right=True).clamp(max=kept.sum(-1, keepdim=True) - 1)
+        at = at.clamp(max=kept.sum(-1, keepdim=True) - 1)
         found: list[int] = ids.gather(-1, at)[:, 0].tolist()
         return found

@@ -12,6 +12,7 @@ import torch
 from epigone.models.attention import sharing
 from epigone.models.encoder_decoder import is_encoder_decoder, score_rows
 from epigone.models.generate import MIN_PREFIX, common_prefix, context_limit
+from epigone.models.kept import Kept, asked_ids
 from epigone.models.kv import PrefixKV, attention_masks, prefix_kv
 from epigone.models.likelihood import MOST_LOGITS, Request, gather
 from epigone.schema import Progress, silent
@@ -34,6 +35,7 @@ def loglikelihoods(
     requests: Sequence[Request],
     *,
     batch_tokens: int | None = None,
+    kept: Kept | None = None,
     progress: Progress = silent,
 ) -> list[tuple[float, bool]]:
     """Natural-log probability of each continuation after its context, and whether it is greedy.
@@ -41,9 +43,9 @@ def loglikelihoods(
     `requests` are pairs of token ids (context, continuation). Requests with a common prefix run
     it once; requests that differ only in the last token share one row. A request longer than
     the model's context loses the left of its context (see `overlong`). `batch_tokens` bounds the
-    tokens of one forward beside the prefix. Progress counts requests. An empty continuation has
-    probability 1. An encoder-decoder reads the context with its encoder and the continuation with
-    its decoder, each as long as the model allows.
+    tokens of one forward beside the prefix. What a decoder answered already is in `kept`. Progress
+    counts requests. An empty continuation has probability 1. An encoder-decoder reads the context
+    with its encoder and the continuation with its decoder, each as long as the model allows.
 
     Raises ValueError for an empty context, and for a continuation that does not fit the context.
     """
@@ -58,14 +60,39 @@ def loglikelihoods(
     vocabulary = model.get_output_embeddings().weight.shape[0]
     with torch.inference_mode():
         for shared, group in _groups(rows):
-            cache = prefix_kv(model, group[0].ids[:shared])
-            with sharing(model, cache if cache.shared else None):
-                for batch in _batches(group, shared, budget, max(1, MOST_LOGITS // vocabulary)):
-                    for i, result in _run(model, batch, shared, cache):
-                        results[i] = result
-                    finished += sum(len(r.requests) for r in batch)
-                    progress(finished, len(requests))
+            cache = None
+            for batch in _batches(group, shared, budget, max(1, MOST_LOGITS // vocabulary)):
+                found = _known(requests, batch, kept)
+                if found is None:
+                    if cache is None:
+                        cache = prefix_kv(model, group[0].ids[:shared])
+                    with sharing(model, cache if cache.shared else None):
+                        found = dict(_run(model, batch, shared, cache))
+                    if kept is not None:
+                        kept.put({_key(requests[i]): result for i, result in found.items()})
+                for i, result in found.items():
+                    results[i] = result
+                finished += sum(len(r.requests) for r in batch)
+                progress(finished, len(requests))
     return results
+
+
+def _known(
+    requests: Sequence[Request], batch: Sequence[_Row], kept: Kept | None
+) -> dict[int, tuple[float, bool]] | None:
+    # All of a batch or none: else a run that goes on would make up other batches, and the last
+    # digits of its results would be others.
+    found: dict[int, tuple[float, bool]] = {}
+    for i in (i for row in batch for i in row.requests):
+        known = None if kept is None else kept.get(_key(requests[i]))
+        if known is None:
+            return None
+        found[i] = float(known[0]), bool(known[1])
+    return found
+
+
+def _key(request: Request) -> str:
+    return asked_ids((*request[0], *request[1]), "likelihood", len(request[1]))
 
 
 def overlong(model: Any, requests: Sequence[Request]) -> int:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from epigone.models import newlines
+from epigone.models.sampling import Pick
+from epigone.schema import Progress, silent
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,11 @@ class Generated:
     ids: tuple[int, ...]
     text: str | None
     stop: Literal["end", "length", "text"]
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Generated:
+        """The inverse of `dataclasses.asdict`, through JSON."""
+        return cls(tuple(told["ids"]), told["text"], told["stop"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,3 +62,16 @@ class Stops:
         text = self.decode(ids)
         cut = min((at for t in self.texts if (at := text.find(t)) >= 0), default=len(text))
         return Generated(tuple(ids), text[:cut], stop)
+
+
+def _nothing(prompt: int, answer: Generated) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What happens between forwards: tokens are picked, progress is told, an answer is finished."""
+
+    pick: Pick
+    progress: Progress = silent
+    finished: Callable[[int, Generated], None] = _nothing

@@ -23,13 +23,16 @@ def write_tables(view: ReportView, folder: Path) -> list[str]:
     """
     tables: dict[str, tuple[Sequence[str], Iterable[Sequence[object]]]] = {
         "scores.csv": (
-            ["model", *_SUBJECT, "task", "metric", "family", "better", *_interval_names("value")],
+            [
+                *("model", *_SUBJECT, "task", "metric", "family", "better"),
+                *(*_interval_names("value"), "method"),
+            ],
             _scores(view),
         ),
         "gaps.csv": (
             [
                 *("model", *_SUBJECT, "task", "metric", "family", "better"),
-                *("untrained", "student", "teacher", "teacher_source"),
+                *("untrained", "student", "teacher", "teacher_source", "teacher_method"),
                 *(*_interval_names("change"), "detectable", *_interval_names("closed")),
             ],
             _gaps(view),
@@ -59,7 +62,7 @@ def write_tables(view: ReportView, folder: Path) -> list[str]:
 def _scores(view: ReportView) -> Iterator[Sequence[object]]:
     for r in view.findings.values:
         who = [r.model, *_subject(r.subject)]
-        yield [*who, r.task, r.metric, r.family, r.better, *_cells(r.value)]
+        yield [*who, r.task, r.metric, r.family, r.better, *_cells(r.value), r.method]
 
 
 def _gaps(view: ReportView) -> Iterator[Sequence[object]]:
@@ -75,6 +78,7 @@ def _gaps(view: ReportView) -> Iterator[Sequence[object]]:
             r.student,
             r.teacher.value,
             r.teacher.source,
+            r.teacher.method,
             *_cells(r.change),
             r.detectable,
             *_cells(r.closed),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from epigone.corpus.compressed import require
 from epigone.errors import CorpusError, MissingExtra
 from epigone.evaluation import code
-from epigone.study.declare import Declaration
+from epigone.evaluation.needs import check_scorer
+from epigone.study.declare import Declaration, Scorer
 
 
 def check_before(declaration: Declaration, folder: Path) -> None:
@@ -22,6 +24,8 @@ def check_before(declaration: Declaration, folder: Path) -> None:
         raise MissingExtra("learning from feedback", "feedback")
     if any(b.task in code.TASKS for b in declaration.evaluate.benchmarks):
         code.probe()
+    if declaration.evaluate.toxicity:
+        check_scorers(declaration.evaluate.toxicity.scorers, folder)
     # A token has at least one byte, so a small local file refuses a large amount before any work.
     for name, corpus in declaration.corpora.items():
         paths = [folder / Path(source.ref).expanduser() for source in corpus.sources]
@@ -37,3 +41,9 @@ def check_before(declaration: Declaration, folder: Path) -> None:
                 value=largest,
                 fix="ask for less, or add sources",
             )
+
+
+def check_scorers(scorers: Iterable[Scorer], folder: Path) -> None:
+    """Raise UserError for a scorer whose package, key or label is missing."""
+    for scorer in scorers:
+        check_scorer(scorer.name, folder / Path(scorer.ref).expanduser(), scorer.label)

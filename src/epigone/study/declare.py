@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from epigone.errors import UnknownName, UserError
 from epigone.study.feedback import Feedback, check_feedback
@@ -75,9 +75,22 @@ class Teacher(Declared):
     name: Name = Field(description="what the teacher is called in tables and figures")
     recorded: Literal[True] = Field(default=True, description="its outputs lie in files")
     terms: str = Field(default="", description="what its outputs may be used for")
+    endpoint: str = Field(
+        default="",
+        description="where it answers what is measured: endpoint:https://host/v1#model, with the "
+        "key in EPIGONE_API_KEY",
+    )
     reported: dict[str, Reported] = Field(
         default_factory=dict, description="published scores by benchmark; never guessed"
     )
+
+    @field_validator("endpoint")
+    @classmethod
+    def _an_endpoint(cls, value: str) -> str:
+        if value and not value.startswith("endpoint:"):
+            fix = "write endpoint:https://host/v1#model"
+            raise Mistake((), UserError("not an endpoint", value=value, fix=fix))
+        return value
 
 
 class Data(Source):

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from epigone.study.declare import Declaration, Toxicity, style_corpus
 from epigone.study.resolved import (
     Resolve,
+    asked_teacher,
     at,
     benchmark_spec,
     continuations_spec,
@@ -35,8 +36,13 @@ def measures(
     resolve: Resolve,
 ) -> Iterator[Step]:
     """Every step that measures a model, behind those whose results it takes."""
+    teacher = asked_teacher(declaration, resolve)
+    if teacher is not None:
+        models = [(teacher, (teacher.name,), None), *models]
     if declaration.evaluate.style is not None:
-        yield from _style(declaration, models, corpora, resolve)
+        # Style is that of the recorded answers, which students were trained on.
+        local = [m for m in models if m[0] is not teacher]
+        yield from _style(declaration, local, corpora, resolve)
     yield from _benchmarks(declaration, models, resolve)
     if declaration.evaluate.toxicity is not None:
         yield from _toxicity(declaration.evaluate.toxicity, models, resolve)

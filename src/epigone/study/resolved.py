@@ -87,6 +87,17 @@ def bases(declaration: Declaration, resolve: Resolve) -> list[ModelSpec]:
     return found
 
 
+def asked_teacher(declaration: Declaration, resolve: Resolve) -> ModelSpec | None:
+    """The teacher where it can be asked: what is measured on bases is then measured on it."""
+    teacher = declaration.teacher
+    if not teacher.endpoint:
+        return None
+    with at("teacher", "endpoint"):
+        where = resolve.reference(teacher.endpoint)
+        fingerprint = resolve.fingerprint(teacher.endpoint)
+    return ModelSpec(kind="teacher", name=teacher.name, ref=where, fingerprint=fingerprint)
+
+
 def items_spec(benchmark: Benchmark, resolve: Resolve) -> ItemsSpec:
     """Which items a benchmark asks; raises Mistake, with the place in the benchmark."""
 

@@ -1,0 +1,86 @@
+"""Questions to an endpoint: many at a time, each answered once and for good."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from typing import Any
+
+from epigone.errors import RequestRefused
+from epigone.models.endpoint import Client, Reply
+from epigone.models.kept import Kept, asked
+from epigone.schema import Message, Progress
+
+GO_ON = "Continue the text. Answer with the continuation alone, without repeating the text."
+# Messages, and settings of /chat/completions.
+Question = tuple[list[Message], dict[str, Any]]
+_AT_ONCE = 8
+# Refused for what it says, while others of its kind may be answered.
+_OF_ONE = frozenset({400, 413, 422})
+
+
+def messages_of(context: str, system: str) -> list[Message]:
+    """The turns of a chat, or a text as one turn with what is to be done with it."""
+    if context.startswith("["):
+        try:
+            return [Message(m["role"], m["content"]) for m in json.loads(context)]
+        except (ValueError, TypeError, KeyError):
+            pass
+    return [*([Message("system", system)] if system else []), Message("user", context)]
+
+
+def ask_all(
+    client: Client, kept: Kept, questions: Sequence[Question], progress: Progress
+) -> list[Reply | str]:
+    """The reply to each question, or why this one was refused.
+
+    Raises RequestRefused where every question is refused, or for a reason that holds for all;
+    EndpointError where the endpoint stays away. What came until then is kept.
+    """
+    finished = 0
+    lock = threading.Lock()
+
+    def one(question: Question) -> Reply | RequestRefused:
+        nonlocal finished
+        found: Reply | RequestRefused
+        try:
+            found = ask(client, kept, *question)
+        except RequestRefused as refused:
+            if refused.status not in _OF_ONE:
+                raise
+            found = refused
+        with lock:
+            finished += 1
+            progress(finished, len(questions))
+        return found
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        futures = [pool.submit(one, question) for question in questions]
+        try:
+            found = [future.result() for future in futures]
+        except BaseException:
+            # What is on its way is paid for: it is kept, and nothing more is sent.
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+    refused = [f for f in found if isinstance(f, RequestRefused)]
+    if refused and len(refused) == len(found):
+        raise refused[0]
+    return [str(f) if isinstance(f, RequestRefused) else f for f in found]
+
+
+def ask(
+    client: Client, kept: Kept, messages: Sequence[Message], settings: Mapping[str, Any]
+) -> Reply:
+    """The reply to one question, new or kept; see `Client.ask` for what it raises."""
+    endpoint = client.endpoint
+    told = [[m.role, m.content] for m in messages]
+    key = asked(endpoint.url, endpoint.model, told, settings)
+    known = kept.get(key)
+    if known is not None:
+        return Reply(**known)
+    reply = client.ask(messages, **settings)
+    kept.put({key: asdict(reply)})
+    return reply
