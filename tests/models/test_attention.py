@@ -39,6 +39,8 @@ def test_the_prefix_is_read_in_its_place(name: str, monkeypatch: pytest.MonkeyPa
             longest = max(longest, len(key))
         return true_half(query, key, *more)
 
+    # Tried out once, and not here.
+    assert attention._held(torch.device("cpu"), torch.float32)
     true_half = attention._half
     monkeypatch.setattr(attention, "_half", half)
     model = model_of(name)

@@ -67,7 +67,8 @@ def grade(
     """
     if not unsafe:
         probe()
-    count = min(len(problems), workers or os.cpu_count() or 1)
+    # One more than cores: starting a sandbox is waiting, too.
+    count = min(len(problems), workers or (os.cpu_count() or 1) + 1)
     if not count:
         return []
     graders: queue.SimpleQueue[_Grader] = queue.SimpleQueue()
