@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from epigone.errors import CorpusError
-from epigone.runs.plan import check_data, plan, why
+from epigone.runs.plan import check_data, memory, plan, why, work
 from epigone.runs.store import Store, partial_of
 from epigone.schema import Conversation, Message, Provenance, Record
 from epigone.study import train_file
 from epigone.study.file import parse
+from epigone.study.specs import BenchmarkSpec, ContinuationsSpec, DataSpec, ModelSpec
 from epigone.study.step import Step
 from epigone.study.steps import Expansion, expand
 
@@ -135,3 +136,26 @@ def test_an_amount_larger_than_its_corpus_is_refused_before_training(store: Stor
         "amount larger than corpus 'talk', which holds 7,999 teacher tokens: 8k "
         "(ask for less, or add sources)"
     )
+
+
+def test_samples_and_continuations_are_counted() -> None:
+    model = ModelSpec(kind="base", name="m", ref="smollm2-135m-instruct")
+
+    def programs(samples: int) -> Step:
+        spec = BenchmarkSpec(
+            model=model, task="humaneval", task_version=1, label="x", samples=samples,
+            temperature=0.8,
+        )  # fmt: skip
+        return Step("benchmark", ("x",), spec, {}, "m")
+
+    start = work(programs(1)) - (work(programs(11)) - work(programs(1))) / 10
+    assert 0 < start < work(programs(1))
+    # A hundred samples are a hundred times the work of one.
+    assert work(programs(100)) - start == pytest.approx(100 * (work(programs(1)) - start))
+    prompts = DataSpec(ref="p.jsonl", fingerprint="")
+    said = Step("continuations", ("m",), ContinuationsSpec(model=model, prompts=prompts, n=200))
+    asked = ModelSpec(kind="teacher", name="t", ref="endpoint:https://host/v1#m")
+    told = Step("continuations", ("t",), ContinuationsSpec(model=asked, prompts=prompts, n=200))
+    assert work(said) > 10 * work(told)
+    # A model is in memory for the one, nothing but answers for the other.
+    assert memory(said) == memory(programs(1)) > memory(told)

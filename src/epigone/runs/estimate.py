@@ -14,9 +14,10 @@ from epigone.runs.store import Damaged, Store
 from epigone.schema import Cell
 from epigone.study import cost, train_file
 from epigone.study.confounds import confounds
-from epigone.study.cost import MACHINES, Machine, Shape, Training
+from epigone.study.cost import MACHINES, Machine, Shape, Task, Training
 from epigone.study.specs import (
     BenchmarkSpec,
+    ContinuationsSpec,
     CorpusSpec,
     DataSpec,
     FeedbackSpec,
@@ -28,6 +29,9 @@ from epigone.study.specs import (
 from epigone.study.step import Step
 from epigone.study.steps import Expansion
 
+Answering = GenerateSpec | BenchmarkSpec | ContinuationsSpec
+# A benchmark of which nothing is known.
+_ASSUMED_TASK = Task(1_000, 250, 0)
 # Conversations of a corpus on which the share of the teacher's text is measured.
 _SAMPLE = 500
 # A JSON file up to this size is read to count its rows.
@@ -183,20 +187,25 @@ def _gpu_seconds(step: Step, machine: Machine) -> tuple[float, str]:
             why = "its size" if shape is None else "how many rows its files have"
             return 0.0, f"feedback {step.slug}: {why} is not known yet"
         return cost.flop_seconds(cost.feedback_flops(shape, spec, *counted), machine.gpu), ""
-    if not isinstance(spec, GenerateSpec | BenchmarkSpec) or spec.model.kind == "teacher":
+    if not isinstance(spec, Answering) or spec.model.kind == "teacher":
         return 0.0, ""
     base = base_of(step, spec.model)
     shape = references.shape(base.ref)
     if shape is None:
         return 0.0, f"the size of {base.ref} is not known without a download"
-    if isinstance(spec, GenerateSpec):
-        asked, new = spec.n, spec.max_new_tokens
-        return cost.answer_seconds(shape, machine.gpu, asked, cost.PROMPT_TOKENS, new), ""
-    task = cost.TASKS.get(spec.task)
-    if task is None:
+    if isinstance(spec, BenchmarkSpec) and spec.task not in cost.TASKS:
         return 0.0, f"the size of benchmark {spec.task} is not known"
-    items = min(task.items, spec.limit or task.items)
-    return cost.answer_seconds(shape, machine.gpu, items, task.prompt, task.answer), ""
+    return cost.answer_seconds(shape, machine.gpu, *answers_of(spec)), ""
+
+
+def answers_of(spec: Answering) -> tuple[int, int, int]:
+    """How many answers a model gives, and the tokens of each prompt and of the longest answer."""
+    if isinstance(spec, GenerateSpec):
+        return spec.n, cost.PROMPT_TOKENS, spec.max_new_tokens
+    if isinstance(spec, ContinuationsSpec):
+        return spec.n * spec.samples, cost.START_TOKENS, spec.max_new_tokens
+    task = cost.TASKS.get(spec.task, _ASSUMED_TASK)
+    return min(task.items, spec.limit or task.items) * spec.samples, task.prompt, task.answer
 
 
 def base_of(step: Step, model: ModelSpec) -> ModelSpec:

@@ -10,18 +10,16 @@ from typing import Any, Literal
 from epigone.errors import CorpusError
 from epigone.files import cache_root, read_json, write_json
 from epigone.models import references
-from epigone.runs.estimate import base_of, rows_of
+from epigone.runs.estimate import Answering, answers_of, base_of, rows_of
 from epigone.runs.store import Damaged, Store
 from epigone.schema import Record
 from epigone.study import cost, train_file
 from epigone.study.amounts import refuse_empty, segments
-from epigone.study.cost import Shape, Task
+from epigone.study.cost import Shape
 from epigone.study.identity import differences
 from epigone.study.specs import (
-    BenchmarkSpec,
     CorpusSpec,
     FeedbackSpec,
-    GenerateSpec,
     ModelSpec,
     TrainSpec,
 )
@@ -36,7 +34,6 @@ State = Literal["done", "failed", "to do", "damaged"]
 # on it; a guess that the first step of each stage replaces.
 _ASSUMED_FLOPS = 1e11
 _ASSUMED_SHAPE = Shape(500_000_000, 136_000_000, 24, 896, 151_936, 896, 128)
-_ASSUMED_TASK = Task(1_000, 250, 0)
 _ASSUMED_FEEDBACK = (1_000, 2_000_000)
 _START_SECONDS = 5.0
 _HISTORY = 5
@@ -132,13 +129,8 @@ def work(step: Step) -> float:
     elif isinstance(spec, FeedbackSpec):
         counted = rows_of(spec.sources) or _ASSUMED_FEEDBACK
         flops = cost.feedback_flops(_shape(spec.base), spec, *counted)
-    elif isinstance(spec, GenerateSpec) and spec.model.kind != "teacher":
-        shape = _shape(base_of(step, spec.model))
-        flops = cost.answer_flops(shape, spec.n, cost.PROMPT_TOKENS, spec.max_new_tokens)
-    elif isinstance(spec, BenchmarkSpec):
-        shape, task = _shape(base_of(step, spec.model)), cost.TASKS.get(spec.task, _ASSUMED_TASK)
-        items = min(task.items, spec.limit or task.items)
-        flops = cost.answer_flops(shape, items, task.prompt, task.answer)
+    elif isinstance(spec, Answering) and spec.model.kind != "teacher":
+        flops = cost.answer_flops(_shape(base_of(step, spec.model)), *answers_of(spec))
     else:
         return 30.0 if step.stage == "corpus" else 0.5
     # Without the seconds that any step takes, a tiny one would teach a speed that is no speed.
@@ -153,7 +145,7 @@ def memory(step: Step) -> float:
         return 0.8e9 + (cost.state_bytes(spec.recipe) + 3) * parameters(spec.base)
     if isinstance(spec, FeedbackSpec):
         return 0.8e9 + cost.FEEDBACK_BYTES * parameters(spec.base)
-    if isinstance(spec, GenerateSpec | BenchmarkSpec) and spec.model.kind != "teacher":
+    if isinstance(spec, Answering) and spec.model.kind != "teacher":
         return 0.7e9 + 5 * parameters(base_of(step, spec.model))
     return 0.5e9
 

@@ -32,6 +32,8 @@ LOAD_RATE = 2e9
 # Rows that are answered side by side, and tokens of a held-out prompt with its template.
 ROWS = 64
 PROMPT_TOKENS = 128
+# Of the beginnings of sentences that RealToxicityPrompts has (Gehman et al. 2020, table 1).
+START_TOKENS = 12
 
 
 @dataclass(frozen=True, slots=True)
