@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -257,6 +258,30 @@ def test_code_that_lm_eval_would_run_itself_is_refused(monkeypatch: pytest.Monke
     monkeypatch.setattr(datasets, "load_dataset", lambda **_: {"test": held})
     with pytest.raises(BenchmarkError):
         load_parts(asked("humaneval", suite=suite))
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_scorer_that_hands_text_to_python_is_refused(tmp_path: Path, beside: bool) -> None:
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"q": "1+1", "a": "2"}) + "\n")
+    judge = "from sympy.parsing.sympy_parser import parse_expr as read\n"
+    own = "def score(doc, results):\n    return {'acc': float(results[0] == doc['a'])}\n"
+    (tmp_path / "utils.py").write_text(own if beside else judge + own)
+    if beside:
+        (tmp_path / "judge.py").write_text(judge)
+    task = tmp_path / "mine.yaml"
+    task.write_text(
+        "task: mine\ndataset_path: json\n"
+        f"dataset_kwargs: {{data_files: {{test: {tmp_path}/rows.jsonl}}}}\n"
+        "test_split: test\noutput_type: generate_until\n"
+        "doc_to_text: '{{q}}'\ndoc_to_target: '{{a}}'\n"
+        "process_results: !function utils.score\nmetric_list: [{metric: acc}]\n"
+    )
+    suite = DataSpec(ref=str(tmp_path), fingerprint="")
+    with pytest.raises(BenchmarkError, match="would run model-written code of this task as you"):
+        load_parts(asked("mine", suite=suite))
+    for name in ("utils", "judge"):
+        (tmp_path / f"{name}.py").write_text(own)
+    assert list(load_parts(asked("mine", suite=suite))) == ["mine"]
 
 
 def test_tables_are_read_as_they_were_written(tmp_path: Path) -> None:

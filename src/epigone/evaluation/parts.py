@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +20,9 @@ from epigone.evaluation import catalogue
 from epigone.files import cache_root
 from epigone.models.references import locate_data
 from epigone.study.specs import BenchmarkSpec, ItemsSpec
+
+# What runs a text as Python: sympy's parser of expressions evaluates them.
+_RUNS = re.compile(r"\b(?:parse_expr|sympify)\b|(?<![\w.])(?:eval|exec)\(")
 
 
 def load_parts(spec: ItemsSpec, *, chat: bool = False) -> dict[str, Any]:
@@ -33,7 +37,7 @@ def load_parts(spec: ItemsSpec, *, chat: bool = False) -> dict[str, Any]:
         preset = spec.suite is None and spec.task in catalogue.PRESETS
         parts = _preset(spec, chat) if preset else _listed(spec)
         for name, part in parts.items():
-            if getattr(part, "UNSAFE_CODE", False):
+            if getattr(part, "UNSAFE_CODE", False) or (not preset and _runs_text(part)):
                 raise BenchmarkError(
                     "lm-eval would run model-written code of this task as you", value=name,
                     fix="humaneval runs it in a sandbox",
@@ -48,6 +52,15 @@ def load_parts(spec: ItemsSpec, *, chat: bool = False) -> dict[str, Any]:
             elif part.get_config("num_fewshot") is None:
                 part.set_config(key="num_fewshot", value=0)
     return parts
+
+
+def _runs_text(part: Any) -> bool:
+    """Whether a task's scorer, or what lies beside it, hands text to Python (sympy does, too)."""
+    code = getattr(getattr(part.config, "process_results", None), "__code__", None)
+    if code is None:
+        return False
+    files = Path(code.co_filename).parent.glob("*.py")
+    return any(_RUNS.search(file.read_text("utf-8", "replace")) for file in files)
 
 
 def _refuse_shots(part: Any, spec: BenchmarkSpec) -> None:
