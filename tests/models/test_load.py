@@ -11,8 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
+    AutoTokenizer,
     BertConfig,
     BertForMaskedLM,
+    LlamaConfig,
+    LlamaForCausalLM,
     T5Config,
     T5EncoderModel,
     T5ForConditionalGeneration,
@@ -97,3 +100,22 @@ def test_a_decoder_without_a_start_is_refused(tmp_path: Path, tiny_t5: Path) -> 
         load(folder)
     (folder / "generation_config.json").write_text('{"decoder_start_token_id": 3}')
     assert load(folder).model.config.decoder_start_token_id == 3
+
+
+def test_the_tokenizer_of_another_model_is_refused(tmp_path: Path, tiny_base: Path) -> None:
+    config = LlamaConfig.from_pretrained(tiny_base)
+    config.vocab_size = 50
+    LlamaForCausalLM(config).save_pretrained(tmp_path / "small")
+    for file in tiny_base.glob("tokenizer*"):
+        shutil.copy(file, tmp_path / "small")
+    with pytest.raises(ModelError, match="tokens for which the model has no weights") as caught:
+        load(tmp_path / "small")
+    assert "\n" not in str(caught.value)
+    # A name for a special token that never got weights does no harm.
+    whole = changed(tiny_base, tmp_path / "whole")
+    tokenizer = AutoTokenizer.from_pretrained(whole)
+    rows = load(whole).model.get_input_embeddings().weight.shape[0]
+    more = [f"<extra_{i}>" for i in range(rows - len(tokenizer) + 1)]
+    tokenizer.add_special_tokens({"additional_special_tokens": more})
+    tokenizer.save_pretrained(whole)
+    assert len(load(whole).tokenizer) == rows + 1

@@ -23,6 +23,7 @@ from epigone.models.endpoint import Client, Endpoint
 from epigone.models.kept import Kept
 from epigone.models.load import load
 from epigone.schema import Progress, Score, silent
+from epigone.study.identity import digest
 from epigone.study.specs import BenchmarkSpec
 
 SCORES, TABLE = "scores.jsonl", "samples.parquet"
@@ -59,6 +60,8 @@ def run(
         "values": {s.metric: s.value for s in found.scores} | found.summaries,
         "n": len(found.rows),
         "in_the_corpus": sum(bool(row["learnt"]) for row in found.rows),
+        # A hub may give other items tomorrow.
+        "items_sha256": digest({"items": sorted(row["item"] for row in found.rows)}),
         "requests_shortened": found.shortened,
         "refused": sum(any(v.startswith(_REFUSED) for v in r["verdicts"]) for r in found.rows),
         "seconds_measuring": round(time.monotonic() - started, 2),

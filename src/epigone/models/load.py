@@ -84,7 +84,7 @@ def load(
     With `auto`, weights are rounded to bf16 whatever the products are computed in, as students
     are when they are saved: else a base would be measured with finer weights than its students.
     Raises ModelError for a folder that is no causal or encoder-decoder language model in
-    safetensors format.
+    safetensors format, and for a tokenizer of another model.
     """
     device = device or best_device()
     dtype = torch.float32 if train else compute_dtype(precision, device)
@@ -125,6 +125,7 @@ def load(
             value=min(info["missing_keys"]),
             fix="use a folder of a whole language model",
         )
+    _refuse_other_tokenizer(tokenizer, model, folder)
     if is_encoder_decoder(model):
         model.config.decoder_start_token_id = start_id(model)
     model.to(device)
@@ -132,6 +133,21 @@ def load(
     if not train and precision == "auto":
         _round(model)
     return Loaded(model, tokenizer, dtype, device, folder)
+
+
+def _refuse_other_tokenizer(tokenizer: Any, model: Any, folder: Path) -> None:
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) <= rows:
+        return
+    # Of special tokens, some models have names for which they have no weights.
+    unknown = [t for t, i in tokenizer.get_vocab().items() if i >= rows]
+    if left := sorted(set(unknown) - set(tokenizer.all_special_tokens)):
+        raise ModelError(
+            f"the tokenizer of {folder.name} has {len(left):,} tokens for which the model has no "
+            "weights",
+            value=left[0],
+            fix="use the tokenizer that the model was trained with",
+        )
 
 
 def model_class(config: Any, name: str) -> Any:
