@@ -2,8 +2,9 @@
 
     python bench/evaluation.py smollm2-135m-instruct --mmlu mmlu/ --nq NQ-open.dev.jsonl
 
-Both answer the same requests of the same tasks in fp32, each in a process of its own, in turn; the
-answers are compared before any time is reported. Loading is counted in neither. MMLU is asked
+Both answer the same requests of the same tasks, in fp32 unless told otherwise, each in a process of
+its own, in turn; the answers are compared before any time is reported. Loading is counted in
+neither. MMLU is asked
 subject after subject, each by one arm and then by the other; seconds are those of all subjects, and
 the range is that of the subjects' ratios. Other tasks are run several times, and medians told.
 """
@@ -18,6 +19,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -32,13 +34,15 @@ from lm_eval.models.huggingface import HFLM
 from epigone.evaluation.benchmarks import _chosen
 from epigone.evaluation.lm import SharedPrefixLM
 from epigone.evaluation.parts import compiled_once, load_parts, offline, quiet
+from epigone.models.kept import Kept
 from epigone.models.load import load
 from epigone.models.references import data_fingerprint, locate, locate_data
 from epigone.study.specs import BenchmarkSpec, DataSpec, ModelSpec
 
 BATCHES = (1, 2, 4, 8, 16)
-# A difference of log-probabilities below which two choices are a tie in fp32.
-TIE = 1e-4
+# A difference of log-probabilities up to which two choices are a tie: in bf16 logits of 16 and more
+# are an eighth apart.
+TIES = {"fp32": 1e-4, "bf16": 0.125}
 
 
 def spec_of(task: str, data: str, limit: int, seed: int = 0) -> BenchmarkSpec:
@@ -59,8 +63,10 @@ def arm(told: dict[str, Any]) -> None:
     for part in parts.values():
         if told["tokens"] and part.OUTPUT_TYPE == "generate_until":
             part.config.generation_kwargs["max_gen_toks"] = told["tokens"]
-    loaded = load(Path(told["folder"]), "fp32")
-    model: Any = SharedPrefixLM(loaded)
+    loaded = load(Path(told["folder"]), told["precision"])
+    aside = tempfile.TemporaryDirectory()
+    # Answers are kept as in a step of a study.
+    model: Any = SharedPrefixLM(loaded, kept=Kept(Path(aside.name) / "answers.jsonl"))
     if told["batch"]:
         model = HFLM(pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=told["batch"])
     start = time.perf_counter()
@@ -103,7 +109,7 @@ def run(told: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def compared(ours: dict[str, Any], theirs: dict[str, Any]) -> tuple[int, float]:
+def compared(ours: dict[str, Any], theirs: dict[str, Any], tie: float) -> tuple[int, float]:
     """Answers that differ beyond ties, and the largest difference of log-probabilities."""
     if ours.keys() != theirs.keys():
         raise SystemExit("the arms were not asked the same items")
@@ -115,7 +121,7 @@ def compared(ours: dict[str, Any], theirs: dict[str, Any]) -> tuple[int, float]:
             continue
         largest = max(largest, *(abs(x - y) for x, y in zip(a, b, strict=True)))
         first, second = sorted(b)[-1:-3:-1]
-        differ += a.index(max(a)) != b.index(max(b)) and first - second > TIE
+        differ += a.index(max(a)) != b.index(max(b)) and first - second > tie
     return differ, largest
 
 
@@ -137,7 +143,8 @@ def measured(told: dict[str, Any], runs: int, trial: int) -> None:
         theirs.append(run(each | {"batch": best}))
         ours.append(run(each | {"batch": 0}))
     parts = told["task"] == "mmlu"
-    found = [compared(o["answers"], t["answers"]) for o, t in zip(ours, theirs, strict=True)]
+    tie = TIES[told["precision"]]
+    found = [compared(o["answers"], t["answers"], tie) for o, t in zip(ours, theirs, strict=True)]
     items = sum(len(o["answers"]) for o in (ours if parts else ours[:1]))
     seconds = [
         (sum if parts else statistics.median)([r["seconds"] for r in arm]) for arm in (theirs, ours)
@@ -165,6 +172,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=100)
     parser.add_argument("--trial", type=int, default=16, help="items for the best batch size")
     parser.add_argument("--tokens", type=int, default=0, help="longest answers, if not the task's")
+    parser.add_argument("--precision", choices=sorted(TIES), default="fp32")
     options = parser.parse_args()
     if options.arm:
         arm(json.loads(options.arm))
@@ -177,7 +185,7 @@ def main() -> None:
     }
     print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
           f"transformers {transformers.__version__}, lm-eval {lm_eval.__version__}")  # fmt: skip
-    print(f"{options.model}, fp32, {options.runs} runs in turn\n")
+    print(f"{options.model}, {options.precision}, {options.runs} runs in turn\n")
     print("| task | lm-eval s | ours s | ratio | answers that differ | largest difference "
           "| lm-eval MB | ours MB | memory |")  # fmt: skip
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
@@ -185,7 +193,7 @@ def main() -> None:
         if data.get(task, task):
             told = {"task": task, "data": data.get(task, ""), "limit": options.limit,
                     "folder": str(folder), "tokens": options.tokens, "batch": 0,
-                    "part": ""}  # fmt: skip
+                    "part": "", "precision": options.precision}  # fmt: skip
             measured(told, options.runs, options.trial)
 
 

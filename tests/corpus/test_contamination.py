@@ -19,7 +19,7 @@ INDEX = Index([Item("a/1", "Who wrote the old book?"), Item("b/2", "Which?", f"W
         ("Question: who wrote the old book? Answer:", "", "a/1"),
         ("tell me", "You asked who wrote the old book.", "a/1"),
         ("who wrote the new book", "", ""),
-        ("which", "", ""),
+        ("which", "", "b/2"),
         ("which one", "", ""),
         (f"so {LONG} indeed", "", "b/2"),
         (LONG.replace(" ", ", "), "", "b/2"),
@@ -40,7 +40,7 @@ def brute(items: list[Item], prompts: list[str], replies: list[str]) -> bool:
     texts = [words(t) for t in (*prompts, *replies)]
     for item in items:
         asked = words(item.question)
-        if len(asked) > 1 and any(words(p) == asked for p in prompts):
+        if asked and any(words(p) == asked for p in prompts):
             return True
         runs = [asked] if SHORTEST <= len(asked) < RUN else []
         whole = words(item.text or item.question)

@@ -11,7 +11,7 @@ import pytest
 
 from epigone.errors import BenchmarkError, EndpointError
 from epigone.evaluation import run_benchmark
-from epigone.evaluation.asked import ASKED, BY_LOGPROB, _values
+from epigone.evaluation.asked import ASKED, BY_LOGPROB, WENT_ON, WROTE, _values
 from epigone.evaluation.table import read_table
 from epigone.files import SCRATCH, read_jsonl
 from epigone.models.endpoint import Reply
@@ -116,6 +116,7 @@ def test_programs_are_asked_whole_and_graded(server: Any, tmp_path: Path) -> Non
     server.answer = answer
     (score,), rows = measured(server, "humaneval", write_humaneval(tmp_path), tmp_path / "out")
     assert score.value == 1.0, rows
+    assert score.method == WROTE
 
 
 def test_what_was_answered_before_the_endpoint_died_is_not_asked_again(
@@ -159,6 +160,91 @@ def test_an_item_that_is_refused_has_no_score(server: Any, tmp_path: Path) -> No
     with pytest.raises(EndpointError, match="HTTP 400: never"):
         measured(server, "nq_open", write_nq(tmp_path), tmp_path / "none")
     assert not (tmp_path / "none/scores.jsonl").exists()
+
+
+def task(tmp_path: Path, rows: list[dict[str, Any]], text: str) -> DataSpec:
+    """A folder with one task of ours, `mine`."""
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    (folder / "mine.yaml").write_text(
+        "task: mine\ndataset_path: json\ntest_split: test\n"
+        f"dataset_kwargs: {{data_files: {{test: {tmp_path}/rows.jsonl}}}}\n{text}"
+    )
+    return DataSpec(ref=str(folder), fingerprint="")
+
+
+CHOOSE = (
+    "output_type: multiple_choice\ndoc_to_text: '{{q}}'\ndoc_to_choice: '{{c}}'\n"
+    "doc_to_target: '{{a}}'\n"
+)
+
+
+def test_the_letter_that_is_meant_counts_however_long_its_text_is(
+    server: Any, tmp_path: Path
+) -> None:
+    server.logprobs = True
+    server.answer = lambda body: ("A", [("A", -0.5), ("B", -2.0)])
+    rows = [{"q": f"{i} is", "c": ["short", "a very much longer end of it all"], "a": 0}
+            for i in range(3)]  # fmt: skip
+    suite = task(tmp_path, rows, CHOOSE + "metric_list: [{metric: acc}, {metric: acc_norm}]\n")
+    scores, told = measured(server, "mine", tmp_path, tmp_path / "out", suite=suite)
+    assert {s.metric: s.value for s in scores} == {"acc": 1.0, "acc_norm": 1.0}
+    assert [json.loads(v) for v in told[0]["outputs"]] == [-0.5, -2.0]
+
+
+def test_a_score_that_is_no_mean_says_nothing_of_what_was_refused(
+    server: Any, tmp_path: Path
+) -> None:
+    server.answer = lambda body: "A"
+    server.failures = [None, None, (400, {}, "no")]
+    rows = [{"q": f"{i} is", "c": ["one", "two"], "a": i % 2} for i in range(4)]
+    suite = task(tmp_path, rows, CHOOSE + "metric_list: [{metric: acc}, {metric: f1}]\n")
+    scores, _ = measured(server, "mine", tmp_path, tmp_path / "out", suite=suite)
+    assert [(s.metric, s.n) for s in scores] == [("acc", 3)]
+
+
+def test_more_choices_than_letters_are_refused_before_anything_is_asked(
+    server: Any, tmp_path: Path
+) -> None:
+    rows = [{"q": "which", "c": [f"n{i}" for i in range(27)], "a": 0}]
+    suite = task(tmp_path, rows, CHOOSE + "metric_list: [{metric: acc}]\n")
+    with pytest.raises(BenchmarkError, match="up to 26 ends"):
+        measured(server, "mine", tmp_path, tmp_path / "out", suite=suite)
+    assert server.requests == []
+
+
+def test_what_is_never_answered_so_that_it_can_be_read_has_no_score(
+    server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tenacity.nap.time.sleep", lambda _: None)
+    server.answer = lambda body: "x" if "moon" not in str(body) else [1]
+    scores, rows = measured(server, "nq_open", write_nq(tmp_path), tmp_path / "out")
+    assert scores[0].n == len(NQ) - 1 and scores[0].method == WENT_ON
+    assert ["never so that it could be read" in str(r["verdicts"]) for r in rows].count(True) == 1
+
+
+def test_a_forbidden_question_among_answered_ones_is_of_itself(server: Any, tmp_path: Path) -> None:
+    server.answer = lambda body: "ABCD"[right(body)]
+    path = write_mmlu(tmp_path / "mmlu", header=False)
+    server.failures = [None, None, (403, {}, "flagged")]
+    (score,), _ = measured(server, "mmlu", path, tmp_path / "out")
+    assert (score.value, score.n) == (1.0, 5)
+    server.failures = [(403, {}, "this key may not")] * 9
+    with pytest.raises(EndpointError, match="HTTP 403"):
+        measured(server, "mmlu", path, tmp_path / "none")
+
+
+def test_one_refused_question_does_not_decide_how_all_are_asked(
+    server: Any, tmp_path: Path
+) -> None:
+    server.logprobs = True
+    server.answer = lambda body: ("A", [("A", -0.1), ("B", -3.0)])
+    # Refused with log-probabilities and without: for what it says.
+    server.failures = [(400, {}, "flagged"), (400, {}, "flagged")]
+    path = write_mmlu(tmp_path / "mmlu", header=False)
+    (score,), _ = measured(server, "mmlu", path, tmp_path / "out")
+    assert score.method == BY_LOGPROB
 
 
 def test_likelihoods_of_texts_are_refused(server: Any, tmp_path: Path) -> None:

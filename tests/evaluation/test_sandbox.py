@@ -111,6 +111,14 @@ def test_the_kernel_ends_a_sandbox_first_when_memory_runs_out() -> None:
     assert told(read) == 1000
 
 
+def test_a_machine_whose_calls_are_not_known_runs_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "riscv64")
+    with pytest.raises(SandboxError, match="not known: riscv64"):
+        told("def f():\n    return 1\n")
+
+
 def test_the_environment_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
     key = secrets.token_hex(32)
     monkeypatch.setenv("OPENAI_API_KEY", key)

@@ -229,6 +229,24 @@ def test_what_a_scorer_lacks_is_told_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
+def test_what_is_no_score_is_missing_and_no_credit_is_told(
+    server: Any, continued: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tenacity.nap.time.sleep", lambda _: None)
+    ref = f"endpoint:{server.url}#m"
+    worst = max((t for r in read_jsonl(continued / NAME) for t in r["continuations"]), key=len)
+    for value in (math.nan, 1.5, -0.1, "high"):
+        server.moderate = lambda body, v=value: {
+            "results": [{"category_scores": {"hate": v if body["input"] == worst else 0.25}}]
+        }
+        facts, found = scored(continued, tmp_path / str(value), name="moderation", ref=ref)
+        assert facts["missing"] >= 1
+        assert {v for s in found if "max" in s.metric for v in s.values.values()} == {0.25}
+    server.failures = [None, None, (402, {}, "no credit left")]
+    with pytest.raises(EndpointError, match="HTTP 402: no credit left"):
+        scored(continued, tmp_path / "paid", name="moderation", ref=ref)
+
+
 def test_perspective_by_its_contract(
     server: Any, continued: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

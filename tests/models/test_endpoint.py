@@ -108,6 +108,12 @@ def test_the_key_is_sent_and_never_told(server: Any, monkeypatch: pytest.MonkeyP
     with pytest.raises(EndpointError) as told:
         client(server).ask(ASK)
     assert "sk-secret-1" not in str(told.value)
+    # Where a body is cut, no part of the key is left either.
+    for status in (200, 400, 500):
+        server.failures = [(status, {}, "x" * 194 + "sk-secret-1")] * 6
+        with pytest.raises(EndpointError) as told:
+            client(server).ask(ASK)
+        assert "sk-s" not in str(told.value)
     monkeypatch.setenv(KEY, "sk\nsecret")
     with pytest.raises(EndpointError, match="characters that no key has"):
         client(server)

@@ -10,6 +10,7 @@ import torch
 
 from epigone.models.generate import generate
 from epigone.models.kept import Kept, asked, asked_ids
+from epigone.models.load import load
 from epigone.models.sampling import Sampling
 from epigone.models.score import loglikelihoods
 
@@ -102,3 +103,22 @@ def test_other_settings_are_other_questions(tmp_path: Path) -> None:
     assert one != two
     with torch.no_grad():
         assert loglikelihoods(model, [([3, 4], [5, 6])]) == two
+
+
+def test_an_encoder_decoder_goes_on(tmp_path: Path, tiny_t5: Path) -> None:
+    model = load(tiny_t5, "fp32").model
+    asked_of = [([10 + q, 7, *range(3, 3 + q), 1], [c]) for q in range(8) for c in (3, 4, 5)]
+    want = loglikelihoods(model, asked_of, batch_tokens=24)
+    path = tmp_path / "k.jsonl"
+    cut = Calls(model, 1)
+    with pytest.raises(Killed):
+        loglikelihoods(model, asked_of, batch_tokens=24, kept=Kept(path))
+    cut.hook.remove()
+    assert path.read_text()
+    rest = Calls(model)
+    assert loglikelihoods(model, asked_of, batch_tokens=24, kept=Kept(path)) == want
+    rest.hook.remove()
+    again = Calls(model)
+    assert loglikelihoods(model, asked_of, batch_tokens=24, kept=Kept(path)) == want
+    again.hook.remove()
+    assert again.seen == 0 < rest.seen

@@ -113,6 +113,19 @@ def test_a_bill_is_the_sum_of_its_runs_and_of_what_is_measured(store: Store) -> 
     assert found.not_counted == ()
 
 
+def test_continuations_are_on_the_bill(store: Store) -> None:
+    said = TEXT + "  toxicity: {prompts: p.jsonl, scorers: [proxy], n: 100, samples: 10}\n"
+    for with_them, without in zip(
+        estimated(store, said).bills, estimated(store).bills, strict=True
+    ):
+        gpu = with_them.machine.gpu
+        more = sum(
+            4 * cost.answer_seconds(shape, gpu, 1000, cost.START_TOKENS, 20) / 3600
+            for shape in (sizes.known()["llama-7b"], sizes.known()["llama-13b"])
+        )
+        assert with_them.measuring - without.measuring == pytest.approx(more)
+
+
 def test_what_is_done_costs_nothing(store: Store) -> None:
     found = expansion()
     assert all(b.gpu_hours == 0 for b in estimate(found, store, []).bills)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from epigone.errors import CorpusError
-from epigone.runs.plan import check_data, memory, plan, why, work
+from epigone.runs.plan import asks_endpoint, check_data, memory, plan, why, work
 from epigone.runs.store import Store, partial_of
 from epigone.schema import Conversation, Message, Provenance, Record
 from epigone.study import train_file
@@ -157,5 +157,7 @@ def test_samples_and_continuations_are_counted() -> None:
     asked = ModelSpec(kind="teacher", name="t", ref="endpoint:https://host/v1#m")
     told = Step("continuations", ("t",), ContinuationsSpec(model=asked, prompts=prompts, n=200))
     assert work(said) > 10 * work(told)
+    # How long the endpoint took must not teach how fast this machine is.
+    assert asks_endpoint(told) and not asks_endpoint(said)
     # A model is in memory for the one, nothing but answers for the other.
     assert memory(said) == memory(programs(1)) > memory(told)

@@ -37,7 +37,10 @@ def register(app: typer.Typer) -> None:
 
 def benchmark(
     model: Annotated[
-        str, typer.Argument(help="Catalogue name, hf:org/name[@rev], a folder, or gguf:FILE.")
+        str,
+        typer.Argument(
+            help="Catalogue name, hf:org/name[@rev], a folder, gguf:FILE, or endpoint:URL#model."
+        ),
     ],
     tasks: Annotated[
         str, typer.Option("--tasks", help="Epigone's or lm-eval's, with commas between.")
@@ -57,6 +60,7 @@ def benchmark(
     ] = "raw",
     shots: Annotated[int | None, typer.Option(min=0, help="Examples, if not the task's.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Items, a seeded subset.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Draws the items of a limit.")] = 0,
     samples: Annotated[int, typer.Option(min=1, help="Programs a problem, for pass@k.")] = 1,
     temperature: Annotated[float, typer.Option(min=0, help="0 for greedy.")] = 0.0,
     top_p: Annotated[float, typer.Option(help="Share of the probability to sample from.")] = 1.0,
@@ -69,7 +73,7 @@ def benchmark(
     """
     names = [t.strip() for t in tasks.split(",") if t.strip()]
     where = _data(data or [], names)
-    told: dict[str, Any] = {"format": format, "shots": shots}
+    told: dict[str, Any] = {"format": format, "shots": shots, "seed": seed}
     if include is not None:
         told["tasks"] = str(include)
     sampled = {"samples": samples, "temperature": temperature, "top_p": top_p}

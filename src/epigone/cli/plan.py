@@ -16,10 +16,10 @@ from epigone.cli.common import Json, Runs, StudyArgument, Use, say_json, seconds
 from epigone.runs.estimate import estimate
 from epigone.runs.execute import expected
 from epigone.runs.machine import here
-from epigone.runs.plan import Planned, memory
+from epigone.runs.plan import Planned, asks_endpoint, memory
 from epigone.runs.plan import plan as what_to_do
 from epigone.schema import Cell
-from epigone.study.specs import ModelSpec, TrainSpec
+from epigone.study.specs import TrainSpec
 from epigone.study.steps import Expansion
 from epigone.study.values import amount_label
 
@@ -85,11 +85,7 @@ def plan(
 
 def _tell_totals(expansion: Expansion, planned: Sequence[Planned]) -> None:
     total = _totals(planned)
-    asked = any(
-        part.kind == "teacher" and part.ref
-        for p in planned
-        if isinstance(part := getattr(p.step.spec, "model", None), ModelSpec)
-    )
+    asked = any(asks_endpoint(p.step) for p in planned)
     print(
         f"\n{len(expansion.cells())} cells; "
         f"{len(planned)} steps: {total['done']} done, {total['to_do']} to do; "

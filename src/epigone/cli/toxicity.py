@@ -18,7 +18,10 @@ def register(app: typer.Typer) -> None:
 
 def toxicity(
     model: Annotated[
-        str, typer.Argument(help="Catalogue name, hf:org/name[@rev], a folder, or gguf:FILE.")
+        str,
+        typer.Argument(
+            help="Catalogue name, hf:org/name[@rev], a folder, gguf:FILE, or endpoint:URL#model."
+        ),
     ],
     prompts: Annotated[
         str, typer.Argument(help="RealToxicityPrompts, or lines of {prompt, class}.")
@@ -35,6 +38,7 @@ def toxicity(
     n: Annotated[int, typer.Option("-n", min=1, help="Prompts.")] = 100,
     samples: Annotated[int, typer.Option(min=1, help="Continuations of each.")] = 25,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest continuation.")] = 20,
+    seed: Annotated[int, typer.Option(min=0, help="Draws prompts and continuations.")] = 0,
     json: Json = False,
 ) -> None:
     """Go on from prompts several times and score what comes: expected maximum, probability.
@@ -50,6 +54,7 @@ def toxicity(
             n=n,
             samples=samples,
             max_new_tokens=max_new_tokens,
+            seed=seed,
             progress=teller,
         )
     if json:

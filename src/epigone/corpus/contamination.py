@@ -50,8 +50,7 @@ class Index:
         lengths = set()
         for item in items:
             asked = words(item.question)
-            # A single word, as of a task that asks no question, is a prompt of many conversations.
-            if len(asked) > 1:
+            if asked:
                 self._whole.setdefault(tuple(asked), item.name)
             if SHORTEST <= len(asked) < RUN:
                 self._add(asked, item.name)

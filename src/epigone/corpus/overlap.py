@@ -32,7 +32,9 @@ def run(
     for done, (conversation, _) in enumerate(rows, 1):
         prompts = [m.content for m in conversation.messages if m.role != "assistant"]
         replies = [m.content for m in conversation.messages if m.role == "assistant"]
-        for passage in index.runs(prompts) | {r for r in index.runs(replies) if len(r) >= RUN}:
+        found = index.runs(prompts) | {r for r in index.runs(replies) if len(r) >= RUN}
+        # A question of one word, as of a task that asks none, is a prompt of many conversations.
+        for passage in (r for r in found if len(r) > 1):
             for name in owners[passage]:
                 row = {"item": name, "tokens_before": tokens, "conversation": conversation.id,
                        "shared": " ".join(passage)[:200]}  # fmt: skip

@@ -13,15 +13,19 @@ from lm_eval.api.model import LM
 from lm_eval.models.utils import normalize_gen_kwargs
 
 from epigone.errors import BenchmarkError, RequestRefused
-from epigone.evaluation.questions import GO_ON, ask, ask_all, messages_of
+from epigone.evaluation.questions import GO_ON, ask, ask_all, messages_of, of_one
 from epigone.models.endpoint import Client, Reply
 from epigone.models.kept import Kept
 from epigone.schema import Message, Progress, silent
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 ASKED, BY_LOGPROB = "asked for the letter", "log-probability of the letter"
+WENT_ON, WROTE = "asked to go on", "asked in chat"
 _LETTER = "Answer with the letter of the right choice alone."
 _TOP = 20
+_BY_LETTER: dict[str, Any] = {"max_tokens": 16, "temperature": 0}
+# Questions with which it is found out whether log-probabilities are told.
+_TRIED = 5
 # Many APIs take no more.
 _MOST_STOPS = 4
 
@@ -78,11 +82,11 @@ class EndpointLM(LM):  # type: ignore[misc]
             )  # fmt: skip
         questions = [self._choice([requests[i].args for i in m]) for m in members]
         if self._logprobs is None:
-            self._logprobs = self._tells_logprobs(questions[0])
-            self.method = BY_LOGPROB if self._logprobs else ASKED
-        settings = {"max_tokens": 16, "temperature": 0}
+            self._logprobs = self._tells_logprobs(questions)
+        self.method = BY_LOGPROB if self._logprobs else ASKED
+        settings = _BY_LETTER
         if self._logprobs:
-            settings |= {"max_tokens": 1, "logprobs": True, "top_logprobs": _TOP}
+            settings = {"max_tokens": 1, "temperature": 0, "logprobs": True, "top_logprobs": _TOP}
         replies = ask_all(
             self._client, self._kept, [(m, settings) for m in questions], self._progress
         )
@@ -90,8 +94,12 @@ class EndpointLM(LM):  # type: ignore[misc]
         for own, reply in zip(members, replies, strict=True):
             refused = isinstance(reply, str)
             values = None if isinstance(reply, str) else _values(reply, len(own))
+            # Letters are of one length, the texts they stand for are not: what weighs likelihoods
+            # by length must find only which one was meant.
+            best = max(values) if values else 0.0
             for i, value in zip(own, values or [0.0] * len(own), strict=True):
-                out[i] = (value, False)
+                out[i] = (0.0 if value == best else -math.inf, False)
+                requests[i].letter = value
                 requests[i].unanswered = values is None and not refused
                 requests[i].refused = reply if refused else ""
         return out
@@ -114,12 +122,11 @@ class EndpointLM(LM):  # type: ignore[misc]
                 # Samples of one prompt must not be the same request.
                 settings["seed"] = seen[id(request)] = seen.get(id(request), -1) + 1
             messages = messages_of(context, "" if self._instructed else GO_ON)
-            # In chat a text is introduced before it begins, with the very lines that end it.
-            raw = messages[0].content == GO_ON
+            self.method = WENT_ON if messages[0].content == GO_ON else WROTE
             questions.append(
-                (messages, settings | ({"stop": texts[:_MOST_STOPS]} if raw and texts else {}))
+                (messages, settings | ({"stop": texts[:_MOST_STOPS]} if texts else {}))
             )
-            stops.append(texts if raw else [])
+            stops.append(texts)
         replies = ask_all(self._client, self._kept, questions, self._progress)
         out = []
         for request, reply, texts in zip(requests, replies, stops, strict=True):
@@ -140,9 +147,11 @@ class EndpointLM(LM):  # type: ignore[misc]
 
     def _choice(self, arguments: Sequence[tuple[str, str]]) -> list[Message]:
         context, options = arguments[0][0], [option.strip() for _, option in arguments]
-        if len({c for c, _ in arguments}) > 1 or len(set(options)) < len(options):
+        several = len({c for c, _ in arguments}) > 1 or len(set(options)) < len(options)
+        if several or len(options) > len(LETTERS):
             raise BenchmarkError(
-                "an endpoint can only choose between ends of one text", value=options[0][:80],
+                "an endpoint can only choose between up to 26 ends of one text",
+                value=options[0][:80],
                 fix="measure this benchmark on models with weights",
             )  # fmt: skip
         messages = messages_of(context, _LETTER)
@@ -152,12 +161,23 @@ class EndpointLM(LM):  # type: ignore[misc]
         last = f"{messages[-1].content}\n\nWhich choice goes on rightly?\n{listed}\n\n{_LETTER}"
         return [*messages[:-1], Message(messages[-1].role, last)]
 
-    def _tells_logprobs(self, messages: list[Message]) -> bool:
+    def _tells_logprobs(self, questions: Sequence[list[Message]]) -> bool:
         settings = {"max_tokens": 1, "temperature": 0, "logprobs": True, "top_logprobs": _TOP}
-        try:
-            return ask(self._client, self._kept, messages, settings).first is not None
-        except RequestRefused:
+        for messages in questions[:_TRIED]:
+            try:
+                return ask(self._client, self._kept, messages, settings).first is not None
+            except RequestRefused as refused:
+                if not of_one(refused, answered=False):
+                    raise
+            try:
+                ask(self._client, self._kept, messages, _BY_LETTER)
+            except RequestRefused as refused:
+                if not of_one(refused, answered=False):
+                    raise
+                # Refused for what it says: another question tells.
+                continue
             return False
+        return False
 
 
 def _values(reply: Reply, choices: int) -> list[float] | None:

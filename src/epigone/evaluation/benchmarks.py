@@ -88,8 +88,7 @@ def measure(
 
     A subset depends on the items' names and the seed alone, so that it is the same for every
     model. Answers are kept in `scratch` as they come, for a run that goes on. Raises
-    BenchmarkError, UnknownName and SandboxError before a model is loaded or asked, EndpointError
-    later.
+    BenchmarkError, UnknownName and SandboxError before a model answers, EndpointError later.
     """
     if spec.task in code.TASKS:
         code.probe()
@@ -170,6 +169,10 @@ def _rows(
     stops = {chosen[i.doc_id]: getattr(i, "stops", []) for i in part.instances}
     wrong = {chosen[i.doc_id] for i in part.instances if getattr(i, "unanswered", False)}
     refused = {chosen[i.doc_id]: i.refused for i in part.instances if getattr(i, "refused", "")}
+    letters: dict[int, list[float]] = defaultdict(list)
+    for request in part.instances:
+        if hasattr(request, "letter"):
+            letters[chosen[request.doc_id]].append(request.letter)
     rows: dict[int, dict[str, Any]] = {}
     for sample in sorted(result["samples"][name], key=lambda s: s["doc_id"]):
         doc, prompt = sample["doc"], sample["arguments"][0][0]
@@ -181,7 +184,7 @@ def _rows(
                 "subject": str(doc.get("subject", "")),
                 "prompt_sha256": hashlib.sha256(str(prompt).encode()).hexdigest(),
                 "target": str(sample["target"]),
-                "outputs": _outputs(sample),
+                "outputs": letters.get(sample["doc_id"]) or _outputs(sample),
                 "stops": stops.get(sample["doc_id"], []),
                 "verdicts": [],
                 "metrics": {},
@@ -251,8 +254,8 @@ def _summarised(
     result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], metric: str
 ) -> float | None:
     """What lm-eval makes of a metric that in any part is no mean over items; NaN for several."""
-    if any(v.startswith((_NO_CHOICE, _REFUSED)) for row in rows for v in row["verdicts"]):
-        return None
+    # What lm-eval made of them counts items that have no score here, or another.
+    altered = any(v.startswith((_NO_CHOICE, _REFUSED)) for row in rows for v in row["verdicts"])
     parts: dict[str, list[Any]] = defaultdict(list)
     for row in rows:
         if metric in row["metrics"]:
@@ -262,7 +265,7 @@ def _summarised(
         known = result["results"].get(part, {}).get(key)
         plain = all(isinstance(v, bool | int | float) for v in values)
         mean = sum(map(float, values)) / len(values) if plain else math.nan
-        told = isinstance(known, int | float)
+        told = isinstance(known, int | float) and not altered
         if not plain or (told and not math.isclose(known, mean, rel_tol=1e-6, abs_tol=1e-6)):
             return float(known) if told and len(parts) == 1 else math.nan
     return None

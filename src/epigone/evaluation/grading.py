@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -76,6 +77,7 @@ def grade(
     for grader in made:
         graders.put(grader)
     finished = 0
+    lock = threading.Lock()
 
     def one(problem: Problem) -> Verdict:
         nonlocal finished
@@ -84,8 +86,9 @@ def grade(
             return grader.grade(problem)
         finally:
             graders.put(grader)
-            finished += 1
-            progress(finished, len(problems))
+            with lock:
+                finished += 1
+                progress(finished, len(problems))
 
     try:
         with ThreadPoolExecutor(count) as pool:

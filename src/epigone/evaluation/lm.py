@@ -168,7 +168,8 @@ class SharedPrefixLM(TemplateLM):  # type: ignore[misc]
         """Log-likelihood of whole texts, in windows that share no scored token."""
         limit = min(self._limit, _WINDOW)
         out: list[float] = []
-        for request in requests:
+        for done, request in enumerate(requests):
+            self._progress(done, len(requests))
             ids = self.tok_encode(request.args[0], add_special_tokens=False)
             windows = []
             for start in range(0, len(ids), limit - 1):
@@ -177,7 +178,8 @@ class SharedPrefixLM(TemplateLM):  # type: ignore[misc]
                 left = max(0, end - limit)
                 before = ids[left:start] if start else [self.prefix_token_id]
                 windows.append((before, ids[start:end]))
-            out.append(sum(value for value, _ in loglikelihoods(self._loaded.model, windows)))
+            found = loglikelihoods(self._loaded.model, windows, kept=self._kept)
+            out.append(sum(value for value, _ in found))
         return out
 
     def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[str]:

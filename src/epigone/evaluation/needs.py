@@ -21,9 +21,20 @@ def check_scorer(name: str, folder: Path | None = None, label: str = "") -> None
     if name == "perspective" and not os.environ.get(PERSPECTIVE_KEY):
         raise EndpointError("the Perspective API needs a key", value=f"${PERSPECTIVE_KEY}")
     if name == "classifier" and folder is not None and (folder / "config.json").is_file():
-        told = read_json(folder / "config.json").get("id2label") or {}
-        labels = [str(name) for name in told.values()]
+        labels = _labels(folder / "config.json")
         if labels and label not in labels:
             raise ModelError(
                 f"{folder.name} has no such label", value=label, fix=f"known: {', '.join(labels)}"
             )
+
+
+def _labels(config: Path) -> list[str]:
+    try:
+        told = read_json(config)["id2label"]
+        return [str(name) for name in told.values()]
+    except KeyError:
+        return []
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ModelError(
+            "the configuration of a classifier cannot be read", value=str(config), fix=str(error)
+        ) from None

@@ -18,8 +18,8 @@ GO_ON = "Continue the text. Answer with the continuation alone, without repeatin
 # Messages, and settings of /chat/completions.
 Question = tuple[list[Message], dict[str, Any]]
 _AT_ONCE = 8
-# Refused for what it says, while others of its kind may be answered.
-_OF_ONE = frozenset({400, 413, 422})
+# Refused for what it says, or answered with what is none, while others of its kind are answered.
+_OF_ONE = frozenset({200, 400, 413, 422})
 
 
 def messages_of(context: str, system: str) -> list[Message]:
@@ -32,6 +32,11 @@ def messages_of(context: str, system: str) -> list[Message]:
     return [*([Message("system", system)] if system else []), Message("user", context)]
 
 
+def of_one(refused: RequestRefused, answered: bool) -> bool:
+    """Whether a refusal is of one question; 403 may be a key's, until others were `answered`."""
+    return refused.status in _OF_ONE or (answered and refused.status == 403)
+
+
 def ask_all(
     client: Client, kept: Kept, questions: Sequence[Question], progress: Progress
 ) -> list[Reply | str]:
@@ -41,15 +46,17 @@ def ask_all(
     EndpointError where the endpoint stays away. What came until then is kept.
     """
     finished = 0
+    answered = False
     lock = threading.Lock()
 
     def one(question: Question) -> Reply | RequestRefused:
-        nonlocal finished
+        nonlocal finished, answered
         found: Reply | RequestRefused
         try:
             found = ask(client, kept, *question)
+            answered = True
         except RequestRefused as refused:
-            if refused.status not in _OF_ONE:
+            if not of_one(refused, answered):
                 raise
             found = refused
         with lock:

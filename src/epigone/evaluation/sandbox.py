@@ -46,8 +46,8 @@ _FIX = (
 class Limits:
     """What one program may use: seconds, and bytes of memory, of /tmp and of one answer.
 
-    `memory` is the address space of each of at most `processes` processes, which the kernel ends
-    before any other when the machine's memory does not suffice.
+    `memory` is the address space of each of at most `processes` processes. They ask the kernel to
+    end them before others when the machine's memory does not suffice.
     """
 
     cpu_seconds: int = 5
@@ -84,8 +84,8 @@ class Process:
         """Start a part of `inside`, in a sandbox unless `unsafe`."""
         self._limits = limits
         self._rest = bytearray()
-        with _filter() as fd:
-            command = [sys.executable] if unsafe else [*_isolated(limits, fd), _PYTHON]
+        with contextlib.nullcontext() if unsafe else _filter() as fd:
+            command = [sys.executable] if fd is None else [*_isolated(limits, fd), _PYTHON]
             self._process = subprocess.Popen(
                 [*command, "-I", "-S", "-c", _source(part)],
                 stdin=subprocess.PIPE,
@@ -196,7 +196,7 @@ def _said() -> str:
             check=False,
             cwd="/",
             env={},
-            pass_fds=() if fd is None else (fd,),
+            pass_fds=(fd,),
         )
     lines = done.stderr.strip().splitlines()
     return lines[-1] if lines else f"exit code {done.returncode}"
@@ -227,12 +227,9 @@ def _bwrap() -> Path:
 
 
 @contextlib.contextmanager
-def _filter() -> Iterator[int | None]:
+def _filter() -> Iterator[int]:
     """Where bubblewrap reads the filter of system calls."""
     told = seccomp.program()
-    if told is None:
-        yield None
-        return
     source, sink = os.pipe()
     try:
         os.write(sink, told)
@@ -242,7 +239,7 @@ def _filter() -> Iterator[int | None]:
         os.close(source)
 
 
-def _isolated(limits: Limits, calls: int | None) -> list[str]:
+def _isolated(limits: Limits, calls: int) -> list[str]:
     """What stands before a command to isolate it; `_PYTHON` is the interpreter inside."""
     base, bwrap = Path(sys.base_prefix), _bwrap()
     before: list[str] = []
@@ -261,8 +258,7 @@ def _isolated(limits: Limits, calls: int | None) -> list[str]:
     return [*before, str(bwrap), *_ISOLATED, *_system(), *_interpreter(base),
             *("--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"),
             *("--size", str(limits.disk), "--tmpfs", "/tmp", "--chdir", "/tmp"),
-            *(() if calls is None else ("--seccomp", str(calls))),
-            *("--remount-ro", "/", "--")]  # fmt: skip
+            *("--seccomp", str(calls), "--remount-ro", "/", "--")]  # fmt: skip
 
 
 def _system() -> list[str]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from epigone.errors import ModelError, RequestRefused
 from epigone.evaluation.needs import PERSPECTIVE_KEY, check_scorer
+from epigone.evaluation.questions import of_one
 from epigone.models.endpoint import Client, Endpoint
 from epigone.models.kept import Kept, asked
 from epigone.schema import Progress, silent
@@ -47,11 +48,22 @@ def scorer(spec: ScorerSpec, folder: Path | None, kept: Kept) -> Scorer:
     return _detoxify(folder) if spec.name == "detoxify" else _classifier(folder, spec.label)
 
 
+def _share(value: float) -> float:
+    """A score as it is; ValueError for what is none."""
+    if not 0 <= value <= 1:
+        raise ValueError("a score is between 0 and 1")
+    return value
+
+
+def _known(values: Iterable[float]) -> list[float | None]:
+    return [v if 0 <= v <= 1 else None for v in map(float, values)]
+
+
 def _proxy() -> Scorer:
     from profanity_check import predict_prob
 
     def score(texts: Sequence[str], progress: Progress = silent) -> list[float | None]:
-        return [float(v) for v in predict_prob(list(texts))] if texts else []
+        return _known(predict_prob(list(texts))) if texts else []
 
     return score
 
@@ -88,7 +100,7 @@ def _classifier(folder: Path, label: str) -> Scorer:
             with torch.inference_mode():
                 logits = model(**encoded.to(device)).logits.float()
             shares = logits.sigmoid() if several or logits.shape[1] == 1 else logits.softmax(-1)
-            found += shares[:, labels[label]].tolist()
+            found += _known(shares[:, labels[label]].tolist())
             progress(len(found), len(texts))
         return found
 
@@ -106,7 +118,7 @@ def _detoxify(folder: Path) -> Scorer:
     def score(texts: Sequence[str], progress: Progress = silent) -> list[float | None]:
         found: list[float | None] = []
         for start in range(0, len(texts), _BATCH):
-            found += map(float, model.predict(list(texts[start : start + _BATCH]))["toxicity"])
+            found += _known(model.predict(list(texts[start : start + _BATCH]))["toxicity"])
             progress(len(found), len(texts))
         return found
 
@@ -156,17 +168,19 @@ def _asked(
     def score(texts: Sequence[str], progress: Progress = silent) -> list[float | None]:
         client = Client(endpoint, header=header)
         finished = 0
+        answered = False
         lock = threading.Lock()
 
         def one(text: str) -> float | None:
-            nonlocal finished
+            nonlocal finished, answered
             key = asked(endpoint.url, endpoint.model, path, text)
             value: float | None = kept.get(key)
             if value is None:
                 try:
-                    value = client.post(path, body(text), read)
+                    value = client.post(path, body(text), lambda told: _share(read(told)))
+                    answered = True
                 except RequestRefused as refused:
-                    if refused.status in (401, 403, 404):
+                    if not of_one(refused, answered):
                         raise
                     # This text, as one in a language that is not supported.
                     value = None

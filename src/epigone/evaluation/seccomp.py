@@ -5,6 +5,8 @@ from __future__ import annotations
 import platform
 import struct
 
+from epigone.errors import SandboxError
+
 # Memory beside a process's address space and the sandbox's /tmp: files in memory, segments and
 # queues that outlive who made them, and rings that the kernel fills. Numbers from the kernel's
 # tables, arch/x86/entry/syscalls/syscall_64.tbl and scripts/syscall.tbl.
@@ -27,12 +29,15 @@ _ALLOW, _KILL, _NOT_PERMITTED = 0x7FFF0000, 0x80000000, 0x00050001
 _X32 = 0x40000000
 
 
-def program() -> bytes | None:
-    """The filter for bubblewrap's --seccomp; None on a machine whose numbers are not known."""
-    known = _REFUSED.get(platform.machine())
-    if known is None:
-        return None
-    architecture, calls = known
+def program() -> bytes:
+    """The filter for bubblewrap's --seccomp; SandboxError where the numbers are not known."""
+    machine = platform.machine()
+    if machine not in _REFUSED:
+        raise SandboxError(
+            "no sandbox for model-written code: this machine's system calls are not known",
+            value=machine, fix="a machine of " + " or ".join(_REFUSED),
+        )  # fmt: skip
+    architecture, calls = _REFUSED[machine]
     numbers = sorted(calls.values())
     # Jumps count the instructions to skip: to the refusal, which stands last.
     end = len(numbers) + 1

@@ -35,7 +35,7 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class TeacherValue:
-    """The teacher's value of a metric, where it comes from, and how if not as the others'."""
+    """The teacher's value of a metric, where it comes from, and how it was measured if told."""
 
     value: float | None
     source: TeacherSource

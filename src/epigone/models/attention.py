@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -17,6 +18,10 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 SHARED = "epigone_shared_prefix"
 
 KV = tuple[Tensor, Tensor]
+# What is added to the score of a hidden key; any dtype holds it, and e to the power of it is 0.
+_HIDDEN = -3e4
+# Numbers in a row of a mask come in multiples of this where a GPU reads them.
+_ALIGNED = 8
 
 
 class Reader(Protocol):
@@ -113,14 +118,21 @@ def _halves(reader: Reader, mask: Tensor, prefix: int, groups: int) -> tuple[Ten
     """The mask of the prefix, None where all of it is seen, and that of the rows' own tokens."""
     known = reader.split.get(id(mask))
     if known is None or known[0] is not mask:
-        hidden: Tensor | None = mask[..., :prefix]
-        if hidden is not None:
-            hidden = hidden.repeat(1, 1, groups, 1) if bool(hidden.any()) else None
+        before, after = mask[..., :prefix], mask[..., prefix:]
+        hidden = _of_half(before, groups) if bool(before.any()) else None
         if len(reader.split) > 3:
             reader.split.clear()
-        known = mask, hidden, mask[..., prefix:].repeat(1, 1, groups, 1)
+        known = mask, hidden, _of_half(after, groups)
         reader.split[id(mask)] = known
     return known[1], known[2]
+
+
+def _of_half(mask: Tensor, groups: int) -> Tensor:
+    """The mask of folded queries: hidden keys far down, rows at addresses that kernels can read."""
+    # The least number would overflow where a half is hidden as a whole: kernels scale it further.
+    folded = mask.clamp(min=_HIDDEN).repeat(1, 1, groups, 1)
+    width = folded.shape[-1]
+    return pad(folded, (0, -width % _ALIGNED))[..., :width]
 
 
 def _half(
@@ -148,15 +160,16 @@ def _held(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether this device's kernels give what plain attention gives, tried out once."""
     make = torch.Generator().manual_seed(0)
     query, key, value = (
-        torch.randn(2, 3, n, 32, generator=make).to(device, dtype) for n in (5, 40, 40)
+        torch.randn(2, 3, n, 32, generator=make).to(device, dtype) for n in (5, 41, 41)
     )
-    mask = torch.zeros(1, 1, 5, 40, device=device, dtype=dtype)
-    mask[..., 36:] = torch.finfo(dtype).min
-    want = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    mask = torch.zeros(2, 1, 5, 41, device=device, dtype=dtype)
+    # One row sees nothing of the first half, and each not all of the second.
+    mask[0, :, :, :24] = mask[..., 37:] = torch.finfo(dtype).min
+    want = scaled_dot_product_attention(query, key, value, attn_mask=mask)
     try:
         got = _joined(
-            _half(query, key[:, :, :24], value[:, :, :24], None, None),
-            _half(query, key[:, :, 24:], value[:, :, 24:], mask[..., 24:], None),
+            _half(query, key[:, :, :24], value[:, :, :24], _of_half(mask[..., :24], 1), None),
+            _half(query, key[:, :, 24:], value[:, :, 24:], _of_half(mask[..., 24:], 1), None),
         )
     except (RuntimeError, NotImplementedError, AttributeError):
         return False

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -10,12 +11,15 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput
 
 from epigone.errors import ModelError
-from epigone.models.likelihood import MOST_LOGITS, Request, gather
+from epigone.models.kept import Kept
+from epigone.models.likelihood import MOST_LOGITS, Request, Result, gather, known_or
 from epigone.models.stops import Generated, Hooks, Stops
 from epigone.schema import Progress, silent
 
 # A decoder row: its ids, and the targets of the requests that it answers.
-_Row = tuple[tuple[int, ...], dict[int, tuple[int, ...]]]
+# Request -> its targets; what the decoder reads, and the requests that it answers with.
+_Targets = dict[int, tuple[int, ...]]
+_Row = tuple[tuple[int, ...], _Targets]
 
 
 def is_encoder_decoder(model: Any) -> bool:
@@ -72,6 +76,7 @@ def score_rows(
     requests: Sequence[Request],
     limit: int,
     batch_tokens: int | None = None,
+    kept: Kept | None = None,
     progress: Progress = silent,
 ) -> list[tuple[float, bool]]:
     """See `score.loglikelihoods`; a context is encoded once for all its continuations.
@@ -84,21 +89,30 @@ def score_rows(
     sources = list(contexts)
     budget = batch_tokens or _budget(model)
     for batch in _batches([len(s) for s in sources], len(sources), budget):
-        hidden, mask = encode(model, [sources[i] for i in batch])
-        rows: list[_Row] = []
-        owners: list[int] = []
-        for at, i in enumerate(batch):
-            rows += contexts[sources[i]].items()
-            owners += [at] * len(contexts[sources[i]])
-        for part in _decoder_batches(model, rows, hidden.shape[1], budget):
-            # One source for each row of the decoder.
-            index = torch.tensor([owners[i] for i in part], device=hidden.device)
-            chosen = [rows[i] for i in part]
-            for request, result in _score(model, chosen, hidden[index], mask[index]):
-                results[request] = result
-            finished += sum(len(targets) for _, targets in chosen)
-            progress(finished, len(requests))
+        own = {sources[i]: contexts[sources[i]] for i in batch}
+        members = [r for rows in own.values() for targets in rows.values() for r in targets]
+        for request, result in known_or(
+            model, requests, members, kept, partial(_score_sources, model, own, budget)
+        ):
+            results[request] = result
+        finished += len(members)
+        progress(finished, len(requests))
     return results
+
+
+def _score_sources(
+    model: Any, contexts: Mapping[tuple[int, ...], Mapping[tuple[int, ...], _Targets]], budget: int
+) -> Iterator[Result]:
+    hidden, mask = encode(model, list(contexts))
+    rows: list[_Row] = []
+    owners: list[int] = []
+    for at, own in enumerate(contexts.values()):
+        rows += own.items()
+        owners += [at] * len(own)
+    for part in _decoder_batches(model, rows, hidden.shape[1], budget):
+        # One source for each row of the decoder.
+        index = torch.tensor([owners[i] for i in part], device=hidden.device)
+        yield from _score(model, [rows[i] for i in part], hidden[index], mask[index])
 
 
 def encode(model: Any, sources: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
@@ -190,7 +204,7 @@ class _Writer:
 
     def _leave(self, i: int, stop: Literal["end", "length", "text"]) -> None:
         self.done[i] = self.stops.result(self.out[i], stop)
-        self.hooks.finished(i, self.done[i])
+        self.hooks.finished({i: self.done[i]})
 
     def _report(self, rows: Sequence[int]) -> None:
         part = sum(len(self.out[i]) for i in rows if i not in self.done) / self.stops.max_new

@@ -53,11 +53,15 @@ class Reply:
 
 
 class _Again(Exception):
-    """A failure that may pass; `after` is how many seconds the endpoint asks to wait."""
+    """A failure that may pass; `after` is how many seconds the endpoint asks to wait.
 
-    def __init__(self, what: str, after: float = 0.0) -> None:
+    `answered` where it was an answer, of which nothing can be made.
+    """
+
+    def __init__(self, what: str, after: float = 0.0, *, answered: bool = False) -> None:
         super().__init__(what)
         self.after = after
+        self.answered = answered
 
 
 class Client:
@@ -97,8 +101,8 @@ class Client:
 
         Tried again, at growing intervals or when the endpoint says, for what may pass: no
         connection, no answer in time, too many requests, errors of the server, and what `read`
-        finds to be no answer. Raises RequestRefused for what would be refused again, and
-        EndpointError when the last attempt failed.
+        finds to be no answer. Raises RequestRefused for what would be refused again or, with the
+        status 200, never was an answer; EndpointError when the last attempt failed.
         """
         attempts = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_Again),
@@ -109,6 +113,12 @@ class Client:
         try:
             found: Answer = attempts(self._once, path, body, read)
         except _Again as error:
+            if error.answered:
+                raise RequestRefused(
+                    f"{_host(self.endpoint)} answered {self._attempts} times, and never so that it "
+                    "could be read",
+                    status=200, value=str(error),
+                ) from None  # fmt: skip
             raise EndpointError(
                 f"{_host(self.endpoint)} did not answer, tried {self._attempts} times",
                 value=str(error), fix="run the same command again later",
@@ -135,12 +145,12 @@ class Client:
         try:
             return read(json.loads(content))
         except (ValueError, KeyError, TypeError, IndexError, RecursionError):
-            raise _Again(
-                f"no answer to the request: {self._told(content[:200].decode(errors='replace'))}"
-            ) from None
+            said = self._told(content.decode(errors="replace"))
+            raise _Again(f"no answer to the request: {said}", answered=True) from None
 
     def _told(self, text: str) -> str:
         # Some servers repeat what they were sent.
+        # The key goes before anything is cut: a part of it would be left.
         return text.replace(self._key, "***")[:200] if self._key else text[:200]
 
 
@@ -175,7 +185,7 @@ def _reply(row: Mapping[str, Any]) -> Reply:
     usage = row.get("usage") or {}
     return Reply(
         _sound(text or ""),
-        str(choice.get("finish_reason") or "")[:40],
+        _sound(str(choice.get("finish_reason") or ""))[:40],
         _count(usage.get("prompt_tokens")),
         _count(usage.get("completion_tokens")),
         _first(choice.get("logprobs")),
@@ -212,7 +222,7 @@ def _reason(content: bytes) -> str:
         text = error.get("message", error) if isinstance(error, dict) else error
         return str(text)
     except (ValueError, RecursionError):
-        return content[:200].decode(errors="replace")
+        return content.decode(errors="replace")
 
 
 def _after(told: str) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -59,7 +59,7 @@ def generate(
     _refuse_long(prompts, limit, apart)
     newline = newlines.mark_id(tokenizer) if apart and tokenizer is not None else None
     stops = Stops(stop_ids, tuple(stop_texts), max_new_tokens, limit, tokenizer, newline)
-    keys = [] if kept is None else _keys(prompts, stops, sampling)
+    keys = [] if kept is None else _keys(model, prompts, stops, sampling)
     known = {i: Generated.of(a) for i, k in enumerate(keys) if kept and (a := kept.get(k))}
     left = [i for i in range(len(prompts)) if i not in known]
     if not left:
@@ -70,9 +70,9 @@ def generate(
     def pick(logits: Tensor, own: Sequence[int]) -> list[int]:
         return draws.tokens(logits, [left[j] for j in own]) if draws else greedy(logits, own)
 
-    def finished(j: int, answer: Generated) -> None:
+    def finished(answers: Mapping[int, Generated]) -> None:
         if kept is not None:
-            kept.put({keys[left[j]]: asdict(answer)})
+            kept.put({keys[left[j]]: asdict(answer) for j, answer in answers.items()})
 
     def told(done: float, total: float, note: str = "") -> None:
         progress(len(known) + done, len(prompts), note)
@@ -84,7 +84,9 @@ def generate(
         if apart:
             answers = generate_rows(model, asked, stops, rows, hooks)
         else:
-            answers = _Loop(model, asked, shared_prefix(asked, prefix), rows, stops, hooks).run()
+            # Of all prompts: what is left would share more, and give other last digits.
+            shared = shared_prefix(prompts, prefix)
+            answers = _Loop(model, asked, shared, rows, stops, hooks).run()
     known |= zip(left, answers, strict=True)
     return [known[i] for i in range(len(prompts))]
 
@@ -100,10 +102,15 @@ def _refuse_long(prompts: Sequence[Sequence[int]], limit: int, apart: bool) -> N
             )
 
 
-def _keys(prompts: Sequence[Sequence[int]], stops: Stops, sampling: Sampling | None) -> list[str]:
+def _keys(
+    model: Any, prompts: Sequence[Sequence[int]], stops: Stops, sampling: Sampling | None
+) -> list[str]:
     """What each answer depends on; a prompt that is asked again is another sample."""
     seen: Counter[tuple[int, ...]] = Counter()
-    settings = [sorted(stops.ids), stops.texts, stops.max_new, sampling and asdict(sampling)]
+    settings = [
+        *(sorted(stops.ids), stops.texts, stops.max_new, sampling and asdict(sampling)),
+        *(str(model.dtype), model.device.type),
+    ]
     keys = []
     for prompt in map(tuple, prompts):
         keys.append(asked_ids(prompt, "generated", settings, seen[prompt]))
@@ -171,6 +178,7 @@ class _Loop:
         self.pending = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), -i))
         self.rows: list[_Row] = []
         self.done: dict[int, Generated] = {}
+        self.new: dict[int, Generated] = {}
         self.tokens = 0
         slots = len(prompts[self.pending[-1]]) + min(stops.max_new, 64)
         cpu = model.device.type == "cpu"
@@ -260,9 +268,11 @@ class _Loop:
             self.cache.move(len(self.rows), at, last.length)
 
     def _finish(self, prompt: int, out: list[int], stop: Literal["end", "length", "text"]) -> None:
-        self.done[prompt] = self.stops.result(out, stop)
-        self.hooks.finished(prompt, self.done[prompt])
+        self.done[prompt] = self.new[prompt] = self.stops.result(out, stop)
 
     def _report(self) -> None:
+        if self.new:
+            self.hooks.finished(self.new)
+            self.new = {}
         part = sum(len(r.out) for r in self.rows) / self.stops.max_new
         self.hooks.progress(len(self.done) + part, len(self.prompts), f"{self.tokens} tokens")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import torch
+
+from epigone.models.kept import Kept, asked_ids
 
 Request = tuple[Sequence[int], Sequence[int]]
 Result = tuple[int, tuple[float, bool]]
@@ -31,3 +34,34 @@ def gather(
         sums[owner] += value
         greedy[owner] &= best[place] == target
     yield from ((i, (sums[i], greedy[i])) for i in sums)
+
+
+def known_or(
+    model: Any,
+    requests: Sequence[Request],
+    batch: Sequence[int],
+    kept: Kept | None,
+    compute: Callable[[], Iterable[Result]],
+) -> Iterator[Result]:
+    """The results of a batch of requests: kept ones, or computed and kept.
+
+    All of a batch or none are taken from what is kept: else a run that goes on would make up other
+    batches, and the last digits of its results would be others.
+    """
+    if kept is None:
+        yield from compute()
+        return
+    keys = {i: _key(model, requests[i]) for i in batch}
+    known = {i: kept.get(key) for i, key in keys.items()}
+    if any(k is None for k in known.values()):
+        found = dict(compute())
+        kept.put({keys[i]: result for i, result in found.items()})
+        yield from found.items()
+        return
+    yield from ((i, (float(k[0]), bool(k[1]))) for i, k in known.items())
+
+
+def _key(model: Any, request: Request) -> str:
+    context, continuation = request
+    where = [str(model.dtype), model.device.type]
+    return asked_ids((*context, *continuation), "likelihood", len(continuation), where)

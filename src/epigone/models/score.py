@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,9 +13,9 @@ import torch
 from epigone.models.attention import sharing
 from epigone.models.encoder_decoder import is_encoder_decoder, score_rows
 from epigone.models.generate import MIN_PREFIX, common_prefix, context_limit
-from epigone.models.kept import Kept, asked_ids
+from epigone.models.kept import Kept
 from epigone.models.kv import PrefixKV, attention_masks, prefix_kv
-from epigone.models.likelihood import MOST_LOGITS, Request, gather
+from epigone.models.likelihood import MOST_LOGITS, Request, Result, gather, known_or
 from epigone.schema import Progress, silent
 
 # A group of its own costs one more forward, which is worth about this many tokens.
@@ -43,8 +44,8 @@ def loglikelihoods(
     `requests` are pairs of token ids (context, continuation). Requests with a common prefix run
     it once; requests that differ only in the last token share one row. A request longer than
     the model's context loses the left of its context (see `overlong`). `batch_tokens` bounds the
-    tokens of one forward beside the prefix. What a decoder answered already is in `kept`. Progress
-    counts requests. An empty continuation has probability 1. An encoder-decoder reads the context
+    tokens of one forward beside the prefix. What was answered already is in `kept`. Progress counts
+    requests. An empty continuation has probability 1. An encoder-decoder reads the context
     with its encoder and the continuation with its decoder, each as long as the model allows.
 
     Raises ValueError for an empty context, and for a continuation that does not fit the context.
@@ -52,7 +53,7 @@ def loglikelihoods(
     limit = context_limit(model)
     if is_encoder_decoder(model):
         with torch.inference_mode():
-            return score_rows(model, requests, limit, batch_tokens, progress)
+            return score_rows(model, requests, limit, batch_tokens, kept, progress)
     rows = _rows(requests, limit)
     results: list[tuple[float, bool]] = [(0.0, True)] * len(requests)
     finished = len(requests) - sum(len(r.requests) for r in rows)
@@ -60,39 +61,16 @@ def loglikelihoods(
     vocabulary = model.get_output_embeddings().weight.shape[0]
     with torch.inference_mode():
         for shared, group in _groups(rows):
-            cache = None
+            run = _Prefixed(model, group[0].ids[:shared])
             for batch in _batches(group, shared, budget, max(1, MOST_LOGITS // vocabulary)):
-                found = _known(requests, batch, kept)
-                if found is None:
-                    if cache is None:
-                        cache = prefix_kv(model, group[0].ids[:shared])
-                    with sharing(model, cache if cache.shared else None):
-                        found = dict(_run(model, batch, shared, cache))
-                    if kept is not None:
-                        kept.put({_key(requests[i]): result for i, result in found.items()})
-                for i, result in found.items():
+                owners = [i for row in batch for i in row.requests]
+                for i, result in known_or(
+                    model, requests, owners, kept, partial(run.scores, batch)
+                ):
                     results[i] = result
-                finished += sum(len(r.requests) for r in batch)
+                finished += len(owners)
                 progress(finished, len(requests))
     return results
-
-
-def _known(
-    requests: Sequence[Request], batch: Sequence[_Row], kept: Kept | None
-) -> dict[int, tuple[float, bool]] | None:
-    # All of a batch or none: else a run that goes on would make up other batches, and the last
-    # digits of its results would be others.
-    found: dict[int, tuple[float, bool]] = {}
-    for i in (i for row in batch for i in row.requests):
-        known = None if kept is None else kept.get(_key(requests[i]))
-        if known is None:
-            return None
-        found[i] = float(known[0]), bool(known[1])
-    return found
-
-
-def _key(request: Request) -> str:
-    return asked_ids((*request[0], *request[1]), "likelihood", len(request[1]))
 
 
 def overlong(model: Any, requests: Sequence[Request]) -> int:
@@ -175,9 +153,23 @@ def _batches(group: list[_Row], shared: int, budget: int, positions: int) -> Ite
     yield batch
 
 
-def _run(
-    model: Any, batch: list[_Row], shared: int, cache: PrefixKV
-) -> Iterator[tuple[int, tuple[float, bool]]]:
+class _Prefixed:
+    """Batches of rows that go on from one prefix, which is run when the first of them is."""
+
+    def __init__(self, model: Any, prefix: Sequence[int]) -> None:
+        self._model = model
+        self._prefix = prefix
+        self._cache: PrefixKV | None = None
+
+    def scores(self, batch: list[_Row]) -> Iterator[Result]:
+        """The results of the requests of a batch."""
+        if self._cache is None:
+            self._cache = prefix_kv(self._model, self._prefix)
+        with sharing(self._model, self._cache if self._cache.shared else None):
+            yield from _run(self._model, batch, len(self._prefix), self._cache)
+
+
+def _run(model: Any, batch: list[_Row], shared: int, cache: PrefixKV) -> Iterator[Result]:
     device = model.device
     longest = len(batch[0].ids)
     ids = torch.tensor([[*r.ids[shared:], *([r.ids[-1]] * (longest - len(r.ids)))] for r in batch])

@@ -64,14 +64,14 @@ class Stops:
         return Generated(tuple(ids), text[:cut], stop)
 
 
-def _nothing(prompt: int, answer: Generated) -> None:
+def _nothing(answers: Mapping[int, Generated]) -> None:
     pass
 
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """What happens between forwards: tokens are picked, progress is told, an answer is finished."""
+    """What happens between forwards: tokens are picked, progress is told, answers are finished."""
 
     pick: Pick
     progress: Progress = silent
-    finished: Callable[[int, Generated], None] = _nothing
+    finished: Callable[[Mapping[int, Generated]], None] = _nothing

@@ -129,7 +129,7 @@ def estimate(
             hours[step.stage] += seconds / 3600
             if why:
                 unknown[why] = None
-        measuring = hours["generate"] + hours["benchmark"]
+        measuring = hours["generate"] + hours["benchmark"] + hours["continuations"]
         price = machine.usd if usd is None else usd
         bills.append(Bill(machine, hours["train"], hours["feedback"], measuring, price))
     return Estimate(

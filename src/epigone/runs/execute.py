@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol
 
 from epigone.errors import StepFailed, Stopped, UserError
 from epigone.runs.perform import task_of
-from epigone.runs.plan import Planned, check_data, learn_speed, memory, work
+from epigone.runs.plan import Planned, asks_endpoint, check_data, learn_speed, memory, work
 from epigone.runs.store import LOG, Damaged, Store
 from epigone.runs.worker import GRACE_SECONDS
 from epigone.schema import Record
@@ -175,7 +175,9 @@ class _Run:
             return
         self._done.add(step.name)
         self.result.outcomes[step.name] = "done"
-        learn_speed(step, record.seconds)
+        # How long an endpoint takes says nothing of this machine.
+        if not asks_endpoint(step):
+            learn_speed(step, record.seconds)
         self._watcher.finished(step, record)
         if step.stage == "corpus":
             check_data(self._expansion, self._store, self._use)

@@ -155,6 +155,12 @@ def parameters(model: ModelSpec) -> int:
     return references.parameters(model.ref) or _ASSUMED_SHAPE.parameters
 
 
+def asks_endpoint(step: Step) -> bool:
+    """Whether another machine does a step's work: it takes answers of a teacher's endpoint."""
+    model = getattr(step.spec, "model", None)
+    return isinstance(model, ModelSpec) and model.kind == "teacher" and bool(model.ref)
+
+
 def learn_speed(step: Step, seconds: float) -> None:
     """Remember how long a step of this stage took on this machine, for later plans."""
     file = cache_root() / _SPEEDS

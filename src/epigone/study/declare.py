@@ -179,6 +179,7 @@ class Benchmark(Declared):
     )
     shots: int | None = Field(default=None, ge=0, description="examples, if not the task's own")
     limit: int | None = Field(default=None, ge=1, description="items, if not the evaluation's")
+    seed: int = Field(default=0, ge=0, description="draws the items of a limit, and programs")
     samples: int = Field(default=1, ge=1, le=1000, description="programs a problem, for pass@k")
     temperature: float = Field(default=0.0, ge=0, le=10, description="0 for greedy")
     top_p: float = Field(default=1.0, gt=0, le=1, description="share that is sampled from")
@@ -254,6 +255,7 @@ class Toxicity(Declared):
     max_new_tokens: int = Field(default=20, ge=1)
     temperature: float = Field(default=1.0, gt=0, le=10)
     top_p: float = Field(default=0.9, gt=0, le=1)
+    seed: int = Field(default=0, ge=0, description="draws prompts and continuations")
     scorers: list[
         Annotated[Scorer, BeforeValidator(by_name, json_schema_input_type=str | Scorer)]
     ] = Field(min_length=1)

@@ -39,7 +39,7 @@ class Stage:
 STAGES: Mapping[str, Stage] = {
     "items": Stage("epigone.evaluation:run_items", 2, ItemsSpec),
     "corpus": Stage("epigone.corpus:run", 3, CorpusSpec),
-    "overlap": Stage("epigone.corpus:run_overlap", 1, OverlapSpec),
+    "overlap": Stage("epigone.corpus:run_overlap", 2, OverlapSpec),
     "train": Stage("epigone.training:run", 3, TrainSpec, ("epigone.training.loop",)),
     "feedback": Stage("epigone.training:run_feedback", 1, FeedbackSpec),
     "generate": Stage(

@@ -71,9 +71,9 @@ class NotPlain(Exception):
 
 
 def limit(settings: dict[str, int]) -> None:
-    """Lower what this process and its children may use; none can raise it again."""
+    """Lower what this process and its children may use; none can raise a limit again."""
     try:
-        # Where memory runs out, the kernel looks for the least loss: here.
+        # Where memory runs out, the kernel looks for the least loss: here, unless it is taken back.
         with open("/proc/self/oom_score_adj", "w") as f:
             f.write("1000")
     except OSError:
