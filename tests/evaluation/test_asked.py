@@ -107,6 +107,18 @@ def test_written_answers(server: Any, tmp_path: Path) -> None:
     assert [s.primary for s in scores] == [True, False]
 
 
+def test_an_answer_that_repeats_what_it_goes_on_from(server: Any, tmp_path: Path) -> None:
+    answers = {row["question"]: row["answer"][0] for row in NQ}
+
+    def answer(body: dict[str, Any]) -> str:
+        asked = body["messages"][-1]["content"].split("Q: ")[-1].split("?\n")[0]
+        return f"A: {answers[asked]}"
+
+    server.answer = answer
+    scores, _ = measured(server, "nq_open", write_nq(tmp_path), tmp_path / "out")
+    assert scores[0].value == 1.0
+
+
 def test_programs_are_asked_whole_and_graded(server: Any, tmp_path: Path) -> None:
     def answer(body: dict[str, Any]) -> str:
         text = body["messages"][-1]["content"]

@@ -57,11 +57,15 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 
 
 def score_rows(scores: Sequence[Score]) -> list[list[str]]:
-    """Scores as rows of a table: model, task, metric, value, n, better."""
-    return [[s.model, s.task or "-", s.metric, number(s.value), str(s.n), s.better] for s in scores]
+    """Scores as rows of a table with the columns of `SCORE_COLUMNS`."""
+    return [
+        [s.model, s.task or "-", s.metric, number(s.value), str(s.n), s.better, s.method]
+        for s in scores
+    ]
 
 
-SCORE_COLUMNS = ("model", "task", "metric", "value", "n", "better")
+# The method is empty where a score was measured as usual.
+SCORE_COLUMNS = ("model", "task", "metric", "value", "n", "better", "method")
 
 
 def score_json(scores: Sequence[Score]) -> list[dict[str, Any]]:

@@ -135,8 +135,9 @@ class EndpointLM(LM):  # type: ignore[misc]
                 out.append("")
                 continue
             request.stops = [*getattr(request, "stops", ()), reply.stop]
-            ends = [at for t in texts if (at := reply.text.find(t)) >= 0]
-            out.append(reply.text[: min(ends, default=len(reply.text))])
+            text = _without_cue(reply.text, request.args[0])
+            ends = [at for t in texts if (at := text.find(t)) >= 0]
+            out.append(text[: min(ends, default=len(text))])
         return out
 
     def loglikelihood_rolling(self, requests: Sequence[Instance], **_: Any) -> list[float]:
@@ -178,6 +179,13 @@ class EndpointLM(LM):  # type: ignore[misc]
                 continue
             return False
         return False
+
+
+def _without_cue(text: str, context: str) -> str:
+    """An answer without the end of the text that it goes on from, as "A:", said once more."""
+    cue = context.rpartition("\n")[2].strip()
+    begins = text.lstrip()
+    return begins[len(cue) :] if cue.endswith(":") and begins.startswith(cue) else text
 
 
 def _values(reply: Reply, choices: int) -> list[float] | None:
