@@ -22,8 +22,8 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 ASKED, BY_LOGPROB = "asked for the letter", "log-probability of the letter"
 WENT_ON, WROTE = "asked to go on", "asked in chat"
 _LETTER = "Answer with the letter of the right choice alone."
-_TOP = 20
 _BY_LETTER: dict[str, Any] = {"max_tokens": 16, "temperature": 0}
+_BY_LOGPROB = {"max_tokens": 1, "temperature": 0, "logprobs": True, "top_logprobs": 20}
 # Questions with which it is found out whether log-probabilities are told.
 _TRIED = 5
 # Many APIs take no more.
@@ -69,7 +69,7 @@ class EndpointLM(LM):  # type: ignore[misc]
         return json.dumps(list(chat_history))
 
     def loglikelihood(self, requests: Sequence[Instance], **_: Any) -> list[tuple[float, bool]]:
-        """0 for the choice that is named, or the letters' own log-probabilities."""
+        """0 for the choice that is meant, which is the likeliest where letters have likelihoods."""
         groups: dict[int, list[int]] = {}
         for i, request in enumerate(requests):
             # The choices of one item have one document.
@@ -84,9 +84,7 @@ class EndpointLM(LM):  # type: ignore[misc]
         if self._logprobs is None:
             self._logprobs = self._tells_logprobs(questions)
         self.method = BY_LOGPROB if self._logprobs else ASKED
-        settings = _BY_LETTER
-        if self._logprobs:
-            settings = {"max_tokens": 1, "temperature": 0, "logprobs": True, "top_logprobs": _TOP}
+        settings = _BY_LOGPROB if self._logprobs else _BY_LETTER
         replies = ask_all(
             self._client, self._kept, [(m, settings) for m in questions], self._progress
         )
@@ -163,10 +161,9 @@ class EndpointLM(LM):  # type: ignore[misc]
         return [*messages[:-1], Message(messages[-1].role, last)]
 
     def _tells_logprobs(self, questions: Sequence[list[Message]]) -> bool:
-        settings = {"max_tokens": 1, "temperature": 0, "logprobs": True, "top_logprobs": _TOP}
         for messages in questions[:_TRIED]:
             try:
-                return ask(self._client, self._kept, messages, settings).first is not None
+                return ask(self._client, self._kept, messages, _BY_LOGPROB).first is not None
             except RequestRefused as refused:
                 if not of_one(refused, answered=False):
                     raise

@@ -25,7 +25,7 @@ _WINDOW = 1024
 # Requests whose texts are turned into ids together.
 _TOGETHER = 1024
 # Rows that are written side by side: on a CPU more take memory and gain little.
-_ROWS = {True: 64, False: 128}
+_CPU_ROWS, _GPU_ROWS = 64, 128
 
 
 class SharedPrefixLM(TemplateLM):  # type: ignore[misc]
@@ -208,7 +208,7 @@ class SharedPrefixLM(TemplateLM):  # type: ignore[misc]
                 stop_ids=self._ends,
                 stop_texts=stops,
                 tokenizer=self.tokenizer,
-                batch_rows=_ROWS[self._loaded.device.type == "cpu"],
+                batch_rows=_CPU_ROWS if self._loaded.device.type == "cpu" else _GPU_ROWS,
                 sampling=sampling,
                 kept=self._kept,
                 progress=self._progress,

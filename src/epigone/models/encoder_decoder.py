@@ -16,8 +16,7 @@ from epigone.models.likelihood import MOST_LOGITS, Request, Result, gather, know
 from epigone.models.stops import Generated, Hooks, Stops
 from epigone.schema import Progress, silent
 
-# A decoder row: its ids, and the targets of the requests that it answers.
-# Request -> its targets; what the decoder reads, and the requests that it answers with.
+# Request -> its targets. A decoder row: its ids, and the targets of the requests that it answers.
 _Targets = dict[int, tuple[int, ...]]
 _Row = tuple[tuple[int, ...], _Targets]
 

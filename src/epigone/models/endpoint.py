@@ -17,8 +17,7 @@ import tenacity
 from epigone.errors import EndpointError, RequestRefused
 from epigone.schema import Message
 
-# Where the key stands unless a study names another variable. One for all hosts: a key of one
-# provider must not be sent to another because a URL was changed.
+# Where the key stands, unless a service has a variable of its own.
 KEY = "EPIGONE_API_KEY"
 Answer = TypeVar("Answer")
 _AGAIN = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
@@ -149,8 +148,8 @@ class Client:
             raise _Again(f"no answer to the request: {said}", answered=True) from None
 
     def _told(self, text: str) -> str:
-        # Some servers repeat what they were sent.
-        # The key goes before anything is cut: a part of it would be left.
+        # Some servers repeat what they were sent. The key goes before the text is cut, which would
+        # leave a part of it.
         return text.replace(self._key, "***")[:200] if self._key else text[:200]
 
 
