@@ -114,6 +114,7 @@ def answer_prompts(
         stop_ids=stop_ids(loaded.tokenizer),
         stop_texts=stop_texts(loaded.tokenizer),
         tokenizer=loaded.tokenizer,
+        folder=loaded.folder,
         progress=progress,
     )
     return [

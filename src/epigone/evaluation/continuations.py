@@ -89,6 +89,7 @@ def _written(
         sampling=Sampling(spec.temperature, spec.top_p, spec.seed),
         batch_rows=128,
         kept=kept,
+        folder=loaded.folder,
         progress=progress,
     )
     return [a.text or "" for a in answers]

@@ -211,6 +211,7 @@ class SharedPrefixLM(TemplateLM):  # type: ignore[misc]
                 batch_rows=_CPU_ROWS if self._loaded.device.type == "cpu" else _GPU_ROWS,
                 sampling=sampling,
                 kept=self._kept,
+                folder=self._loaded.folder,
                 progress=self._progress,
             )
             for i, answer in zip(members, answers, strict=True):

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from epigone.errors import ModelError
-from epigone.models import newlines
+from epigone.models import newlines, vllm
 from epigone.models.attention import sharing
 from epigone.models.encoder_decoder import generate_rows, is_encoder_decoder
 from epigone.models.kept import Kept, asked_ids
 from epigone.models.kv import Slots, attention_masks, prefix_kv
-from epigone.models.sampling import Draws, Sampling, greedy
+from epigone.models.sampling import Draws, Sampling, greedy, seeds
 from epigone.models.stops import Generated, Hooks, Stops
 from epigone.schema import Progress, silent
 
@@ -39,6 +40,7 @@ def generate(
     prefix: Sequence[int] | None = None,
     sampling: Sampling | None = None,
     kept: Kept | None = None,
+    folder: Path | None = None,
     progress: Progress = silent,
 ) -> list[Generated]:
     """Continue each prompt, greedily or by `sampling`, in the order given.
@@ -47,48 +49,61 @@ def generate(
     prefix common to all of them, () shares nothing. A row ends at a stop id, before a stop text,
     after `max_new_tokens`, or where the model's positions end. What is `kept` is not written again.
     Progress counts prompts. The prompts of an encoder-decoder go to its encoder, which has no
-    prefixes to share.
+    prefixes to share. Where the weights are those of a `folder`, many prompts are answered by vLLM
+    if it is installed and can (`vllm.usable`).
 
     Raises ModelError for an attention type other than full and sliding, and for a prompt that is
     empty or fills the model's context; nothing has been computed then.
     """
     if stop_texts and tokenizer is None:
         raise ValueError("stop_texts need a tokenizer")
-    limit = context_limit(model)
-    apart = is_encoder_decoder(model)
+    limit, apart = context_limit(model), is_encoder_decoder(model)
     _refuse_long(prompts, limit, apart)
     newline = newlines.mark_id(tokenizer) if apart and tokenizer is not None else None
     stops = Stops(stop_ids, tuple(stop_texts), max_new_tokens, limit, tokenizer, newline)
-    keys = [] if kept is None else _keys(model, prompts, stops, sampling)
+    engine = vllm.release() if folder and vllm.usable(model, len(prompts)) else None
+    keys = [] if kept is None else _keys(model, prompts, stops, sampling, engine)
     known = {i: Generated.of(a) for i, k in enumerate(keys) if kept and (a := kept.get(k))}
     left = [i for i in range(len(prompts)) if i not in known]
     if not left:
         return [known[i] for i in range(len(prompts))]
+    asked = [prompts[i] for i in left]
     # A prompt's numbers do not depend on which others are left.
-    draws = Draws(sampling, prompts) if sampling else None
+    numbers = [n for i, n in enumerate(seeds(sampling, prompts)) if i not in known]
 
-    def pick(logits: Tensor, own: Sequence[int]) -> list[int]:
-        return draws.tokens(logits, [left[j] for j in own]) if draws else greedy(logits, own)
+    def told(done: float, total: float, note: str = "") -> None:
+        progress(len(known) + done, len(prompts), note)
 
     def finished(answers: Mapping[int, Generated]) -> None:
         if kept is not None:
             kept.put({keys[left[j]]: asdict(answer) for j, answer in answers.items()})
 
-    def told(done: float, total: float, note: str = "") -> None:
-        progress(len(known) + done, len(prompts), note)
-
-    asked = [prompts[i] for i in left]
-    rows = min(batch_rows, len(asked))
-    hooks = Hooks(pick, told, finished)
-    with torch.inference_mode():
-        if apart:
-            answers = generate_rows(model, asked, stops, rows, hooks)
-        else:
-            # Of all prompts: what is left would share more, and give other last digits.
-            shared = shared_prefix(prompts, prefix)
-            answers = _Loop(model, asked, shared, rows, stops, hooks).run()
+    hooks = Hooks(Draws(sampling, numbers).tokens if sampling else greedy, told, finished)
+    if engine and folder:
+        with vllm.aside(model):
+            answers = vllm.generate_rows(
+                folder, asked, stops, hooks, dtype=model.dtype, sampling=sampling, seeds=numbers
+            )
+    else:
+        # Of all prompts: what is left would share more, and give other last digits.
+        shared = 0 if apart else shared_prefix(prompts, prefix)
+        answers = _answers(model, asked, shared, min(batch_rows, len(asked)), stops, hooks)
     known |= zip(left, answers, strict=True)
     return [known[i] for i in range(len(prompts))]
+
+
+def _answers(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    shared: int,
+    rows: int,
+    stops: Stops,
+    hooks: Hooks,
+) -> list[Generated]:
+    with torch.inference_mode():
+        if is_encoder_decoder(model):
+            return generate_rows(model, prompts, stops, rows, hooks)
+        return _Loop(model, prompts, shared, rows, stops, hooks).run()
 
 
 def _refuse_long(prompts: Sequence[Sequence[int]], limit: int, apart: bool) -> None:
@@ -103,13 +118,17 @@ def _refuse_long(prompts: Sequence[Sequence[int]], limit: int, apart: bool) -> N
 
 
 def _keys(
-    model: Any, prompts: Sequence[Sequence[int]], stops: Stops, sampling: Sampling | None
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    stops: Stops,
+    sampling: Sampling | None,
+    engine: str | None,
 ) -> list[str]:
     """What each answer depends on; a prompt that is asked again is another sample."""
     seen: Counter[tuple[int, ...]] = Counter()
     settings = [
         *(sorted(stops.ids), stops.texts, stops.max_new, sampling and asdict(sampling)),
-        *(str(model.dtype), model.device.type),
+        *(str(model.dtype), model.device.type, engine),
     ]
     keys = []
     for prompt in map(tuple, prompts):

@@ -37,23 +37,32 @@ class Sampling:
             raise ValueError("a temperature is above 0, and top_p above 0 and at most 1")
 
 
-class Draws:
-    """For each prompt a stream of numbers between 0 and 1 of its own.
+def seeds(sampling: Sampling | None, prompts: Sequence[Sequence[int]]) -> list[int]:
+    """A number of 128 bits for each prompt, in their order; greedy choices need none.
 
-    Its key is the seed, the prompt's ids, and how often the same prompt came before: neither the
+    It is made of the seed, the prompt's ids, and how often the same prompt came before: neither the
     order of prompts nor the size of batches changes what is drawn.
     """
+    if sampling is None:
+        return [0] * len(prompts)
+    seen: Counter[tuple[int, ...]] = Counter()
+    found = []
+    for prompt in map(tuple, prompts):
+        key = repr((sampling.seed, prompt, seen[prompt])).encode()
+        seen[prompt] += 1
+        found.append(int.from_bytes(hashlib.sha256(key).digest()[:16], "little"))
+    return found
 
-    def __init__(self, sampling: Sampling, prompts: Sequence[Sequence[int]]) -> None:
-        """One stream for each prompt, in their order."""
+
+class Draws:
+    """For each prompt a stream of numbers between 0 and 1 of its own."""
+
+    def __init__(self, sampling: Sampling, seeds: Sequence[int]) -> None:
+        """One stream for each of the prompts' seeds, in their order."""
         self.sampling = sampling
-        seen: Counter[tuple[int, ...]] = Counter()
-        self._streams = []
-        for prompt in map(tuple, prompts):
-            key = repr((sampling.seed, prompt, seen[prompt])).encode()
-            seen[prompt] += 1
-            number = int.from_bytes(hashlib.sha256(key).digest()[:16], "little")
-            self._streams.append(numpy.random.Generator(numpy.random.Philox(key=number)))
+        self._streams = [
+            numpy.random.Generator(numpy.random.Philox(key=number)) for number in seeds
+        ]
 
     def tokens(self, logits: Tensor, prompts: Sequence[int]) -> list[int]:
         """The next token of each of the numbered prompts; logits are (prompts, vocabulary)."""

@@ -139,7 +139,7 @@ def publish(partial: Path, folder: Path) -> None:
 
 def environment() -> dict[str, Any]:
     """Versions and machine, for the record; never part of an identity."""
-    names = ("epigone", "torch", "transformers", "tokenizers", "lm_eval", "numpy", "scipy")
+    names = ("epigone", "torch", "transformers", "tokenizers", "lm_eval", "vllm", "numpy", "scipy")
     versions: dict[str, str] = {}
     for name in names:
         try:
