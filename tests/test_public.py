@@ -24,6 +24,7 @@ def test_the_public_surface_is_sealed() -> None:
         "StepFailed",
         "Study",
         "UserError",
+        "ask_teacher",
         "benchmark",
         "build_corpus",
         "generate",

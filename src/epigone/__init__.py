@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     )
     from epigone.errors import EpigoneError, StepFailed, UserError
     from epigone.schema import Conversation, Message, Record, Sample, Score
+    from epigone.teachers.collect import ask_teacher
 
 __version__ = "0.1.0"
 
@@ -29,6 +30,7 @@ __all__ = [
     "StepFailed",
     "Study",
     "UserError",
+    "ask_teacher",
     "benchmark",
     "build_corpus",
     "generate",
@@ -40,6 +42,7 @@ __all__ = [
 _HOMES = {
     "epigone.errors": ("EpigoneError", "StepFailed", "UserError"),
     "epigone.schema": ("Conversation", "Message", "Record", "Sample", "Score"),
+    "epigone.teachers.collect": ("ask_teacher",),
     "epigone.api": ("Study", "benchmark", "build_corpus", "generate", "style", "toxicity", "train"),
 }
 

@@ -25,6 +25,7 @@ from epigone.cli import (
     show,
     status,
     style,
+    teacher,
     toxicity,
     train,
 )
@@ -67,6 +68,7 @@ for _verb in (new, plan, run, status, report, show, schema, train, generate, ben
               toxicity):  # fmt: skip
     _verb.register(app)
 corpus.register(app)
+teacher.register(app)
 
 
 @app.callback(invoke_without_command=True)

@@ -6,7 +6,9 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -20,7 +22,8 @@ from epigone.schema import Message
 # Where the key stands, unless a service has a variable of its own.
 KEY = "EPIGONE_API_KEY"
 Answer = TypeVar("Answer")
-_AGAIN = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
+# Statuses of failures that may pass.
+AGAIN = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
 _ATTEMPTS = 6
 _LONGEST_WAIT = 60.0
 _LARGEST = 16 << 20
@@ -114,12 +117,12 @@ class Client:
         except _Again as error:
             if error.answered:
                 raise RequestRefused(
-                    f"{_host(self.endpoint)} answered {self._attempts} times, and never so that it "
+                    f"{host(self.endpoint)} answered {self._attempts} times, and never so that it "
                     "could be read",
                     status=200, value=str(error),
                 ) from None  # fmt: skip
             raise EndpointError(
-                f"{_host(self.endpoint)} did not answer, tried {self._attempts} times",
+                f"{host(self.endpoint)} did not answer, tried {self._attempts} times",
                 value=str(error), fix="run the same command again later",
             ) from None  # fmt: skip
         return found
@@ -131,15 +134,15 @@ class Client:
                 content = _read(response)
         except httpx.HTTPError as error:
             raise _Again(f"{type(error).__name__}: {self._told(str(error))}") from None
-        if response.status_code in _AGAIN:
-            why = f"HTTP {response.status_code}: {self._told(_reason(content))}"
-            raise _Again(why, _after(response.headers.get("retry-after", "")))
+        if response.status_code in AGAIN:
+            why = f"HTTP {response.status_code}: {self._told(reason(content))}"
+            raise _Again(why, retry_after(response.headers))
         if response.status_code != 200:
             raise RequestRefused(
-                f"{_host(self.endpoint)} refuses the request: HTTP {response.status_code}",
+                f"{host(self.endpoint)} refuses the request: HTTP {response.status_code}",
                 status=response.status_code,
-                value=self._told(_reason(content)),
-                fix=_FIXES.get(response.status_code, ""),
+                value=self._told(reason(content)),
+                fix=FIXES.get(response.status_code, ""),
             )
         try:
             return read(json.loads(content))
@@ -153,7 +156,8 @@ class Client:
         return text.replace(self._key, "***")[:200] if self._key else text[:200]
 
 
-_FIXES = {
+# What to do about a status.
+FIXES = {
     401: "put a valid key into the endpoint's environment variable",
     403: "the key may not use this model",
     404: "check the URL, which ends in /v1, and the model's name",
@@ -183,8 +187,8 @@ def _reply(row: Mapping[str, Any]) -> Reply:
         raise TypeError("no text")
     usage = row.get("usage") or {}
     return Reply(
-        _sound(text or ""),
-        _sound(str(choice.get("finish_reason") or ""))[:40],
+        sound(text or ""),
+        sound(str(choice.get("finish_reason") or ""))[:40],
         _count(usage.get("prompt_tokens")),
         _count(usage.get("completion_tokens")),
         _first(choice.get("logprobs")),
@@ -197,7 +201,7 @@ def _first(told: Any) -> dict[str, float] | None:
         rows = told["content"][0]["top_logprobs"]
         found: dict[str, float] = {}
         for row in rows:
-            text, value = _sound(str(row["token"])), float(row["logprob"])
+            text, value = sound(str(row["token"])), float(row["logprob"])
             if math.isfinite(value):
                 found[text] = max(value, found.get(text, -math.inf))
     except (KeyError, TypeError, IndexError, ValueError):
@@ -205,7 +209,8 @@ def _first(told: Any) -> dict[str, float] | None:
     return found or None
 
 
-def _sound(text: str) -> str:
+def sound(text: str) -> str:
+    """A text that can be written to a file."""
     # JSON may hold halves of characters, which no file takes.
     return text.encode("utf-8", "replace").decode()
 
@@ -214,7 +219,8 @@ def _count(value: Any) -> int:
     return value if isinstance(value, int) and value >= 0 else 0
 
 
-def _reason(content: bytes) -> str:
+def reason(content: bytes) -> str:
+    """Why an endpoint says that a request failed."""
     try:
         told = json.loads(content)
         error = told.get("error", told) if isinstance(told, dict) else told
@@ -224,20 +230,22 @@ def _reason(content: bytes) -> str:
         return content.decode(errors="replace")
 
 
-def _after(told: str) -> float:
-    """Seconds of a Retry-After header, which may hold a date."""
-    try:
-        return max(0.0, float(told))
-    except ValueError:
-        pass
-    try:
-        from datetime import datetime
+def retry_after(headers: Mapping[str, str]) -> float:
+    """Seconds that an endpoint asks to wait, 0 where it does not.
 
+    Retry-After holds seconds or a date; retry-after-ms is OpenAI's own.
+    """
+    told = headers.get("retry-after", "")
+    with suppress(ValueError):
+        if "retry-after-ms" in headers:
+            return max(0.0, float(headers["retry-after-ms"]) / 1000)
+        return max(0.0, float(told))
+    with suppress(ValueError, TypeError):
         when = parsedate_to_datetime(told)
         return max(0.0, (when - datetime.now(when.tzinfo)).total_seconds())
-    except (ValueError, TypeError):
-        return 0.0
+    return 0.0
 
 
-def _host(endpoint: Endpoint) -> str:
+def host(endpoint: Endpoint) -> str:
+    """The endpoint's host and port, for messages."""
     return urlsplit(endpoint.url).netloc

@@ -26,6 +26,10 @@ MIN_PREFIX = 16
 # On a CPU a product of 5 to 15 rows takes up to 2.5 times as long as one of 16
 # (bench/products.py), so that a few idle rows are cheaper than none.
 FEW_ROWS, FULL_ROWS = 4, 16
+# How much the keys and values of all rows may take: a share of the weights, or this many bytes.
+KV_SHARE, KV_LEAST = 1.75, 256 << 20
+# Most answers end before they are longer.
+USUAL = 256
 
 
 def generate(
@@ -143,6 +147,18 @@ def context_limit(model: Any) -> int:
     return int(getattr(config, "max_position_embeddings", None) or 2**31)
 
 
+def rows_with_room(model: Any, slots: int) -> int:
+    """How many rows of so many positions may lie side by side; 2**31 where it cannot be told."""
+    config = model.config.get_text_config()
+    heads = getattr(config, "num_attention_heads", 0)
+    shared = getattr(config, "num_key_value_heads", None) or heads
+    size = getattr(config, "head_dim", None) or (config.hidden_size // heads if heads else 0)
+    weights = {p.data_ptr(): p.numel() * p.element_size() for p in model.parameters()}
+    each = 2 * config.num_hidden_layers * shared * size * slots * model.dtype.itemsize
+    room = max(KV_SHARE * sum(weights.values()), KV_LEAST)
+    return int(room // each) if each else 2**31
+
+
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
     """Number of leading ids that two sequences share."""
     n = min(len(a), len(b))
@@ -191,7 +207,6 @@ class _Loop:
         self.hooks = hooks
         self.prompts = prompts
         self.shared = shared
-        self.capacity = rows
         self.stops = stops
         # Popped from its end, so longest first: neighbours pad each other little.
         self.pending = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), -i))
@@ -199,7 +214,10 @@ class _Loop:
         self.done: dict[int, Generated] = {}
         self.new: dict[int, Generated] = {}
         self.tokens = 0
-        slots = len(prompts[self.pending[-1]]) + min(stops.max_new, 64)
+        longest = len(prompts[self.pending[-1]])
+        slots = longest + min(stops.max_new, 64)
+        usual = longest - shared + min(stops.max_new, USUAL)
+        self.capacity = rows = min(rows, max(1, rows_with_room(model, usual)))
         cpu = model.device.type == "cpu"
         self.fill = FULL_ROWS if cpu and rows > FEW_ROWS else 0
         # Long and short prompts run together pad each other; a CPU gains nothing from more rows.

@@ -155,8 +155,10 @@ class Slots(Cache):  # type: ignore[misc]
         # An idle row's token may stand before the first slot.
         self.positions = None if positions is None else (positions - self.skipped).clamp(min=0)
         if self.span > self.slots:
-            self.slots = max(self.span, self.slots + self.slots // 2)
-            self.kv = [(self._grown(k), self._grown(v)) for k, v in self.kv]
+            self.slots = max(self.span, self.slots + max(64, self.slots // 8))
+            # One layer after the other: both sizes of all would need twice the room.
+            for layer, (keys, values) in enumerate(self.kv):
+                self.kv[layer] = self._grown(keys), self._grown(values)
 
     def _grown(self, old: Tensor) -> Tensor:
         new = old.new_zeros(*old.shape[:2], self.slots, old.shape[3])

@@ -1,0 +1,1 @@
+"""Ask a teacher: client, limits, ledger, budget."""

@@ -1,0 +1,234 @@
+"""A teacher's answers to a list of prompts, as conversations that a corpus is built from."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from epigone.errors import EndpointError
+from epigone.files import write_jsonl
+from epigone.models.endpoint import Endpoint
+from epigone.schema import Message, Progress
+from epigone.teachers.ask import Asker, BudgetReached, Refused, each
+from epigone.teachers.prompts import Prompt
+from epigone.teachers.wire import Answer, Request, chat, completion
+
+# What is wrong with a text, None where nothing is.
+Check = Callable[[str], str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How prompts are asked, all of it part of each request.
+
+    `samples` answers to each; `cut` says whether an answer that ends at `max_tokens` is one;
+    `schema` is a JSON schema that answers follow, asked for `tries` times more where they do not;
+    `completions` asks a base model, which goes on from a text, instead of a chat model.
+    """
+
+    max_tokens: int = 1024
+    samples: int = 1
+    temperature: float | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    cut: bool = False
+    schema: Mapping[str, Any] | None = None
+    tries: int = 2
+    completions: bool = False
+
+
+@dataclass(slots=True)
+class Dialogue:
+    """What became of a prompt: turns that were answered well, and what is wrong with the next."""
+
+    prompt: Prompt
+    sample: int
+    messages: list[Message] = field(default_factory=list)
+    model: str = ""
+    created: int = 0
+    rejected: str = ""
+    told: str = ""
+
+
+def request_of(
+    endpoint: Endpoint, messages: Sequence[Message], settings: Settings, sample: int
+) -> Request:
+    """The request that asks for the next turn."""
+    sent: dict[str, Any] = {
+        "max_tokens": settings.max_tokens, "sample": sample, "seed": settings.seed,
+        "temperature": settings.temperature, "top_p": settings.top_p,
+    }  # fmt: skip
+    if settings.completions:
+        return completion(endpoint, "\n\n".join(m.content for m in messages), **sent)
+    if settings.schema is not None:
+        form = {"name": "answer", "strict": True, "schema": settings.schema}
+        sent["response_format"] = {"type": "json_schema", "json_schema": form}
+    return chat(endpoint, messages, **sent)
+
+
+def wrong(answer: Answer, *, cut: bool) -> str:
+    """Why an answer is none, empty where it is one."""
+    if answer.refusal:
+        return "refused by the model"
+    if answer.stop in ("content_filter", "tool_calls", "function_call"):
+        return answer.stop.replace("_", " ")
+    if answer.stop == "length" and not cut:
+        return "cut at its longest"
+    if answer.stop not in ("stop", "length", "end_turn", "eos", ""):
+        return f"ended with {answer.stop}"
+    return "" if answer.text.strip() else "empty"
+
+
+async def ask_well(
+    asker: Asker, request: Request, *, cut: bool, check: Check | None = None, tries: int = 0
+) -> tuple[Answer | Refused, str]:
+    """An answer, and what is wrong with it; one that does not pass `check` is asked for again.
+
+    Each of up to `tries` further requests is paid for and kept like the first.
+    """
+    for again in range(tries + 1):
+        found = await asker.ask(request, again)
+        if isinstance(found, Refused):
+            return found, f"refused by the endpoint: {found.why}"
+        fault = wrong(found, cut=cut)
+        if not fault and check is not None:
+            fault = check(found.text) or ""
+        if not fault or check is None:
+            break
+    return found, fault
+
+
+async def dialogue(
+    asker: Asker, prompt: Prompt, settings: Settings, sample: int, check: Check | None = None
+) -> Dialogue:
+    """Ask a prompt's turns one after the other; what was answered well before a fault stays."""
+    made = Dialogue(prompt, sample, list(prompt.given))
+    for turn in prompt.turns:
+        asked = [*made.messages, Message("user", turn)]
+        request = request_of(asker.endpoint, asked, settings, sample)
+        found, fault = await ask_well(
+            asker, request, cut=settings.cut, check=check, tries=settings.tries
+        )
+        if fault or isinstance(found, Refused):
+            made.rejected = fault
+            made.told = found.why if isinstance(found, Refused) else found.refusal or found.text
+            break
+        made.messages = [*asked, Message("assistant", found.text)]
+        made.model, made.created = found.model, found.created
+    return made
+
+
+async def answer_all(
+    asker: Asker,
+    prompts: Sequence[Prompt],
+    settings: Settings,
+    workers: int,
+    progress: Progress,
+) -> list[Dialogue]:
+    """Every prompt's dialogues, in the order of the prompts and their samples.
+
+    Raises EndpointError with how many are done where nothing more can be asked.
+    """
+    wanted = [(p, s) for p in prompts for s in range(settings.samples)]
+    found: list[Dialogue | None] = [None] * len(wanted)
+    check = None if settings.schema is None else schema_check(settings.schema)
+    started = time.monotonic()
+
+    async def one(i: int, item: tuple[Prompt, int]) -> None:
+        found[i] = await dialogue(asker, item[0], settings, item[1], check)
+
+    def told(done: int) -> None:
+        progress(done, len(wanted), pace(asker, started))
+
+    try:
+        await each(wanted, one, workers, told)
+    except EndpointError as error:
+        done = sum(d is not None for d in found)
+        left = f"{done:,} of {len(wanted):,} are answered, {len(wanted) - done:,} remain"
+        kind = BudgetReached if isinstance(error, BudgetReached) else EndpointError
+        raise kind(f"{error.what}; {left}", value=error.value, fix=error.fix) from None
+    return [d for d in found if d is not None]
+
+
+def pace(asker: Asker, started: float) -> str:
+    """How fast answers come, and what they cost so far."""
+    tally = asker.tally
+    seconds = max(time.monotonic() - started, 1e-3)
+    parts = [asker.note, f"{tally.came / seconds:.1f}/s", f"{tally.tokens:,} tokens"]
+    if asker.budget.spent:
+        parts.append(f"${asker.budget.spent:.4f}")
+    if tally.refused:
+        parts.append(f"{tally.refused} refused")
+    return ", ".join(part for part in parts if part)
+
+
+def schema_check(schema: Mapping[str, Any]) -> Check:
+    """Whether a text is JSON that follows a schema (draft 2020-12)."""
+    import json
+
+    from jsonschema import Draft202012Validator
+
+    validator = Draft202012Validator(schema)
+
+    def check(text: str) -> str | None:
+        try:
+            errors = sorted(validator.iter_errors(json.loads(text)), key=lambda e: list(e.path))
+        except (ValueError, RecursionError):
+            return "not JSON"
+        return f"not of the schema: {errors[0].message[:100]}" if errors else None
+
+    return check
+
+
+def write_answers(
+    out: Path, dialogues: Sequence[Dialogue], settings: Settings, about: Mapping[str, str]
+) -> dict[str, Any]:
+    """Write answers.jsonl, answers-2.jsonl, … for each sample, and rejected.jsonl; tell the counts.
+
+    `about` holds what is known of the teacher: its name, licence, terms.
+    """
+    rejected = Counter(_kind(d.rejected) for d in dialogues if d.rejected)
+    written = 0
+    for sample in range(settings.samples):
+        name = "answers.jsonl" if sample == 0 else f"answers-{sample + 1}.jsonl"
+        rows = [_row(d, about) for d in dialogues if d.sample == sample and _answered(d)]
+        written += write_jsonl(out / name, rows)
+    write_jsonl(
+        out / "rejected.jsonl",
+        (
+            {"id": d.prompt.id, "sample": d.sample, "turn": _answered(d), "reason": d.rejected,
+             "text": d.told[:500]}
+            for d in dialogues
+            if d.rejected
+        ),
+    )  # fmt: skip
+    facts = {
+        "asked": len(dialogues),
+        "written": written,
+        "rejected": dict(sorted(rejected.items())),
+    }
+    return facts
+
+
+def _answered(d: Dialogue) -> int:
+    return sum(m.role == "assistant" for m in d.messages[len(d.prompt.given) :])
+
+
+def _kind(reason: str) -> str:
+    return reason.partition(":")[0]
+
+
+def _row(d: Dialogue, about: Mapping[str, str]) -> dict[str, Any]:
+    day = datetime.datetime.fromtimestamp(d.created, datetime.UTC).date() if d.created else ""
+    return {
+        "id": d.prompt.id,
+        "messages": [{"role": m.role, "content": m.content} for m in d.messages],
+        **about,
+        "model": d.model,
+        "date": str(day),
+    }

@@ -1,0 +1,150 @@
+"""Limits of an endpoint: requests and tokens a minute, kept in every window of 60 seconds."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+
+from epigone.errors import EndpointError
+
+WINDOW = 60.0
+# How much longer what went out is counted: a request may take longer to arrive than later ones.
+_LATE = 1.5
+# How much of a minute's limit may go out at once; endpoints limit shorter times as well.
+_BURST = 1 / 30
+
+
+class Bucket:
+    """A token bucket that lets no window of 60 seconds pass its limit.
+
+    A bucket alone lets its burst go beside a minute's refill; what went out in the last minute is
+    therefore counted as well.
+    """
+
+    def __init__(self, limit: float, now: float) -> None:
+        """A full bucket."""
+        self.limit = limit
+        self._burst = max(limit * _BURST, 1.0)
+        self._level, self._at = self._burst, now
+        self._out: deque[tuple[float, float]] = deque()
+        self._total = 0.0
+
+    def wait(self, amount: float, now: float) -> float:
+        """Seconds until `amount`, at most the limit, may go."""
+        self._pass(now)
+        # What is larger than a burst goes out of a full bucket, and leaves a debt.
+        filled = (min(amount, self._burst) - self._level) / (self.limit / WINDOW)
+        excess, free = self._total + amount - self.limit, 0.0
+        for at, gone in self._out:
+            if excess <= 0:
+                break
+            excess -= gone
+            free = at + WINDOW + _LATE - now
+        # A few microseconds more, so that rounding makes nobody wait twice.
+        return max(0.0, filled, free) + 1e-5 if max(filled, free) > 1e-9 else 0.0
+
+    def take(self, amount: float, now: float) -> None:
+        """Let `amount` go, after its wait."""
+        self._pass(now)
+        self._level -= amount
+        self._out.append((now, amount))
+        self._total += amount
+
+    def change(self, limit: float) -> None:
+        """Another limit from now on; what went out still counts."""
+        self.limit = limit
+        self._burst = max(limit * _BURST, 1.0)
+        self._level = min(self._level, self._burst)
+
+    def _pass(self, now: float) -> None:
+        self._level = min(self._burst, self._level + (now - self._at) * self.limit / WINDOW)
+        self._at = now
+        while self._out and self._out[0][0] + WINDOW + _LATE <= now:
+            self._total -= self._out.popleft()[1]
+        if not self._out:
+            self._total = 0.0
+
+
+class Limits:
+    """Both limits of one endpoint, those it tells of included, and the times it asks to wait."""
+
+    def __init__(
+        self,
+        requests: float = 0,
+        tokens: float = 0,
+        *,
+        clock: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        """Requests and tokens a minute; 0 for what is not limited, or not known yet."""
+        self._clock, self._sleep = clock, sleep
+        self._turn = asyncio.Lock()
+        self._until = 0.0
+        self.buckets: dict[str, Bucket] = {}
+        for name, limit in (("requests", requests), ("tokens", tokens)):
+            if limit:
+                self.buckets[name] = Bucket(limit, clock())
+
+    async def acquire(self, tokens: float) -> None:
+        """Wait until a request of so many tokens may go; first come, first served.
+
+        Raises EndpointError for one that no minute has room for.
+        """
+        amounts = {"requests": 1.0, "tokens": tokens}
+        async with self._turn:
+            while True:
+                now = self._clock()
+                most = self.buckets.get("tokens")
+                if most and tokens > most.limit:
+                    raise EndpointError(
+                        f"a request may take {tokens:,.0f} tokens, more than the endpoint's "
+                        f"{most.limit:,.0f} a minute",
+                        fix="lower --max-tokens",
+                    )
+                waits = [b.wait(amounts[name], now) for name, b in self.buckets.items()]
+                wait = max([self._until - now, 0.0, *waits])
+                if wait <= 0:
+                    break
+                await self._sleep(wait)
+            for name, bucket in self.buckets.items():
+                bucket.take(amounts[name], now)
+
+    def pause(self, seconds: float) -> None:
+        """Let nothing go for a while, as an endpoint asked."""
+        self._until = max(self._until, self._clock() + seconds)
+
+    def learn(self, headers: Mapping[str, str]) -> None:
+        """Take limits that the endpoint tells of, where they are lower than those that are known.
+
+        The names are OpenAI's (https://platform.openai.com/docs/guides/rate-limits), which many
+        servers use.
+        """
+        for name in ("requests", "tokens"):
+            limit = _number(headers.get(f"x-ratelimit-limit-{name}"))
+            bucket = self.buckets.get(name)
+            if limit and limit > 0:
+                if bucket is None:
+                    self.buckets[name] = Bucket(limit, self._clock())
+                elif limit < bucket.limit:
+                    bucket.change(limit)
+            left = _number(headers.get(f"x-ratelimit-remaining-{name}"))
+            if left is not None and left <= 0:
+                self.pause(seconds(headers.get(f"x-ratelimit-reset-{name}", "")))
+
+
+def seconds(told: str) -> float:
+    """Seconds of a duration as "6m0s", "1.5s" or "20ms"; 0 for what is none."""
+    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", told.strip())
+    if not parts or "".join(n + u for n, u in parts) != told.strip():
+        return max(0.0, _number(told) or 0.0)
+    units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+    return sum(float(n) * units[u] for n, u in parts)
+
+
+def _number(told: str | None) -> float | None:
+    try:
+        return float(told) if told is not None else None
+    except ValueError:
+        return None

@@ -1,0 +1,112 @@
+"""What answers cost: prices by model, and a budget that nothing passes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import yaml
+
+from epigone.errors import UserError
+
+_MILLION = Decimal(1_000_000)
+# What a chat template adds to a request and to each of its messages: tokens, more than any known.
+_AROUND, _EACH = 32, 16
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """US dollars for a million tokens of prompts and of answers."""
+
+    prompt: Decimal
+    answer: Decimal
+
+    def cost(self, prompt_tokens: int, tokens: int) -> Decimal:
+        """US dollars for tokens that an endpoint counted."""
+        return (self.prompt * prompt_tokens + self.answer * tokens) / _MILLION
+
+    def most(self, body: Mapping[str, Any]) -> Decimal:
+        """The most that a request can cost; it has a `max_tokens`.
+
+        A token holds a byte at least, so there are at most as many as bytes.
+        """
+        return self.cost(most_tokens(body) - answer_tokens(body), answer_tokens(body))
+
+
+FREE = Price(Decimal(0), Decimal(0))
+
+
+def answer_tokens(body: Mapping[str, Any]) -> int:
+    """The longest answer that a request allows."""
+    return int(body.get("max_completion_tokens", body.get("max_tokens", 0)))
+
+
+def most_tokens(body: Mapping[str, Any]) -> int:
+    """The most tokens that a request can take, its answer included."""
+    if "messages" in body:
+        texts = [message["content"] for message in body["messages"]]
+    else:
+        texts = [body["prompt"]]
+    around = _AROUND + _EACH * len(texts) + len(str(body.get("response_format", "")))
+    return around + sum(len(text.encode()) for text in texts) + answer_tokens(body)
+
+
+def parse_price(text: str) -> Price:
+    """A price such as "0.15,0.60": US dollars for a million tokens of prompts and of answers.
+
+    Raises UserError for anything else.
+    """
+    try:
+        prompt, answer = (Decimal(part.strip().removeprefix("$")) for part in text.split(","))
+        if not (prompt.is_finite() and answer.is_finite() and prompt >= 0 and answer >= 0):
+            raise ValueError(text)
+    except (ValueError, InvalidOperation):
+        raise UserError(
+            "not a price", value=text, fix="dollars for a million tokens in and out, as 0.15,0.60"
+        ) from None
+    return Price(prompt, answer)
+
+
+@cache
+def _known() -> dict[str, Any]:
+    text = (files("epigone.teachers") / "prices.yaml").read_text(encoding="utf-8")
+    table: dict[str, Any] = yaml.safe_load(text)
+    return table
+
+
+def known_price(model: str) -> tuple[Price, str] | None:
+    """A model's price from the table that comes with Epigone, and the day it was looked up."""
+    table = _known()
+    # A snapshot costs what its model does: gpt-4o-2024-08-06.
+    for name in sorted(table["models"], key=len, reverse=True):
+        if model == name or model.startswith(f"{name}-20"):
+            prompt, answer = table["models"][name]
+            return Price(Decimal(str(prompt)), Decimal(str(answer))), str(table["looked_up"])
+    return None
+
+
+class Budget:
+    """US dollars that answers may cost, with what is in flight counted at its worst."""
+
+    def __init__(self, limit: Decimal | None, spent: Decimal) -> None:
+        """`spent` is what counts against it already; without a limit nothing is refused."""
+        self.limit = limit
+        self.spent = spent
+        self.in_flight = Decimal(0)
+
+    def fits(self, most: Decimal) -> bool:
+        """Whether a request that costs so much at the most may go."""
+        return self.limit is None or self.spent + self.in_flight + most <= self.limit
+
+    def take(self, most: Decimal) -> None:
+        """A request goes."""
+        self.in_flight += most
+
+    def settle(self, most: Decimal, cost: Decimal) -> None:
+        """It ended, and cost so much."""
+        self.in_flight -= most
+        self.spent += cost

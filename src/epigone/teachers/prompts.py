@@ -1,0 +1,147 @@
+"""Files of what is to be asked: prompts, or dialogues whose user turns are asked one by one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from epigone.corpus.formats import LISTS, PROMPTS, ROLES
+from epigone.corpus.values import Values, Whole
+from epigone.errors import CorpusError
+from epigone.files import canonical
+from epigone.schema import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What is asked for one row.
+
+    `given` are turns that stand as they are; to each of `turns`, the user's, the teacher's answer
+    is put before the next one is asked.
+    """
+
+    id: str
+    given: tuple[Message, ...]
+    turns: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """The prompts of a file in its order, and how many rows were left out, by reason."""
+
+    prompts: tuple[Prompt, ...]
+    skipped: Counter[str]
+
+
+def read_prompts(path: Path, system: str = "") -> Prompts:
+    """Prompts of a text file (a line each), or of JSON: texts, prompts, or dialogues.
+
+    A dialogue that ends with the user's turn is asked as it is; of one that ends with a reply the
+    user's turns are asked anew, one after the other. `system` is put before those that have no
+    system turn. Raises CorpusError for a file without a prompt.
+    """
+    skipped: Counter[str] = Counter()
+    found: dict[str, Prompt] = {}
+    try:
+        for value in _values(path, skipped):
+            made = _prompt(value, system)
+            if isinstance(made, str):
+                skipped[made] += 1
+            elif made.id in found:
+                skipped["asked already"] += 1
+            else:
+                found[made.id] = made
+    except (OSError, UnicodeDecodeError) as error:
+        raise CorpusError("the prompts cannot be read", value=str(path), fix=str(error)) from None
+    if not found:
+        why = ", ".join(f"{n} {reason}" for reason, n in skipped.items()) or "it is empty"
+        raise CorpusError("no prompt in the file", value=str(path), fix=why)
+    return Prompts(tuple(found.values()), skipped)
+
+
+def _values(path: Path, skipped: Counter[str]) -> Iterator[Any]:
+    if path.suffix == ".txt":
+        yield from (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+        return
+    with Values(path, lambda value: isinstance(value, dict)) as values:
+        for item in values:
+            if isinstance(item, Whole):
+                yield item.value
+            else:
+                skipped["not JSON"] += max(1, item.rows)
+        shape = values.shape
+    if not shape:
+        # JSON lines of texts begin with neither bracket.
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                yield json.loads(line)
+            except ValueError:
+                skipped["not JSON"] += 1
+
+
+def _prompt(value: Any, system: str) -> Prompt | str:
+    if isinstance(value, str):
+        turns = [Message("user", value)]
+    elif isinstance(value, dict):
+        made = _turns(value)
+        if isinstance(made, str):
+            return made
+        turns = made
+    else:
+        return "neither text nor object"
+    turns = [m for m in turns if m.content.strip()]
+    if any("\x00" in m.content or not _sound(m.content) for m in turns):
+        return "characters that no text has"
+    if system and not any(m.role == "system" for m in turns):
+        turns.insert(0, Message("system", system))
+    users = [m.content for m in turns if m.role == "user"]
+    if not users:
+        return "no user's turn"
+    own = value.get("id") if isinstance(value, dict) else None
+    given, asked = tuple(turns[:-1]), tuple(users[-1:])
+    if turns[-1].role != "user":
+        given, asked = tuple(m for m in turns if m.role == "system"), tuple(users)
+    key = hashlib.sha256(
+        canonical([[(m.role, m.content) for m in given], asked]).encode()
+    ).hexdigest()
+    name = f"{own}-{key[:8]}" if isinstance(own, str | int) and own != "" else key[:16]
+    return Prompt(name[:200], given, asked)
+
+
+def _turns(value: dict[str, Any]) -> list[Message] | str:
+    rows = next((value[key] for key in LISTS if isinstance(value.get(key), list)), None)
+    if rows is None:
+        text = next((value[key] for key in PROMPTS if isinstance(value.get(key), str)), None)
+        if text is None:
+            return "no prompt"
+        rest = value.get("input")
+        if text != rest and isinstance(rest, str) and rest.strip():
+            # Alpaca's instructions have their material beside them.
+            text = f"{text}\n\n{rest}"
+        before = value.get("system")
+        first = [Message("system", before)] if isinstance(before, str) else []
+        return [*first, Message("user", text)]
+    turns = []
+    for row in rows:
+        told = row.get("role", row.get("from")) if isinstance(row, dict) else None
+        role = ROLES.get(str(told).lower())
+        text = row.get("content", row.get("value")) if isinstance(row, dict) else None
+        if role is None or not isinstance(text, str):
+            return "a turn without a role or a text"
+        if role == "tool":
+            return "a tool's turn"
+        turns.append(Message(role, text))
+    return turns
+
+
+def _sound(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

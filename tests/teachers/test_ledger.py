@@ -1,0 +1,169 @@
+"""The ledger: what was written stays, whatever a kill or a disk does to its file."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from epigone.errors import EndpointError, HeldElsewhere
+from epigone.models.endpoint import Endpoint
+from epigone.teachers.ledger import Ledger, Row, key_of, ledger_file
+
+
+def came(key: str, text: str = "hello", cost: str = "0.25") -> Row:
+    return Row("came", key, {"request": {}, "response": {"text": text}, "cost": cost})
+
+
+def sent(key: str, most: str = "1") -> Row:
+    return Row("sent", key, {"most": most})
+
+
+def test_an_answer_is_there_for_the_next_process(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "ledger.jsonl"
+    ledger = Ledger(path)
+    ledger.write([sent("k"), came("k", "schöne 文字"), sent("lost", "0.5"), sent("void", "9")])
+    ledger.write([Row("void", "void", {})])
+    ledger.close()
+    ledger = Ledger(path)
+    assert (ledger.spent, ledger.open, ledger.answers) == (Decimal("0.25"), Decimal("0.5"), 1)
+    assert "k" in ledger
+    assert "lost" not in ledger
+    found = ledger.get("k")
+    assert found is not None
+    assert found["response"] == {"text": "schöne 文字"}
+    # Each line is JSON of its own, for whoever reads it with other tools.
+    assert {json.loads(line)["row"]["kind"] for line in path.open()} == {"sent", "came", "void"}
+
+
+rows = st.lists(
+    st.tuples(st.sampled_from(["sent", "came", "void"]), st.sampled_from("abc"), st.text()),
+    max_size=12,
+)
+
+
+def _rows(told: list[tuple[str, str, str]]) -> list[Row]:
+    made: dict[str, Any] = {
+        "sent": lambda k, t: sent(k),
+        "void": lambda k, t: Row("void", k, {}),
+        "came": came,
+    }
+    return [made[kind](key, text) for kind, key, text in told]
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows, st.data())
+def test_any_cut_keeps_the_whole_lines_before_it(
+    told: list[tuple[str, str, str]], data: st.DataObject
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "ledger.jsonl"
+        ledger = Ledger(path)
+        for row in _rows(told):
+            ledger.write([row])
+        ledger.close()
+        whole = path.read_bytes()
+        at = data.draw(st.integers(0, len(whole)))
+        path.write_bytes(whole[:at])
+        lines = whole[:at].count(b"\n")
+        cut, want = Ledger(path), Ledger(Path(folder) / "other.jsonl")
+        want.write(_rows(told[:lines]))
+        assert (cut.spent, cut.open, cut.damaged) == (want.spent, want.open, 0)
+        assert [k in cut for k in "abc"] == [k in want for k in "abc"]
+        assert path.read_bytes() == b"".join(whole.splitlines(keepends=True)[:lines])
+        # What is written after the repair begins a line of its own.
+        cut.write([came("new")])
+        cut.close()
+        want.close()
+        again = Ledger(path)
+        assert "new" in again
+        again.close()
+
+
+def test_a_damaged_line_is_not_counted_and_the_others_are(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    ledger = Ledger(path)
+    ledger.write([came("a"), came("b"), came("c")])
+    ledger.close()
+    content = bytearray(path.read_bytes())
+    content[content.index(b'"key":"b"') + 7] ^= 1
+    path.write_bytes(content)
+    ledger = Ledger(path)
+    assert (ledger.damaged, ledger.answers, ledger.spent) == (1, 2, Decimal("0.5"))
+    assert "b" not in ledger
+    assert ledger.get("c") is not None
+
+
+def test_one_process_adds_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    ledger = Ledger(path)
+    with pytest.raises(HeldElsewhere, match="another process is asking"):
+        Ledger(path)
+    ledger.close()
+    Ledger(path).close()
+
+
+def test_a_full_disk_leaves_what_was_whole(tmp_path: Path) -> None:
+    code = """
+import resource, signal, sys
+from pathlib import Path
+from epigone.teachers.ledger import Ledger, Row
+ledger = Ledger(Path(sys.argv[1]))
+row = lambda key, text: Row("came", key, {"response": text, "cost": "1"})
+ledger.write([row("a", "x")])
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (5000, resource.RLIM_INFINITY))
+try:
+    ledger.write([row("b", "y" * 9000)])
+except OSError:
+    print("full", "b" in ledger, ledger.spent)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+ledger.write([row("c", "z")])
+"""
+    path = tmp_path / "ledger.jsonl"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["full", "False", "1"]
+    ledger = Ledger(path)
+    assert (ledger.answers, ledger.damaged) == (2, 0)
+    assert "c" in ledger
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(EndpointError, match="the ledger cannot be written"):
+        Ledger(tmp_path / "file" / "ledger.jsonl")
+
+
+def test_keys_tell_requests_apart_and_do_not_hang_on_their_order() -> None:
+    body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "temperature": 0.5}
+    same = dict(reversed(body.items()))
+    assert key_of("p", body, 0) == key_of("p", same, 0)
+    others = [
+        key_of("q", body, 0), key_of("p", body, 1), key_of("p", body, 0, 1),
+        key_of("p", {**body, "temperature": 0.6}, 0), key_of("p", {**body, "seed": 1}, 0),
+    ]  # fmt: skip
+    assert len({key_of("p", body, 0), *others}) == 6
+
+
+def test_each_model_at_each_endpoint_has_a_ledger_with_a_harmless_name() -> None:
+    places = {
+        ledger_file(Path("l"), Endpoint(url, model)).name
+        for url in ("https://a/v1", "http://a/v1", "https://b/v1")
+        for model in ("m", "../../etc/passwd", "M")
+    }
+    assert len(places) == 9
+    assert not any("/" in name or name.startswith(".") for name in places)
+    own = ledger_file(Path("l"), Endpoint("https://a/v1/", "m"))
+    assert own == ledger_file(Path("l"), Endpoint("https://a/v1", "m"))
+    assert os.path.basename(own).startswith("a-v1-m-")

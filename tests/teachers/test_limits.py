@@ -1,0 +1,141 @@
+"""No window of 60 seconds ever holds more than the limits, whatever is asked and however late."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from epigone.errors import EndpointError
+from epigone.teachers.limits import Bucket, Limits, seconds
+
+
+class Time:
+    """A clock that goes on by what is slept."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    async def sleep(self, wait: float) -> None:
+        self.now += wait
+        await asyncio.sleep(0)
+
+
+def most_in_a_window(came: list[tuple[float, float]]) -> float:
+    """Of any 60 seconds that end with an arrival, the sum of what arrived."""
+    most, total, first = 0.0, 0.0, 0
+    came = sorted(came)
+    for at, amount in came:
+        total += amount
+        while came[first][0] <= at - 60:
+            total -= came[first][1]
+            first += 1
+        most = max(most, total)
+    return most
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    limit=st.integers(1, 300),
+    amounts=st.lists(st.floats(0.01, 1), min_size=1, max_size=80),
+    pauses=st.lists(st.sampled_from([0.0, 0.0, 0.0, 0.5, 29.0, 61.0, 200.0]), max_size=80),
+    seed=st.integers(0, 99),
+)
+def test_tokens_of_any_size(
+    limit: int, amounts: list[float], pauses: list[float], seed: int
+) -> None:
+    time, late = Time(), random.Random(seed)
+    limits = Limits(tokens=limit, clock=time, sleep=time.sleep)
+    arrived = []
+
+    async def go() -> None:
+        for share, pause in itertools.zip_longest(amounts, pauses[: len(amounts)], fillvalue=0.0):
+            time.now += pause
+            await limits.acquire(share * limit)
+            arrived.append((time.now + late.random(), share * limit))
+
+    asyncio.run(go())
+    assert most_in_a_window(arrived) <= limit * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 10, 100, 3000])
+def test_requests_go_nearly_as_fast_as_they_may(limit: int) -> None:
+    time = Time()
+    limits = Limits(requests=limit, clock=time, sleep=time.sleep)
+    arrived = []
+
+    async def go() -> None:
+        for _ in range(3 * limit + 1):
+            await limits.acquire(5)
+            arrived.append((time.now, 1.0))
+
+    asyncio.run(go())
+    assert most_in_a_window(arrived) <= limit
+    # Three minutes of work, and what a request may be late by.
+    assert arrived[-1][0] - arrived[0][0] <= 3 * 62
+
+
+def test_a_request_that_no_minute_has_room_for_is_refused() -> None:
+    time = Time()
+    limits = Limits(tokens=100, clock=time, sleep=time.sleep)
+    with pytest.raises(EndpointError, match="more than the endpoint's 100 a minute"):
+        asyncio.run(limits.acquire(101))
+    asyncio.run(limits.acquire(100))
+
+
+def test_headers_teach_lower_limits_and_pauses() -> None:
+    time = Time()
+    limits = Limits(requests=50, clock=time, sleep=time.sleep)
+    limits.learn({"x-ratelimit-limit-requests": "500", "x-ratelimit-limit-tokens": "9000"})
+    assert {n: b.limit for n, b in limits.buckets.items()} == {"requests": 50, "tokens": 9000}
+    limits.learn({"x-ratelimit-limit-requests": "20", "x-ratelimit-limit-tokens": "many"})
+    assert limits.buckets["requests"].limit == 20
+    limits.learn({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "6m0s"})
+    before = time.now
+    asyncio.run(limits.acquire(1))
+    assert time.now - before == pytest.approx(360, abs=0.1)
+    limits.pause(7)
+    before = time.now
+    asyncio.run(limits.acquire(1))
+    assert time.now - before == pytest.approx(7, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("told", "want"),
+    [("1s", 1), ("6m0s", 360), ("20ms", 0.02), ("1h2m3.5s", 3723.5), ("17", 17), ("", 0),
+     ("soon", 0), ("-5", 0), ("1d", 86400)],
+)  # fmt: skip
+def test_durations(told: str, want: float) -> None:
+    assert seconds(told) == pytest.approx(want)
+
+
+def test_first_come_first_served() -> None:
+    time = Time()
+    limits = Limits(requests=2, clock=time, sleep=time.sleep)
+    order: list[int] = []
+
+    async def one(i: int) -> None:
+        await limits.acquire(1)
+        order.append(i)
+
+    async def go() -> None:
+        await asyncio.gather(*(one(i) for i in range(6)))
+
+    asyncio.run(go())
+    assert order == list(range(6))
+
+
+def test_a_lower_limit_counts_what_went_before() -> None:
+    bucket = Bucket(100, 0.0)
+    bucket.take(60, 0.0)
+    bucket.change(50)
+    wait: Any = bucket.wait(10, 1.0)
+    assert wait > 59
