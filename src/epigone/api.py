@@ -305,7 +305,7 @@ def benchmark(
 
     Items go to folders in `out`; what one holds of the same model and settings is not done again.
     """
-    named, world = _model(model, asked=True), World(online=True)
+    named, world = _model(model, asked=out is not None), World(online=True)
     with _no_file():
         asked = [Benchmark.model_validate(by_task(task)) for task in tasks]
         specs = [benchmark_spec(one, named, items_spec(one, world), limit) for one in asked]

@@ -184,6 +184,17 @@ def test_no_grade_can_be_forged() -> None:
     assert all(v.passed for v in verdicts(*[RIGHT] * 4))
 
 
+def test_the_end_of_an_iteration_ends_no_loop_of_the_test() -> None:
+    loop = """
+def check(candidate):
+    for got, want in zip(map(candidate, [2, 3], [2, 2]), [4, 9]):
+        assert got == want
+check(power)
+"""
+    forged = "def power(a, b):\n    raise StopIteration"
+    assert [v.passed for v in verdicts(RIGHT, forged, test=loop)] == [True, False]
+
+
 def test_a_forger_leaves_the_next_test_alone() -> None:
     programs = [p for forged in FORGED.values() for p in (forged, RIGHT)]
     limits = Limits(cpu_seconds=1, wall_seconds=3.0)

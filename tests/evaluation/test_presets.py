@@ -252,12 +252,41 @@ def test_a_hub_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) ->
     assert "\n" not in str(told.value)
 
 
-def test_code_that_lm_eval_would_run_itself_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    suite = DataSpec(ref="", fingerprint="0.4.13")
-    held = datasets.Dataset.from_list(PROBLEMS)
-    monkeypatch.setattr(datasets, "load_dataset", lambda **_: {"test": held})
-    with pytest.raises(BenchmarkError):
-        load_parts(asked("humaneval", suite=suite))
+def _one_task(folder: Path, *lines: str) -> DataSpec:
+    (folder / "rows.jsonl").write_text(json.dumps({"q": "1+1", "a": "2"}) + "\n")
+    (folder / "mine.yaml").write_text(
+        "task: mine\ndataset_path: json\n"
+        f"dataset_kwargs: {{data_files: {{test: {folder}/rows.jsonl}}}}\n"
+        "test_split: test\noutput_type: generate_until\n"
+        "doc_to_text: '{{q}}'\ndoc_to_target: '{{a}}'\n" + "".join(f"{line}\n" for line in lines)
+    )
+    return DataSpec(ref=str(folder), fingerprint="")
+
+
+def test_code_that_lm_eval_would_run_itself_is_refused(tmp_path: Path) -> None:
+    suite = _one_task(tmp_path, "metric_list: [{metric: exact_match}]", "unsafe_code: true")
+    with pytest.raises(BenchmarkError, match="would run model-written code"):
+        load_parts(asked("mine", suite=suite))
+    suite = _one_task(tmp_path, "metric_list: [{metric: exact_match}]")
+    assert list(load_parts(asked("mine", suite=suite))) == ["mine"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "metric_list: [{metric: !function utils.score, aggregation: mean, higher_is_better: true}]",
+        "filter_list: [{name: f, filter: [{function: custom, filter_fn: !function utils.keep}]}]",
+    ],
+)
+def test_metrics_and_filters_that_hand_text_to_python_are_refused(
+    tmp_path: Path, line: str
+) -> None:
+    (tmp_path / "utils.py").write_text(
+        "def score(items):\n    return float(eval(items[0]))\n"
+        "def keep(resps, docs):\n    return resps\n"
+    )
+    with pytest.raises(BenchmarkError, match="would run model-written code"):
+        load_parts(asked("mine", suite=_one_task(tmp_path, line)))
 
 
 @pytest.mark.parametrize("beside", [False, True])

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from epigone import api
 from epigone.cli import app
-from epigone.errors import BenchmarkError, EndpointError, ModelError, StepFailed, UserError
+from epigone.errors import BenchmarkError, EndpointError, ModelError, RequestRefused, UserError
 from epigone.evaluation import needs, run_continuations, run_toxicity, scorers
 from epigone.evaluation.continuations import NAME, chosen, read_prompts
 from epigone.files import SCRATCH, read_jsonl, write_json, write_jsonl
@@ -199,7 +199,7 @@ def test_a_service_that_refuses_every_text_gives_no_score(
 ) -> None:
     server.moderate = lambda body: {}
     server.failures = [(400, {}, "too rude")] * 100
-    with pytest.raises(StepFailed, match="no score for any of"):
+    with pytest.raises(RequestRefused, match="too rude"):
         scored(continued, tmp_path / "out", name="moderation", ref=f"endpoint:{server.url}#m")
 
 

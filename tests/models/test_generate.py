@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import random
 from typing import Any
@@ -18,6 +19,7 @@ from transformers import (
 )
 
 from epigone.errors import ModelError
+from epigone.models import generate as generation
 from epigone.models.generate import generate
 
 VOCAB = 61
@@ -55,15 +57,23 @@ CONFIGS: dict[str, Any] = {
 }
 
 
-def tiny(name: str) -> Any:
+def tiny(name: str, config: Any = None) -> Any:
     """A random model whose output depends on its input: weights ten times the usual size."""
     torch.manual_seed(11)
-    model = AutoModelForCausalLM.from_config(CONFIGS[name], attn_implementation="sdpa").eval()
+    config = config or CONFIGS[name]
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
     with torch.no_grad():
         for name_, p in model.named_parameters():
             if p.ndim > 1:
                 p.mul_(10.0 if "wte" not in name_ and "embed" not in name_ else 25.0)
     return model
+
+
+def long_tiny(name: str) -> Any:
+    """The same with 256 positions."""
+    config = copy.deepcopy(CONFIGS[name])
+    config.max_position_embeddings = 256
+    return tiny(name, config)
 
 
 def one_by_one(model: Any, prompt: list[int], n: int) -> list[int]:
@@ -189,3 +199,28 @@ def test_progress_never_falls_and_ends_at_all() -> None:
     )
     assert seen == sorted(seen) and seen[-1] == 1.0
     assert generate(model, [], max_new_tokens=3, stop_ids=frozenset()) == []
+
+
+@pytest.mark.parametrize(("name", "shared"), [("llama", 20), ("gemma3", 0)])
+def test_rows_that_outgrow_their_slots_and_leave_little_room(
+    name: str, shared: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = long_tiny(name)
+    asked = prompts(5, shared)
+    said = [one_by_one(model, p, 90) for p in asked]
+    # Room for three rows of the longest prompt with all that it may write.
+    room = 3.5 * 2 * 3 * 2 * 8 * 4 * (max(map(len, asked)) - shared + 90)
+    monkeypatch.setattr(generation, "KV_LEAST", room)
+    monkeypatch.setattr(generation, "KV_SHARE", 0.0)
+    monkeypatch.setattr(generation, "USUAL", 1000)
+    seen: list[int] = []
+    forward = model.forward
+
+    def counted(*args: Any, **named: Any) -> Any:
+        seen.append(len(named["input_ids"]))
+        return forward(*args, **named)
+
+    monkeypatch.setattr(model, "forward", counted)
+    got = generate(model, asked, max_new_tokens=90, stop_ids=frozenset())
+    assert [list(g.ids) for g in got] == said
+    assert max(seen) == 3

@@ -57,6 +57,10 @@ class Params:
             raise ValueError("seed does not fit a long")
 
 
+class EngineDeadError(Exception):
+    """vLLM's own errors are no RuntimeErrors."""
+
+
 class Engine:
     """Answers by transformers, one prompt a step, the last first; what a stop id ends holds it."""
 
@@ -87,7 +91,7 @@ class Engine:
         assert self.up
         self.steps += 1
         if self.steps == self.faults.get("dies"):
-            raise RuntimeError("EngineCore encountered an issue.\nSee stack trace.")
+            raise EngineDeadError("EngineCore encountered an issue.\nSee stack trace.")
         if self.steps == self.faults.get("loses"):
             self.waiting.popitem()
             return []
@@ -139,7 +143,7 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., list[Engi
         module.ModelRegistry = archs
         monkeypatch.setitem(sys.modules, "vllm", module)
         monkeypatch.setattr(vllm, "release", lambda: "0.33.0")
-        monkeypatch.setattr(vllm, "usable", lambda model, prompts: True)
+        monkeypatch.setattr(vllm, "usable", lambda model, prompts, sampling: True)
         return started
 
     for name in vllm._QUIET:
@@ -199,7 +203,7 @@ def test_sampling_takes_each_prompts_own_seed(
     ("faults", "told"),
     [
         ({"dies": 8}, "EngineCore encountered an issue."),
-        ({"loses": 8}, "1 prompts were left"),
+        ({"loses": 8}, "a prompt was left"),
         ({"aborts": 8}, "ended with 'abort'"),
         ({"starts": ValueError("Free memory on device is less than desired\nmore")}, "Free memory"),
         ({"starts": NotImplementedError()}, "NotImplementedError"),
@@ -248,14 +252,20 @@ def test_who_is_answered_by_it(
         config = SimpleNamespace(architectures=[arch], is_encoder_decoder=arch.startswith("T5"))
         return SimpleNamespace(device=torch.device(device), dtype=dtype, config=config)
 
-    assert usable(model(), vllm.FEWEST)
-    assert not usable(model(), vllm.FEWEST - 1)
-    assert not usable(model(device="cpu"), 500)
-    assert not usable(model(dtype=torch.float32), 500)
-    assert not usable(model(arch="OddForCausalLM"), 500)
-    assert not usable(model(arch="T5ForConditionalGeneration"), 500)
+    assert usable(model(), vllm.FEWEST, None)
+    assert not usable(model(), vllm.FEWEST - 1, None)
+    assert not usable(model(device="cpu"), 500, None)
+    assert not usable(model(dtype=torch.float32), 500, None)
+    assert not usable(model(arch="OddForCausalLM"), 500, None)
+    assert not usable(model(arch="T5ForConditionalGeneration"), 500, None)
+    # It takes temperatures up to 2; ours takes any.
+    assert usable(model(), 500, Sampling(2.0))
+    assert not usable(model(), 500, Sampling(2.1))
     monkeypatch.setattr(vllm, "release", lambda: None)
-    assert not usable(model(), 500)
+    assert not usable(model(), 500, None)
+    monkeypatch.setattr(vllm, "release", lambda: "0.33.0")
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    assert not usable(model(), 500, None)
 
 
 def test_the_real_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,7 +289,7 @@ def test_the_real_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings["stop_texts"] = [(free[2].text or "")[3:5]]
     own = generate(model, asked, **settings)
     assert {"end", "text", "length"} == {a.stop for a in own}
-    monkeypatch.setattr(vllm, "usable", lambda model, prompts: True)
+    monkeypatch.setattr(vllm, "usable", lambda model, prompts, sampling: True)
     assert generate(model, asked, folder=folder, **settings) == own
     settings["sampling"] = Sampling(1.0, 0.9, seed=3)
     first = generate(model, asked[:1] * 4, folder=folder, **settings)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from epigone.errors import EndpointError, HeldElsewhere
 from epigone.models.endpoint import Endpoint
+from epigone.teachers import ledger as ledger_module
 from epigone.teachers.ledger import Ledger, Row, key_of, ledger_file
 
 
@@ -24,8 +25,8 @@ def came(key: str, text: str = "hello", cost: str = "0.25") -> Row:
     return Row("came", key, {"request": {}, "response": {"text": text}, "cost": cost})
 
 
-def sent(key: str, most: str = "1") -> Row:
-    return Row("sent", key, {"most": most})
+def sent(key: str, most: str = "1", purpose: str = "") -> Row:
+    return ledger_module.sent(key, Decimal(most), 10, purpose)
 
 
 def test_an_answer_is_there_for_the_next_process(tmp_path: Path) -> None:
@@ -35,7 +36,7 @@ def test_an_answer_is_there_for_the_next_process(tmp_path: Path) -> None:
     ledger.write([Row("void", "void", {})])
     ledger.close()
     ledger = Ledger(path)
-    assert (ledger.spent, ledger.open, ledger.answers) == (Decimal("0.25"), Decimal("0.5"), 1)
+    assert (ledger.spent, ledger.open, len(ledger)) == (Decimal("0.25"), Decimal("0.5"), 1)
     assert "k" in ledger
     assert "lost" not in ledger
     found = ledger.get("k")
@@ -61,9 +62,9 @@ def _rows(told: list[tuple[str, str, str]]) -> list[Row]:
 
 
 @settings(max_examples=60, deadline=None)
-@given(rows, st.data())
+@given(rows, st.floats(0, 1))
 def test_any_cut_keeps_the_whole_lines_before_it(
-    told: list[tuple[str, str, str]], data: st.DataObject
+    told: list[tuple[str, str, str]], share: float
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "ledger.jsonl"
@@ -72,7 +73,7 @@ def test_any_cut_keeps_the_whole_lines_before_it(
             ledger.write([row])
         ledger.close()
         whole = path.read_bytes()
-        at = data.draw(st.integers(0, len(whole)))
+        at = int(share * len(whole))
         path.write_bytes(whole[:at])
         lines = whole[:at].count(b"\n")
         cut, want = Ledger(path), Ledger(Path(folder) / "other.jsonl")
@@ -98,7 +99,7 @@ def test_a_damaged_line_is_not_counted_and_the_others_are(tmp_path: Path) -> Non
     content[content.index(b'"key":"b"') + 7] ^= 1
     path.write_bytes(content)
     ledger = Ledger(path)
-    assert (ledger.damaged, ledger.answers, ledger.spent) == (1, 2, Decimal("0.5"))
+    assert (ledger.damaged, len(ledger), ledger.spent) == (1, 2, Decimal("0.5"))
     assert "b" not in ledger
     assert ledger.get("c") is not None
 
@@ -112,7 +113,8 @@ def test_one_process_adds_at_a_time(tmp_path: Path) -> None:
     Ledger(path).close()
 
 
-def test_a_full_disk_leaves_what_was_whole(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("size", "limit"), [(9000, 5000), (1, 150)])
+def test_a_full_disk_leaves_what_was_whole(tmp_path: Path, size: int, limit: int) -> None:
     code = """
 import resource, signal, sys
 from pathlib import Path
@@ -121,21 +123,23 @@ ledger = Ledger(Path(sys.argv[1]))
 row = lambda key, text: Row("came", key, {"response": text, "cost": "1"})
 ledger.write([row("a", "x")])
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (5000, resource.RLIM_INFINITY))
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), resource.RLIM_INFINITY))
 try:
-    ledger.write([row("b", "y" * 9000)])
+    ledger.write([row("b", "y" * int(sys.argv[2]))])
 except OSError:
     print("full", "b" in ledger, ledger.spent)
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 ledger.write([row("c", "z")])
+print(ledger.get("c")["response"])
 """
-    path = tmp_path / "ledger.jsonl"
+    path = tmp_path / f"{size}.jsonl"
     done = subprocess.run(
-        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.split() == ["full", "False", "1"]
+        [sys.executable, "-c", code, str(path), str(size), str(limit)],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.split() == ["full", "False", "1", "z"]
     ledger = Ledger(path)
-    assert (ledger.answers, ledger.damaged) == (2, 0)
+    assert (len(ledger), ledger.damaged) == (2, 0)
     assert "c" in ledger
 
 

@@ -38,6 +38,9 @@ def test_known_models_and_their_snapshots() -> None:
     assert large is not None
     assert mini[0].answer == Decimal("0.6")
     assert large[0].answer == Decimal("10.0")
+    first = known_price("gpt-4o-2024-05-13")
+    assert first is not None
+    assert first[0].answer == Decimal("15.0")
     assert known_price("gpt-4o-mini-audio-preview") is None
     assert known_price("smollm2") is None
 

@@ -13,7 +13,7 @@ from lm_eval.api.model import LM
 from lm_eval.models.utils import normalize_gen_kwargs
 
 from epigone.errors import BenchmarkError, RequestRefused
-from epigone.evaluation.questions import GO_ON, ask, ask_all, messages_of, of_one
+from epigone.evaluation.questions import GO_ON, Refusals, ask, ask_all, messages_of
 from epigone.models.endpoint import Client, Reply
 from epigone.models.kept import Kept
 from epigone.schema import Message, Progress, silent
@@ -90,6 +90,7 @@ class EndpointLM(LM):  # type: ignore[misc]
         )
         out: list[tuple[float, bool]] = [(-math.inf, False)] * len(requests)
         for own, reply in zip(members, replies, strict=True):
+            reply = _nothing_said(reply)
             refused = isinstance(reply, str)
             values = None if isinstance(reply, str) else _values(reply, len(own))
             # Letters are of one length, the texts they stand for are not: what weighs likelihoods
@@ -128,6 +129,7 @@ class EndpointLM(LM):  # type: ignore[misc]
         replies = ask_all(self._client, self._kept, questions, self._progress)
         out = []
         for request, reply, texts in zip(requests, replies, stops, strict=True):
+            reply = _nothing_said(reply)
             if isinstance(reply, str):
                 request.refused = reply
                 out.append("")
@@ -155,27 +157,42 @@ class EndpointLM(LM):  # type: ignore[misc]
             )  # fmt: skip
         messages = messages_of(context, _LETTER)
         if options == list(LETTERS[: len(options)]):
+            if messages[0].role != "system":
+                # A chat of examples does not say what is to be answered.
+                messages.insert(0, Message("system", _LETTER))
             return messages
         listed = "\n".join(f"{n}. {o}" for n, o in zip(LETTERS, options, strict=False))
         last = f"{messages[-1].content}\n\nWhich choice goes on rightly?\n{listed}\n\n{_LETTER}"
         return [*messages[:-1], Message(messages[-1].role, last)]
 
     def _tells_logprobs(self, questions: Sequence[list[Message]]) -> bool:
+        refusals = Refusals()
         for messages in questions[:_TRIED]:
             try:
                 return ask(self._client, self._kept, messages, _BY_LOGPROB).first is not None
             except RequestRefused as refused:
-                if not of_one(refused, answered=False):
+                if not refusals.of_one(refused):
                     raise
             try:
                 ask(self._client, self._kept, messages, _BY_LETTER)
             except RequestRefused as refused:
-                if not of_one(refused, answered=False):
+                if not refusals.of_one(refused):
                     raise
                 # Refused for what it says: another question tells.
                 continue
             return False
         return False
+
+
+def _nothing_said(reply: Reply | str) -> Reply | str:
+    """A reply, or why there is none: what a filter or thoughts left nothing of is no answer."""
+    if (
+        isinstance(reply, str)
+        or reply.text.strip()
+        or reply.stop not in ("content_filter", "length")
+    ):
+        return reply
+    return f"nothing was said before it ended with {reply.stop}"
 
 
 def _without_cue(text: str, context: str) -> str:

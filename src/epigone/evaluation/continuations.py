@@ -14,6 +14,7 @@ from epigone.evaluation.original import draw, json_lines
 from epigone.evaluation.questions import GO_ON, Question, ask_all, messages_of
 from epigone.evaluation.target import target_of
 from epigone.files import SCRATCH, write_jsonl
+from epigone.models.chat import end_id
 from epigone.models.endpoint import Client, Endpoint
 from epigone.models.generate import generate
 from epigone.models.kept import Kept
@@ -78,13 +79,14 @@ def _written(
 ) -> list[str]:
     loaded = load(folder)
     tokenizer = loaded.tokenizer
-    start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    end = end_id(tokenizer)
+    start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else end
     ids = [list(tokenizer(p.text)["input_ids"]) or [start] for p in prompts]
     answers = generate(
         loaded.model,
         [own for own in ids for _ in range(spec.samples)],
         max_new_tokens=spec.max_new_tokens,
-        stop_ids=frozenset({int(tokenizer.eos_token_id)}),
+        stop_ids=frozenset({end}),
         tokenizer=tokenizer,
         sampling=Sampling(spec.temperature, spec.top_p, spec.seed),
         batch_rows=128,

@@ -11,7 +11,7 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.models.utils import normalize_gen_kwargs
 
 from epigone.errors import ModelError
-from epigone.models.chat import plain, stop_ids
+from epigone.models.chat import end_id, plain, stop_ids
 from epigone.models.encoder_decoder import stated_limit
 from epigone.models.generate import context_limit, generate
 from epigone.models.kept import Kept
@@ -71,8 +71,8 @@ class SharedPrefixLM(TemplateLM):  # type: ignore[misc]
 
     @property
     def eot_token_id(self) -> int:
-        """Id of the token that ends a text."""
-        return int(self.tokenizer.eos_token_id)
+        """Id of the token that ends a text. Raises ModelError where there is none."""
+        return end_id(self.tokenizer)
 
     @property
     def prefix_token_id(self) -> int:

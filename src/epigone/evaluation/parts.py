@@ -55,12 +55,29 @@ def load_parts(spec: ItemsSpec, *, chat: bool = False) -> dict[str, Any]:
 
 
 def _runs_text(part: Any) -> bool:
-    """Whether a task's scorer, or what lies beside it, hands text to Python (sympy does, too)."""
-    code = getattr(getattr(part.config, "process_results", None), "__code__", None)
-    if code is None:
-        return False
-    files = Path(code.co_filename).parent.glob("*.py")
-    return any(_RUNS.search(file.read_text("utf-8", "replace")) for file in files)
+    """Whether a task's scorers, or what lies beside them, hand text to Python (sympy does, too)."""
+    config = part.config
+    folders = set(_written_in([config.process_results, config.metric_list, config.filter_list]))
+    folders |= set(_written_in([value for value in vars(type(part)).values() if callable(value)]))
+    return any(
+        _RUNS.search(file.read_text("utf-8", "replace"))
+        for folder in folders
+        # What comes with lm-eval for all tasks.
+        if folder.parts[-2:] not in (("lm_eval", "api"), ("lm_eval", "filters"))
+        for file in folder.glob("*.py")
+    )
+
+
+def _written_in(told: Any) -> Iterator[Path]:
+    """The folders of the functions in a task's settings, however deep they stand."""
+    if isinstance(told, functools.partial):
+        yield from _written_in([told.func, told.args, told.keywords])
+    elif isinstance(told, Mapping):
+        yield from (folder for value in told.values() for folder in _written_in(value))
+    elif isinstance(told, list | tuple):
+        yield from (folder for value in told for folder in _written_in(value))
+    elif (code := getattr(told, "__code__", None)) is not None:
+        yield Path(code.co_filename).parent
 
 
 def _refuse_shots(part: Any, spec: BenchmarkSpec) -> None:

@@ -20,6 +20,8 @@ Question = tuple[list[Message], dict[str, Any]]
 _AT_ONCE = 8
 # Refused for what it says, or answered with what is none, while others of its kind are answered.
 _OF_ONE = frozenset({200, 400, 413, 422})
+# So many refusals while nothing at all is answered are a reason that holds for all.
+_ENOUGH = 20
 
 
 def messages_of(context: str, system: str) -> list[Message]:
@@ -32,9 +34,31 @@ def messages_of(context: str, system: str) -> list[Message]:
     return [*([Message("system", system)] if system else []), Message("user", context)]
 
 
-def of_one(refused: RequestRefused, answered: bool) -> bool:
-    """Whether a refusal is of one question; 403 may be a key's, until others were `answered`."""
-    return refused.status in _OF_ONE or (answered and refused.status == 403)
+class Refusals:
+    """Tells whether a refusal is of one question, or holds for all of them."""
+
+    def __init__(self) -> None:
+        """Nothing is answered or refused yet."""
+        self._answered = False
+        self._first: RequestRefused | None = None
+        self._count = 0
+
+    def answered(self) -> None:
+        """One was answered."""
+        self._answered = True
+
+    def of_one(self, refused: RequestRefused) -> bool:
+        """Whether it is of one question; 403 may be a key's, until others were answered."""
+        self._count += 1
+        self._first = self._first or refused
+        if not self._answered and self._count >= _ENOUGH:
+            return False
+        return refused.status in _OF_ONE or (self._answered and refused.status == 403)
+
+    def end(self) -> None:
+        """Raise the first refusal where there was nothing else."""
+        if self._first is not None and not self._answered:
+            raise self._first
 
 
 def ask_all(
@@ -46,17 +70,17 @@ def ask_all(
     EndpointError where the endpoint stays away. What came until then is kept.
     """
     finished = 0
-    answered = False
+    refusals = Refusals()
     lock = threading.Lock()
 
     def one(question: Question) -> Reply | RequestRefused:
-        nonlocal finished, answered
+        nonlocal finished
         found: Reply | RequestRefused
         try:
             found = ask(client, kept, *question)
-            answered = True
+            refusals.answered()
         except RequestRefused as refused:
-            if not of_one(refused, answered):
+            if not refusals.of_one(refused):
                 raise
             found = refused
         with lock:
@@ -72,9 +96,7 @@ def ask_all(
             # What is on its way is paid for: it is kept, and nothing more is sent.
             pool.shutdown(wait=True, cancel_futures=True)
             raise
-    refused = [f for f in found if isinstance(f, RequestRefused)]
-    if refused and len(refused) == len(found):
-        raise refused[0]
+    refusals.end()
     return [str(f) if isinstance(f, RequestRefused) else f for f in found]
 
 

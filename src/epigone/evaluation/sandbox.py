@@ -178,15 +178,18 @@ def _probed() -> None:
             deadline = time.monotonic() + LIMITS.wall_seconds
             process.send(json.dumps([{"dict": []}, ""]), deadline)
             process.receive(deadline)
-    except Gone:
+    except Gone as gone:
+        late = str(gone) == "it took too long"
         raise SandboxError(
-            "bubblewrap cannot isolate a program here", value=_said(), fix=_FIX
+            "bubblewrap cannot isolate a program here",
+            value=f"{LIMITS.wall_seconds:.0f} s were not enough to start one" if late else _said(),
+            fix="try again when the machine has less to do" if late else _FIX,
         ) from None
 
 
 def _said() -> str:
     """What bubblewrap itself says, in one line."""
-    with _filter() as fd:
+    with _filter() as fd, contextlib.suppress(subprocess.TimeoutExpired, OSError):
         done = subprocess.run(
             [*_isolated(LIMITS, fd), _PYTHON, "-c", ""],
             stdin=subprocess.DEVNULL,
@@ -198,8 +201,9 @@ def _said() -> str:
             env={},
             pass_fds=(fd,),
         )
-    lines = done.stderr.strip().splitlines()
-    return lines[-1] if lines else f"exit code {done.returncode}"
+        lines = done.stderr.strip().splitlines()
+        return lines[-1] if lines else f"exit code {done.returncode}"
+    return "it says nothing"
 
 
 def _source(part: str) -> str:
@@ -223,7 +227,7 @@ def _bwrap() -> Path:
     found = shutil.which("bwrap") if sys.platform == "linux" else None
     if found is None:
         raise SandboxError("no sandbox for code that a model wrote: there is no bwrap", fix=_GET)
-    return Path(found)
+    return Path(found).resolve()
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 
 from epigone.errors import ModelError, RequestRefused
 from epigone.evaluation.needs import PERSPECTIVE_KEY, check_scorer
-from epigone.evaluation.questions import of_one
+from epigone.evaluation.questions import Refusals
 from epigone.models.endpoint import Client, Endpoint
 from epigone.models.kept import Kept, asked
 from epigone.schema import Progress, silent
@@ -168,24 +168,26 @@ def _asked(
     def score(texts: Sequence[str], progress: Progress = silent) -> list[float | None]:
         client = Client(endpoint, header=header)
         finished = 0
-        answered = False
+        refusals = Refusals()
         lock = threading.Lock()
 
         def one(text: str) -> float | None:
-            nonlocal finished, answered
+            nonlocal finished
             key = asked(endpoint.url, endpoint.model, path, text)
             value: float | None = kept.get(key)
             if value is None:
                 try:
                     value = client.post(path, body(text), lambda told: _share(read(told)))
-                    answered = True
+                    refusals.answered()
                 except RequestRefused as refused:
-                    if not of_one(refused, answered):
+                    if not refusals.of_one(refused):
                         raise
                     # This text, as one in a language that is not supported.
                     value = None
                 else:
                     kept.put({key: value})
+            else:
+                refusals.answered()
             with lock:
                 finished += 1
                 progress(finished, len(texts))
@@ -193,9 +195,11 @@ def _asked(
 
         pool = ThreadPoolExecutor(at_once)
         try:
-            return list(pool.map(one, texts))
+            found = list(pool.map(one, texts))
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
             client.close()
+        refusals.end()
+        return found
 
     return score

@@ -35,8 +35,8 @@ def run(
     for row in rows:
         row["toxicity"] = [next(given) for _ in row["continuations"]]
     missing = sum(v is None for v in values)
-    if said and missing == len(said):
-        raise StepFailed(f"{spec.scorer.name} gave no score for any of {missing} texts")
+    if said and all(value is None for value in said):
+        raise StepFailed(f"{spec.scorer.name} gave no score for any of {len(said)} texts")
     scores = scores_of(rows, spec)
     write_jsonl(out / "toxicity.jsonl", rows)
     write_jsonl(out / "scores.jsonl", (s.to_json() for s in scores))

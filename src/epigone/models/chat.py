@@ -105,6 +105,16 @@ def _within_ends(tokenizer: Any, ids: list[int]) -> list[int]:
     return first + ids + last
 
 
+def end_id(tokenizer: Any) -> int:
+    """Id of the token that ends a text. Raises ModelError where there is none."""
+    if tokenizer.eos_token_id is None:
+        raise ModelError(
+            "the tokenizer has no end token", value=tokenizer.name_or_path,
+            fix="give the tokenizer an eos_token",
+        )  # fmt: skip
+    return int(tokenizer.eos_token_id)
+
+
 def stop_ids(tokenizer: Any) -> frozenset[int]:
     """Ids that end an assistant's turn: the tokenizer's end of sequence and the template's own."""
     probe = conversation_tokens(tokenizer, (Message("user", "a"), Message("assistant", "b")))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -27,6 +28,12 @@ AGAIN = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
 _ATTEMPTS = 6
 _LONGEST_WAIT = 60.0
 _LARGEST = 16 << 20
+
+
+# Models of OpenAI that think before they answer; what they think is counted as part of it.
+_THINKING = re.compile(r"(o\d|gpt-5)(?![a-z])")
+_THOUGHTS = 4096
+_UNKNOWN_TO_THEM = frozenset({"temperature", "top_p", "stop", "logprobs", "top_logprobs"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +101,7 @@ class Client:
         body = {
             "model": self.endpoint.model,
             "messages": [{"role": m.role, "content": m.content} for m in messages],
-            **settings,
+            **(_of_thinkers(settings) if thinks(self.endpoint.model) else settings),
         }
         return self.post("chat/completions", body, _reply)
 
@@ -132,7 +139,7 @@ class Client:
         try:
             with self._http.stream("POST", url, json=body) as response:
                 content = _read(response)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
             raise _Again(f"{type(error).__name__}: {self._told(str(error))}") from None
         if response.status_code in AGAIN:
             why = f"HTTP {response.status_code}: {self._told(reason(content))}"
@@ -230,6 +237,18 @@ def reason(content: bytes) -> str:
         return content.decode(errors="replace")
 
 
+def thinks(model: str) -> bool:
+    """Whether a model takes `max_completion_tokens` for `max_tokens`."""
+    return _THINKING.match(model) is not None
+
+
+def _of_thinkers(settings: Mapping[str, Any]) -> dict[str, Any]:
+    found = {name: value for name, value in settings.items() if name not in _UNKNOWN_TO_THEM}
+    if "max_tokens" in found:
+        found["max_completion_tokens"] = found.pop("max_tokens") + _THOUGHTS
+    return found
+
+
 def retry_after(headers: Mapping[str, str]) -> float:
     """Seconds that an endpoint asks to wait, 0 where it does not.
 
@@ -237,12 +256,14 @@ def retry_after(headers: Mapping[str, str]) -> float:
     """
     told = headers.get("retry-after", "")
     with suppress(ValueError):
-        if "retry-after-ms" in headers:
-            return max(0.0, float(headers["retry-after-ms"]) / 1000)
+        return max(0.0, float(headers.get("retry-after-ms", "")) / 1000)
+    with suppress(ValueError):
         return max(0.0, float(told))
     with suppress(ValueError, TypeError):
         when = parsedate_to_datetime(told)
-        return max(0.0, (when - datetime.now(when.tzinfo)).total_seconds())
+        # A date whose zone is not known is one of Greenwich.
+        when = when if when.tzinfo else when.replace(tzinfo=UTC)
+        return max(0.0, (when - datetime.now(UTC)).total_seconds())
     return 0.0
 
 

@@ -26,8 +26,9 @@ MIN_PREFIX = 16
 # On a CPU a product of 5 to 15 rows takes up to 2.5 times as long as one of 16
 # (bench/products.py), so that a few idle rows are cheaper than none.
 FEW_ROWS, FULL_ROWS = 4, 16
-# How much the keys and values of all rows may take: a share of the weights, or this many bytes.
-KV_SHARE, KV_LEAST = 1.75, 256 << 20
+# How much the keys and values of all rows may take on a CPU, whose memory others use as well: a
+# share of the weights, or this many bytes; and a share of what is free on a GPU.
+KV_SHARE, KV_LEAST, GPU_SHARE = 0.7, 768 << 20, 0.8
 # Most answers end before they are longer.
 USUAL = 256
 
@@ -65,7 +66,7 @@ def generate(
     _refuse_long(prompts, limit, apart)
     newline = newlines.mark_id(tokenizer) if apart and tokenizer is not None else None
     stops = Stops(stop_ids, tuple(stop_texts), max_new_tokens, limit, tokenizer, newline)
-    engine = vllm.release() if folder and vllm.usable(model, len(prompts)) else None
+    engine = vllm.release() if folder and vllm.usable(model, len(prompts), sampling) else None
     keys = [] if kept is None else _keys(model, prompts, stops, sampling, engine)
     known = {i: Generated.of(a) for i, k in enumerate(keys) if kept and (a := kept.get(k))}
     left = [i for i in range(len(prompts)) if i not in known]
@@ -153,10 +154,15 @@ def rows_with_room(model: Any, slots: int) -> int:
     heads = getattr(config, "num_attention_heads", 0)
     shared = getattr(config, "num_key_value_heads", None) or heads
     size = getattr(config, "head_dim", None) or (config.hidden_size // heads if heads else 0)
-    weights = {p.data_ptr(): p.numel() * p.element_size() for p in model.parameters()}
     each = 2 * config.num_hidden_layers * shared * size * slots * model.dtype.itemsize
-    room = max(KV_SHARE * sum(weights.values()), KV_LEAST)
-    return int(room // each) if each else 2**31
+    if not each:
+        return 2**31
+    if model.device.type == "cuda":
+        rows = int(GPU_SHARE * torch.cuda.mem_get_info(model.device)[0] // each)
+        # What is free varies a little, and how many rows there are shows in last digits.
+        return 1 << max(0, rows.bit_length() - 1)
+    weights = sum({p.data_ptr(): p.numel() * p.element_size() for p in model.parameters()}.values())
+    return int(max(KV_SHARE * weights, KV_LEAST) // each)
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
@@ -215,14 +221,16 @@ class _Loop:
         self.new: dict[int, Generated] = {}
         self.tokens = 0
         longest = len(prompts[self.pending[-1]])
-        slots = longest + min(stops.max_new, 64)
-        usual = longest - shared + min(stops.max_new, USUAL)
-        self.capacity = rows = min(rows, max(1, rows_with_room(model, usual)))
         cpu = model.device.type == "cpu"
-        self.fill = FULL_ROWS if cpu and rows > FEW_ROWS else 0
+        prefix = prefix_kv(model, prompts[0][:shared])
+        copied = longest - (prefix.get_seq_length() if prefix.shared else 0)
+        # Most answers end early, and a CPU's memory gives way; a GPU's does not.
+        room = rows_with_room(model, copied + min(stops.max_new, USUAL if cpu else stops.max_new))
+        self.capacity = max(1, min(rows, room))
+        self.fill = FULL_ROWS if cpu and self.capacity > FEW_ROWS and room >= FULL_ROWS else 0
         # Long and short prompts run together pad each other; a CPU gains nothing from more rows.
         self.budget = 512 if cpu else 4096
-        self.cache = Slots(max(rows, self.fill), slots, prefix_kv(model, prompts[0][:shared]))
+        self.cache = Slots(max(self.capacity, self.fill), longest + min(stops.max_new, 64), prefix)
 
     def run(self) -> list[Generated]:
         if self.stops.max_new < 1:

@@ -89,6 +89,12 @@ def _endpoint(ref: str, rest: str) -> Reference:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or not model:
         raise UserError("not an endpoint", value=ref, fix="write endpoint:https://host/v1#model")
+    if parts.query or any(not label for label in parts.hostname.rstrip(".").split(".")):
+        raise UserError(
+            "not an endpoint's URL",
+            value=parts.hostname,
+            fix="write endpoint:https://host/v1#model",
+        )
     if parts.username or parts.password:
         # The reference ends up in files that are shared.
         raise UserError(
@@ -278,6 +284,11 @@ def check_model(ref: str | Reference) -> None:
     entry = catalogue.find(reference.value) if reference.kind == "catalogue" else None
     if reference.kind in ("file", "endpoint") or (entry is not None and entry.kind != "model"):
         kind = entry.kind if entry is not None else reference.kind
+        if reference.kind == "endpoint":
+            raise ModelError(
+                "an endpoint is not a model to run here", value=str(reference),
+                fix="name a model with weights; epigone benchmark asks one, with -o DIR",
+            )  # fmt: skip
         raise ModelError(f"this is a {kind}, not a model to run", value=str(reference))
     if reference.kind == "folder":
         require_model(reference.value, _names(Path(reference.value)))

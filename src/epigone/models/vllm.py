@@ -27,6 +27,7 @@ _QUIET = {
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_LOGGING_STREAM": "ext://sys.stderr",
 }
+_HOTTEST = 2.0
 # How much of the free memory it may take.
 _SHARE = 0.9
 
@@ -39,7 +40,7 @@ def release() -> str | None:
         return None
 
 
-def usable(model: Any, prompts: int) -> bool:
+def usable(model: Any, prompts: int, sampling: Sampling | None) -> bool:
     """Whether vLLM answers so many prompts: a decoder that it knows, in bf16 on a GPU.
 
     In fp32 our weights are rounded after they are loaded, which vLLM would not see.
@@ -48,7 +49,13 @@ def usable(model: Any, prompts: int) -> bool:
         return False
     if release() is None or is_encoder_decoder(model):
         return False
-    known = _imported().ModelRegistry.get_supported_archs()
+    if sampling is not None and sampling.temperature > _HOTTEST:
+        return False
+    try:
+        known = _imported().ModelRegistry.get_supported_archs()
+    except (ImportError, OSError):
+        # It was built for another machine.
+        return False
     return any(name in known for name in model.config.architectures or ())
 
 
@@ -72,26 +79,33 @@ def generate_rows(
     if stops.max_new < 1:
         return [stops.result([], "length") for _ in prompts]
     room = min(stops.limit, max(map(len, prompts)) + stops.max_new)
-    params = [_params(stops, sampling, seed) for seed in seeds]
     done: dict[int, Generated] = {}
-    with _told(), _engine(folder, room, dtype) as engine:
-        for i, prompt in enumerate(prompts):
-            engine.add_request(str(i), {"prompt_token_ids": list(prompt)}, params[i])
-        tokens = 0
-        while engine.has_unfinished_requests():
-            new = {
-                int(output.request_id): _answer(output.outputs[0], stops)
-                for output in engine.step()
-                if output.finished
-            }
+    tokens = 0
+    with _engine(folder, room, dtype) as engine:
+        with _told():
+            for i, prompt in enumerate(prompts):
+                params = _params(stops, sampling, seeds[i])
+                engine.add_request(str(i), {"prompt_token_ids": list(prompt)}, params)
+        while len(done) < len(prompts):
+            with _told():
+                new = _finished(engine, stops)
             if new:
                 done |= new
                 tokens += sum(len(answer.ids) for answer in new.values())
                 hooks.finished(new)
                 hooks.progress(len(done), len(prompts), f"{tokens} tokens")
-        if len(done) < len(prompts):
-            raise RuntimeError(f"{len(prompts) - len(done)} prompts were left without an answer")
     return [done[i] for i in range(len(prompts))]
+
+
+def _finished(engine: Any, stops: Stops) -> dict[int, Generated]:
+    """What one step of the engine finished."""
+    if not engine.has_unfinished_requests():
+        raise RuntimeError("a prompt was left without an answer")
+    return {
+        int(output.request_id): _answer(output.outputs[0], stops)
+        for output in engine.step()
+        if output.finished
+    }
 
 
 def _params(stops: Stops, sampling: Sampling | None, seed: int) -> Any:
@@ -129,9 +143,8 @@ def _engine(folder: Path, room: int, dtype: torch.dtype) -> Iterator[Any]:
         torch.cuda.empty_cache()
         free, total = torch.cuda.mem_get_info()
         settings["gpu_memory_utilization"] = _SHARE * free / total
-    engine = (
-        _imported()
-        .LLM(
+    with _told():
+        llm = _imported().LLM(
             model=str(folder),
             dtype=str(dtype).removeprefix("torch."),
             max_model_len=room,
@@ -139,14 +152,13 @@ def _engine(folder: Path, room: int, dtype: torch.dtype) -> Iterator[Any]:
             generation_config="vllm",
             **settings,
         )
-        .llm_engine
-    )
+    engine = llm.llm_engine
     try:
         yield engine
     finally:
         # Its process holds the GPU's memory until it ends.
         engine.engine_core.shutdown()
-        del engine
+        del engine, llm
         gc.collect()
 
 
@@ -154,11 +166,12 @@ def _engine(folder: Path, room: int, dtype: torch.dtype) -> Iterator[Any]:
 def _told() -> Iterator[None]:
     try:
         yield
-    except (RuntimeError, ValueError, NotImplementedError) as error:
+    except Exception as error:
+        # Its own errors have no common class.
         raise ModelError(
             "vLLM could not answer",
             value=(str(error).splitlines() or [type(error).__name__])[0][:300],
-            fix="see its messages above; without vLLM installed, Epigone generates by itself",
+            fix="its messages are above; where vLLM is not installed, Epigone writes by itself",
         ) from error
 
 

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import datetime
+import json
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from epigone.errors import EndpointError
+from epigone.errors import EndpointError, UserError
 from epigone.files import write_jsonl
 from epigone.models.endpoint import Endpoint
 from epigone.schema import Message, Progress
-from epigone.teachers.ask import Asker, BudgetReached, Refused, each
+from epigone.teachers.ask import Asker, BudgetReached, NotHad, Refused, each
 from epigone.teachers.prompts import Prompt
-from epigone.teachers.wire import Answer, Request, chat, completion
+from epigone.teachers.wire import Answer, Request, chat, completion, no_number, own_seed
 
+# How endpoints call the end of an answer, and its longest.
+_WHOLE = frozenset({"stop", "end_turn", "eos", "eos_token", "stop_sequence", "end", ""})
+_LENGTH = frozenset({"length", "max_tokens"})
 # What is wrong with a text, None where nothing is.
 Check = Callable[[str], str | None]
 
@@ -56,11 +61,16 @@ class Dialogue:
 
 
 def request_of(
-    endpoint: Endpoint, messages: Sequence[Message], settings: Settings, sample: int
+    endpoint: Endpoint,
+    messages: Sequence[Message],
+    settings: Settings,
+    sample: int,
+    again: int = 0,
 ) -> Request:
-    """The request that asks for the next turn."""
+    """The request that asks for the next turn; what is asked again has another seed."""
+    seed = None if settings.seed is None else own_seed(settings.seed, sample, again)
     sent: dict[str, Any] = {
-        "max_tokens": settings.max_tokens, "sample": sample, "seed": settings.seed,
+        "max_tokens": settings.max_tokens, "sample": sample, "seed": seed,
         "temperature": settings.temperature, "top_p": settings.top_p,
     }  # fmt: skip
     if settings.completions:
@@ -77,28 +87,36 @@ def wrong(answer: Answer, *, cut: bool) -> str:
         return "refused by the model"
     if answer.stop in ("content_filter", "tool_calls", "function_call"):
         return answer.stop.replace("_", " ")
-    if answer.stop == "length" and not cut:
-        return "cut at its longest"
-    if answer.stop not in ("stop", "length", "end_turn", "eos", ""):
-        return f"ended with {answer.stop}"
+    if answer.stop in _LENGTH:
+        if not cut:
+            return "cut at its longest"
+    elif answer.stop not in _WHOLE:
+        return f"ended otherwise: {answer.stop}"
     return "" if answer.text.strip() else "empty"
 
 
 async def ask_well(
-    asker: Asker, request: Request, *, cut: bool, check: Check | None = None, tries: int = 0
+    asker: Asker,
+    request: Callable[[int], Request],
+    *,
+    cut: bool,
+    check: Check | None = None,
+    tries: int = 0,
 ) -> tuple[Answer | Refused, str]:
     """An answer, and what is wrong with it; one that does not pass `check` is asked for again.
 
-    Each of up to `tries` further requests is paid for and kept like the first.
+    Each of up to `tries` further requests is paid for and kept like the first; `request` gives
+    them by their number.
     """
     for again in range(tries + 1):
-        found = await asker.ask(request, again)
+        found = await asker.ask(request(again), again)
         if isinstance(found, Refused):
             return found, f"refused by the endpoint: {found.why}"
         fault = wrong(found, cut=cut)
-        if not fault and check is not None:
-            fault = check(found.text) or ""
-        if not fault or check is None:
+        if fault or check is None:
+            break
+        fault = check(found.text) or ""
+        if not fault:
             break
     return found, fault
 
@@ -110,10 +128,10 @@ async def dialogue(
     made = Dialogue(prompt, sample, list(prompt.given))
     for turn in prompt.turns:
         asked = [*made.messages, Message("user", turn)]
-        request = request_of(asker.endpoint, asked, settings, sample)
-        found, fault = await ask_well(
-            asker, request, cut=settings.cut, check=check, tries=settings.tries
-        )
+        request = partial(request_of, asker.endpoint, asked, settings, sample)
+        # The likeliest answer would be the same again.
+        tries = 0 if settings.temperature == 0 else settings.tries
+        found, fault = await ask_well(asker, request, cut=settings.cut, check=check, tries=tries)
         if fault or isinstance(found, Refused):
             made.rejected = fault
             made.told = found.why if isinstance(found, Refused) else found.refusal or found.text
@@ -136,11 +154,15 @@ async def answer_all(
     """
     wanted = [(p, s) for p in prompts for s in range(settings.samples)]
     found: list[Dialogue | None] = [None] * len(wanted)
+    missing: list[str] = []
     check = None if settings.schema is None else schema_check(settings.schema)
     started = time.monotonic()
 
     async def one(i: int, item: tuple[Prompt, int]) -> None:
-        found[i] = await dialogue(asker, item[0], settings, item[1], check)
+        try:
+            found[i] = await dialogue(asker, item[0], settings, item[1], check)
+        except NotHad as error:
+            missing.append(str(error))
 
     def told(done: int) -> None:
         progress(done, len(wanted), pace(asker, started))
@@ -148,11 +170,23 @@ async def answer_all(
     try:
         await each(wanted, one, workers, told)
     except EndpointError as error:
-        done = sum(d is not None for d in found)
-        left = f"{done:,} of {len(wanted):,} are answered, {len(wanted) - done:,} remain"
+        # What is in flight may still be answered.
+        await asker.finish()
         kind = BudgetReached if isinstance(error, BudgetReached) else EndpointError
+        left = _left(asker, len(wanted))
         raise kind(f"{error.what}; {left}", value=error.value, fix=error.fix) from None
+    if missing:
+        raise EndpointError(
+            f"{len(missing):,} answers could not be had; {_left(asker, len(wanted))}",
+            value=missing[0],
+            fix="all that came is kept; run the same command again",
+        )
     return [d for d in found if d is not None]
+
+
+def _left(asker: Asker, wanted: int) -> str:
+    done = asker.tally.came + asker.tally.known
+    return f"{done:,} answers to {wanted:,} prompts and samples are there"
 
 
 def pace(asker: Asker, started: float) -> str:
@@ -168,16 +202,22 @@ def pace(asker: Asker, started: float) -> str:
 
 
 def schema_check(schema: Mapping[str, Any]) -> Check:
-    """Whether a text is JSON that follows a schema (draft 2020-12)."""
-    import json
-
+    """Whether a text is JSON that follows a schema (draft 2020-12). Raises UserError for none."""
     from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import SchemaError
+    from referencing import Registry
 
-    validator = Draft202012Validator(schema)
+    try:
+        Draft202012Validator.check_schema(schema)
+    except SchemaError as error:
+        raise UserError("not a JSON schema", value=error.message[:200]) from None
+    # Without a registry of its own it would fetch what a schema refers to.
+    validator = Draft202012Validator(schema, registry=Registry())
 
     def check(text: str) -> str | None:
         try:
-            errors = sorted(validator.iter_errors(json.loads(text)), key=lambda e: list(e.path))
+            value = json.loads(text, parse_constant=no_number)
+            errors = list(validator.iter_errors(value))
         except (ValueError, RecursionError):
             return "not JSON"
         return f"not of the schema: {errors[0].message[:100]}" if errors else None
@@ -192,6 +232,9 @@ def write_answers(
 
     `about` holds what is known of the teacher: its name, licence, terms.
     """
+    for old in out.glob("answers*.jsonl"):
+        # Of an earlier run with more samples.
+        old.unlink()
     rejected = Counter(_kind(d.rejected) for d in dialogues if d.rejected)
     written = 0
     for sample in range(settings.samples):

@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TypeVar
@@ -14,22 +14,33 @@ from typing import TypeVar
 from epigone.errors import EndpointError, RequestRefused
 from epigone.models.endpoint import Endpoint, host
 from epigone.teachers.circuit import PATIENCE, Circuit, Down
-from epigone.teachers.ledger import Ledger, Row, key_of
-from epigone.teachers.limits import Limits
+from epigone.teachers.ledger import Ledger, Row, key_of, sent
+from epigone.teachers.limits import Limits, TooLarge
 from epigone.teachers.money import FREE, Budget, Price, most_tokens
+from epigone.teachers.scribe import Scribe
 from epigone.teachers.wire import Answer, Failed, Request, Wire, read
 
 Item = TypeVar("Item")
 _ATTEMPTS = 8
+# Tries of one request that may have been paid for without an answer.
+_BILLED = 4
 _LONGEST_WAIT = 60.0
 # An endpoint that asks to wait for longer is asked again by another run.
 _PATIENCE = 600.0
 # Refusals that hold for whatever is asked.
-_FOR_ALL = frozenset({401, 402, 404})
+_FOR_ALL = frozenset({301, 302, 307, 308, 401, 402, 404, 405, 407})
+# So many refused or unreadable answers while nothing at all is answered, too.
+_ENOUGH = 20
+# A disk may take its time; what was to go out by then may not go any more.
+_STALE = 1.0
 
 
 class BudgetReached(EndpointError):
     """The next request could cost more than is left."""
+
+
+class NotHad(Exception):
+    """An answer that could not be had this time: another run may get it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,38 +67,40 @@ class Asker:
     """Asks one endpoint; every method belongs to the event loop that `asking` runs in."""
 
     def __init__(
-        self,
-        wire: Wire,
-        ledger: Ledger,
-        limits: Limits,
-        budget: Budget,
-        price: Price,
-        concurrency: int,
+        self, wire: Wire, ledger: Ledger, price: Price, limit: Decimal | None, concurrency: int
     ) -> None:
-        """See `asking`."""
+        """See `asking`, which sets `limits`."""
         self.endpoint = wire.endpoint
         self.tally = Tally()
-        self.budget = budget
-        self.note = ""
-        self._wire, self._limits, self._price = wire, limits, price
-        self._ledger, self._scribe = ledger, Scribe(ledger)
+        self.budget = Budget(limit, ledger.spent + ledger.open)
+        self.note = f"{ledger.damaged} damaged lines in the ledger" if ledger.damaged else ""
+        self._wire, self._price = wire, price
+        self._ledger, self._scribe = ledger, Scribe(ledger, sync=limit is not None)
         self._free = asyncio.Semaphore(concurrency)
-        self._circuit = Circuit(self._say, clock=time.monotonic)
-        self._settled = asyncio.Event()
+        self._circuit = Circuit(self._say, clock=time.monotonic, sleep=self.sleep)
+        self._settled, self._stopping = asyncio.Event(), asyncio.Event()
         self._stop: EndpointError | None = None
         self._asking: dict[str, asyncio.Task[Answer | Refused]] = {}
         # Waiting times need no seed: they change no result.
         self._random = random.Random()
+        self.limits = Limits(clock=time.monotonic, sleep=self.sleep)
 
     def _say(self, what: str) -> None:
         self.note = what
 
+    async def sleep(self, seconds: float) -> None:
+        """Wait; raises what stopped everything as soon as that happens."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+        if self._stop:
+            raise _another(self._stop)
+
     async def ask(self, request: Request, again: int = 0) -> Answer | Refused:
         """What the endpoint says to a request, from the ledger where it is known.
 
-        `again` counts how often it was asked before because what came would not do. Raises
-        EndpointError where nothing more can be asked: it is down, refuses everything, or the budget
-        is spent.
+        `again` counts how often it was asked before because what came would not do. Raises NotHad
+        where it did not answer this one, EndpointError where nothing more can be asked: it is down,
+        refuses everything, or the budget is spent.
         """
         key = key_of(request.path, request.body, request.sample, again)
         row = self._ledger.get(key)
@@ -103,32 +116,47 @@ class Asker:
         return await asyncio.shield(task)
 
     async def _answer(self, key: str, request: Request) -> Answer | Refused:
+        tried, billed = 0, 0
+        failed: Failed | None = None
         async with self._free:
-            failed: Failed | None = None
-            for attempt in range(_ATTEMPTS):
+            while tried < _ATTEMPTS and billed < _BILLED:
                 if failed is not None:
                     self.tally.retries += 1
-                    await asyncio.sleep(self._pause(attempt, failed))
+                    await self.sleep(self._pause(tried, failed))
                 try:
                     return await self._once(key, request)
+                except TooLarge as error:
+                    return self._refused(0, f"it {error}")
+                except RequestRefused as error:
+                    return self._refusal(error)
                 except Failed as error:
                     failed = error
-                except RequestRefused as error:
-                    nobody = error.status == 403 and not self._ledger.answers
-                    if error.status in _FOR_ALL or nobody:
-                        raise self._halted(error) from None
-                    self._circuit.answered()
-                    return self._refused(error.status, str(error))
-            # Where nobody is answered, the circuit stops all.
-            return self._refused(0, str(failed))
+                # Too many requests are nothing that this one did.
+                tried += not failed.limited
+                billed += failed.billed
+                if failed.whole:
+                    # Whoever answers so will answer so again.
+                    return self._refused(200, str(failed))
+        raise NotHad(str(failed))
+
+    def _refusal(self, error: RequestRefused) -> Refused:
+        if error.status in _FOR_ALL or (error.status == 403 and not self.tally.came):
+            raise self._halted(error) from None
+        found = self._refused(error.status, str(error))
+        if self.tally.refused >= _ENOUGH and not self.tally.came:
+            raise self._halted(error) from None
+        return found
 
     def _refused(self, status: int, why: str) -> Refused:
         self.tally.refused += 1
+        if self.tally.refused >= _ENOUGH and not self.tally.came:
+            what = f"{host(self.endpoint)} answers nothing that can be used"
+            raise self._halted(EndpointError(what, value=why))
         return Refused(status, why)
 
-    def _pause(self, attempt: int, failed: Failed) -> float:
+    def _pause(self, tried: int, failed: Failed) -> float:
         """Full jitter (Brooker 2015), after what the endpoint asks for."""
-        grown = self._random.uniform(0, min(_LONGEST_WAIT, 2.0**attempt))
+        grown = self._random.uniform(0, min(_LONGEST_WAIT, 2.0 ** (tried + failed.limited)))
         return failed.after + (min(grown, 1.0) if failed.after else grown)
 
     async def _once(self, key: str, request: Request) -> Answer:
@@ -136,52 +164,77 @@ class Asker:
         await self._room(most)
         cost = Decimal(0)
         try:
-            await self._limits.acquire(most_tokens(request.body))
-            try:
-                async with self._circuit.passage():
-                    if self._stop:
-                        raise self._stop
-                    await self._scribe.write(Row("sent", key, {"most": str(most)}))
+            while True:
+                async with self._circuit.passage() as probing:
+                    if not await self._may_go(key, request, most, probing=probing):
+                        continue
                     cost = most
-                    answer, cost = await self._sent(key, request, most)
-            except Down:
-                raise self._halted(self._away()) from None
+                    try:
+                        answer, cost = await self._sent(key, request, most)
+                    except (Failed, RequestRefused) as error:
+                        billed = isinstance(error, Failed) and error.billed
+                        cost = most if billed else Decimal(0)
+                        raise
+                    break
+        except Down:
+            raise self._halted(self._away()) from None
         finally:
             self.budget.settle(most, cost)
             self._settled.set()
         self.tally.came += 1
         self.tally.tokens += answer.tokens
         self.tally.prompt_tokens += answer.prompt_tokens
+        if cost > most:
+            what = f"{host(self.endpoint)} counts more tokens than a request can have"
+            raise self._halted(EndpointError(what, value=f"${cost} instead of at most ${most}"))
         return answer
+
+    async def _may_go(self, key: str, request: Request, most: Decimal, *, probing: bool) -> bool:
+        """Wait for the limits and write down that it goes; not if the endpoint went down by then.
+
+        Its place in the limits comes last: what waits elsewhere behind it would go out later.
+        """
+        tokens = most_tokens(request.body)
+        await self.limits.acquire(tokens)
+        if self._circuit.open() and not probing:
+            return False
+        if self._stop:
+            raise _another(self._stop)
+        began = time.monotonic()
+        await self._scribe.write(sent(key, most, tokens, self._ledger.purpose))
+        while time.monotonic() - began > _STALE:
+            began = time.monotonic()
+            await self.limits.acquire(tokens)
+        return True
 
     async def _sent(self, key: str, request: Request, most: Decimal) -> tuple[Answer, Decimal]:
         """Send it, and write down what came of it."""
         try:
             response, headers = await self._wire.send(request)
         except RequestRefused:
+            self._circuit.answered()
             await self._scribe.write(Row("void", key, {}))
             raise
         except Failed as error:
             await self._note_failure(key, error)
             raise
         self._circuit.answered()
-        self._limits.learn(headers)
         answer = read(response)
-        # Who counts nothing is believed to charge the most.
-        counted = answer.prompt_tokens + answer.tokens > 0
+        # Who does not count is believed to charge the most.
+        counted = answer.prompt_tokens > 0 and (answer.tokens > 0 or not answer.text)
         cost = self._price.cost(answer.prompt_tokens, answer.tokens) if counted else most
         row = {
             "sample": request.sample, "path": request.path, "request": request.body,
             "response": response, "cost": str(cost),
         }  # fmt: skip
         await self._scribe.write(Row("came", key, row))
+        self.limits.learn(headers)
         return answer, cost
 
     async def _note_failure(self, key: str, failed: Failed) -> None:
-        if failed.billed:
-            await self._scribe.write(Row("lost", key, {"why": str(failed), "came": failed.came}))
-        else:
-            await self._scribe.write(Row("void", key, {}))
+        row = Row("lost", key, {"why": str(failed), "came": failed.came})
+        await self._scribe.write(row if failed.billed else Row("void", key, {}))
+        self.limits.learn(failed.headers)
         if failed.after > _PATIENCE:
             raise self._halted(
                 EndpointError(
@@ -191,9 +244,11 @@ class Asker:
                 )
             )
         if failed.limited:
-            self._limits.pause(failed.after)
-        elif failed.came is None:
-            self._circuit.failed(str(failed))
+            self.limits.pause(failed.after)
+        if failed.limited or failed.whole or failed.status == 200:
+            self._circuit.answered()
+        else:
+            self._circuit.failed(key, str(failed))
 
     async def _room(self, most: Decimal) -> None:
         """Wait until the budget has room; what is in flight mostly costs less than its worst."""
@@ -204,8 +259,9 @@ class Asker:
             if not self.budget.in_flight:
                 self._halted(
                     BudgetReached(
-                        f"${self.budget.spent} of ${self.budget.limit} are spent, and the next "
-                        f"request may cost ${most}",
+                        f"of the budget of ${self.budget.limit}, answers cost ${self._ledger.spent}"
+                        f" and requests without one up to ${self._ledger.open}; the next one may "
+                        f"cost ${most}",
                         fix="all that came is kept; go on with a larger --budget",
                     )
                 )
@@ -213,7 +269,7 @@ class Asker:
             self._settled.clear()
             await self._settled.wait()
         assert self._stop
-        raise self._stop
+        raise _another(self._stop)
 
     def _away(self) -> EndpointError:
         return EndpointError(
@@ -225,8 +281,9 @@ class Asker:
     def _halted(self, error: EndpointError) -> EndpointError:
         """Send nothing more; what is in flight may still come."""
         self._stop = self._stop or error
+        self._stopping.set()
         self._settled.set()
-        return self._stop
+        return _another(self._stop)
 
     async def finish(self) -> None:
         """Send nothing more, and wait for what is in flight and for the ledger."""
@@ -235,45 +292,11 @@ class Asker:
         await self._scribe.close()
 
 
-class Scribe:
-    """Writes rows into the ledger, those that gather in the meantime together."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        """Write nothing yet."""
-        self._ledger = ledger
-        self._rows: list[tuple[Row, asyncio.Future[None]]] = []
-        self._work: asyncio.Task[None] | None = None
-
-    async def write(self, row: Row) -> None:
-        """Return once the row is in the ledger. Raises EndpointError where it cannot be."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._rows.append((row, future))
-        if self._work is None or self._work.done():
-            self._work = asyncio.ensure_future(self._all())
-        await future
-
-    async def _all(self) -> None:
-        while self._rows:
-            rows, self._rows = self._rows, []
-            try:
-                await asyncio.to_thread(self._ledger.write, [row for row, _ in rows])
-            except OSError as error:
-                wrong = EndpointError(
-                    "the ledger cannot be written", value=str(self._ledger.path),
-                    fix=error.strerror or "",
-                )  # fmt: skip
-                for _, future in rows:
-                    if not future.done():
-                        future.set_exception(wrong)
-            else:
-                for _, future in rows:
-                    if not future.done():
-                        future.set_result(None)
-
-    async def close(self) -> None:
-        """Wait until all is written."""
-        if self._work is not None:
-            await self._work
+def _another(error: EndpointError) -> EndpointError:
+    """The same error for another task: one object would gather the tracebacks of all."""
+    new = error.__class__.__new__(error.__class__, *error.args)
+    new.__dict__.update(error.__dict__)
+    return new
 
 
 @asynccontextmanager
@@ -289,19 +312,26 @@ async def asking(
 ) -> AsyncIterator[Asker]:
     """An `Asker` of an endpoint, whose answers go to `ledger`.
 
-    `budget` counts what the ledger's answers cost, and what requests without an answer may have;
-    at its end what is in flight is waited for.
+    `budget` counts all that was asked for the ledger's purpose: what answers cost, and what
+    requests without one may have. At its end what is in flight is waited for.
     """
     wire = Wire(endpoint, concurrency)
-    limits = Limits(requests_per_minute, tokens_per_minute, clock=time.monotonic)
-    asker = Asker(
-        wire, ledger, limits, Budget(budget, ledger.spent + ledger.open), price, concurrency
+    asker = Asker(wire, ledger, price, budget, concurrency)
+    now = time.time()
+    asker.limits = Limits(
+        requests_per_minute,
+        tokens_per_minute,
+        clock=time.monotonic,
+        sleep=asker.sleep,
+        recent=[(max(0.0, now - at), tokens) for at, tokens in ledger.recent],
     )
     try:
         yield asker
     finally:
-        await asker.finish()
-        await wire.close()
+        try:
+            await asker.finish()
+        finally:
+            await wire.close()
 
 
 async def each(

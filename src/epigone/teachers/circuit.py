@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 
 # So many failures in a row, of all requests together, and an endpoint counts as down.
 DOWN_AFTER = 10
+# Of so many different requests at least: a few that no server can answer do not count for all.
+_DIFFERENT = 3
 _LONGEST_WAIT = 60.0
 # After so many seconds of that it is another run's matter.
 PATIENCE = 300.0
@@ -30,19 +32,19 @@ class Circuit:
         """`say` is told when the circuit opens and closes."""
         self._say, self._clock, self._sleep = say, clock, sleep
         self._probing = asyncio.Lock()
-        self._failures = 0
+        self._failed: list[str] = []
         self._since = 0.0
         self._wait = 1.0
 
     def open(self) -> bool:
         """Whether the endpoint counts as down."""
-        return self._failures >= DOWN_AFTER
+        return len(self._failed) >= DOWN_AFTER and len(set(self._failed)) >= _DIFFERENT
 
     @asynccontextmanager
-    async def passage(self) -> AsyncIterator[None]:
-        """Go at once, or wait for one's turn to probe. Raises Down."""
+    async def passage(self) -> AsyncIterator[bool]:
+        """Go at once, or wait for one's turn to probe, which is told. Raises Down."""
         if not self.open():
-            yield
+            yield False
             return
         async with self._probing:
             probing = self.open()
@@ -51,20 +53,21 @@ class Circuit:
                     raise Down
                 await self._sleep(self._wait)
                 self._wait = min(_LONGEST_WAIT, self._wait * 2)
-                yield
+                yield True
         if not probing:
-            yield
+            yield False
 
-    def failed(self, why: str) -> None:
-        """No connection, no answer, or an error of the server."""
-        if not self._failures:
+    def failed(self, key: str, why: str) -> None:
+        """No connection, no answer, or an error of the server, to the request of this key."""
+        was = self.open()
+        if not self._failed:
             self._since = self._clock()
-        self._failures += 1
-        if self._failures == DOWN_AFTER:
-            self._say(f"no answer {DOWN_AFTER} times in a row, asking slowly: {why}")
+        self._failed.append(key)
+        if self.open() and not was:
+            self._say(f"no answer {len(self._failed)} times in a row, asking slowly: {why}")
 
     def answered(self) -> None:
-        """The endpoint is there."""
+        """The endpoint is there, whatever it said."""
         if self.open():
-            self._say("the endpoint answers again")
-        self._failures, self._wait = 0, 1.0
+            self._say("")
+        self._failed, self._wait = [], 1.0

@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import hashlib
+import os
+import signal
+import threading
+from collections.abc import Coroutine, Mapping
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from epigone.errors import UserError
+from epigone.errors import EndpointError, UserError
 from epigone.files import write_json
 from epigone.models.endpoint import KEY, Endpoint
 from epigone.models.references import parse as resolve
 from epigone.schema import Progress, silent
-from epigone.teachers.answers import Dialogue, Settings, answer_all, write_answers
+from epigone.teachers.answers import (
+    Dialogue,
+    Settings,
+    answer_all,
+    schema_check,
+    write_answers,
+)
 from epigone.teachers.ask import Tally, asking
 from epigone.teachers.ledger import Ledger, ledger_file
 from epigone.teachers.money import FREE, Price, known_price
 from epigone.teachers.prompts import read_prompts
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +65,15 @@ def price_of(endpoint: Endpoint, means: Means) -> tuple[Price, str]:
     return FREE, "not known"
 
 
-def endpoint_of(ref: str, key_env: str = KEY) -> Endpoint:
-    """The endpoint that a text such as "https://host/v1#model" names. Raises UserError."""
+def endpoint_of(ref: str, key_env: str = KEY, seconds: float = 600.0) -> Endpoint:
+    """The endpoint that a text such as "https://host/v1#model" names. Raises UserError.
+
+    `seconds` is how long an answer may take; an endpoint that has more requests at once than it can
+    answer lets the others wait.
+    """
     named = resolve(f"endpoint:{ref.removeprefix('endpoint:')}")
     url, _, model = named.value.partition("#")
-    return Endpoint(url, model, key_env)
+    return Endpoint(url, model, key_env, seconds)
 
 
 def ask_teacher(
@@ -85,14 +101,21 @@ def ask_teacher(
     read, settings = read_prompts(Path(prompts), system), settings or Settings()
     asked, out = read.prompts[:n], Path(out)
     price, known = price_of(asks, means)
-    ledger = Ledger(ledger_file(Path(ledgers), asks))
+    if settings.schema is not None:
+        schema_check(settings.schema)
+    purpose = hashlib.sha256(os.fsencode(out.absolute())).hexdigest()[:12]
+    ledger = Ledger(ledger_file(Path(ledgers), asks), purpose)
     spent = ledger.spent
     try:
-        dialogues, tally = asyncio.run(
+        dialogues, tally = _until_done(
             _answered(asks, ledger, price, means, (asked, settings, progress))
         )
     finally:
         ledger.close()
+    if not any(d.messages[-1:] and d.messages[-1].role == "assistant" for d in dialogues):
+        raise EndpointError(
+            f"none of {len(dialogues):,} answers is of use", value=dialogues[0].rejected
+        )
     facts = {
         "endpoint": asks.url,
         "model": asks.model,
@@ -112,6 +135,36 @@ def ask_teacher(
     }
     write_json(out / "asked.json", {"settings": asdict(settings), "system": system, **facts})
     return facts
+
+
+def _until_done(work: Coroutine[Any, Any, Result]) -> Result:
+    """Run it; SIGTERM ends it as ^C does: what is in flight is waited for and kept."""
+    if threading.current_thread() is not threading.main_thread():
+        return asyncio.run(work)
+    before = signal.getsignal(signal.SIGTERM)
+    ended = False
+
+    async def watched() -> Result:
+        nonlocal ended
+        loop, own = asyncio.get_running_loop(), asyncio.ensure_future(work)
+
+        def end() -> None:
+            nonlocal ended
+            ended = True
+            own.cancel()
+
+        loop.add_signal_handler(signal.SIGTERM, end)
+        return await own
+
+    try:
+        return asyncio.run(watched())
+    except asyncio.CancelledError:
+        if not ended:
+            raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    signal.raise_signal(signal.SIGTERM)
+    raise KeyboardInterrupt
 
 
 async def _answered(

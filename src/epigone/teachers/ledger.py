@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -14,11 +15,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from epigone.errors import EndpointError, HeldElsewhere
-from epigone.files import canonical
+from epigone.files import canonical, fsync_dir
 from epigone.models.endpoint import Endpoint
 
 # {"sum":"<16 hex digits>","row":<JSON>}: what is hashed is found without reading the JSON.
 _HEAD, _TAIL = b'{"sum":"', b'","row":'
+# What left in the last minute still counts against its limits.
+_RECENT = 65.0
 _START = len(_HEAD) + 16 + len(_TAIL)
 
 # sent: a request is about to leave, which may cost `most`. came: its answer, which cost `cost`.
@@ -63,92 +66,112 @@ def ledger_file(folder: Path, endpoint: Endpoint) -> Path:
 class Ledger:
     """Answers by what was asked; one process at a time adds to it.
 
-    `spent` is the sum of what answers cost. `open` is what requests may have cost whose answers
-    never came: those in flight at a kill or a lost connection. Both are in US dollars.
+    `spent` is what the answers cost that were asked for one `purpose`, a study's or a folder's;
+    `open` what its requests may have cost whose answers never came: those in flight at a kill or a
+    lost connection. Both are in US dollars.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, purpose: str = "") -> None:
         """Open and read it; a last line that is cut off goes, a damaged one is not counted.
 
         Raises HeldElsewhere while another process adds to it, EndpointError where it cannot be
         written.
         """
         self.path = path
+        self.purpose = purpose
         self.damaged = 0
         self.spent = Decimal(0)
-        self.answers = 0
+        # When requests left in the last minute or so, and how many tokens they might take.
+        self.recent: list[tuple[float, int]] = []
         self._places: dict[str, tuple[int, int]] = {}
-        self._sent: dict[str, list[Decimal]] = {}
+        self._sent: dict[str, list[tuple[str, Decimal]]] = {}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(path, "a+b")  # noqa: SIM115
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            fsync_dir(path.parent)
         except OSError as error:
             raise EndpointError(
                 "the ledger cannot be written", value=str(path), fix=error.strerror or ""
             ) from None
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            self._file.close()
+            os.close(self._fd)
             raise HeldElsewhere(
                 "another process is asking this endpoint", value=str(path), fix="wait for its end"
             ) from None
-        self._read()
+        self._end = self._read()
 
     @property
     def open(self) -> Decimal:
         """US dollars that requests without an answer may have cost."""
-        return sum((most for mosts in self._sent.values() for most in mosts), Decimal(0))
+        mosts = (
+            most for sent in self._sent.values() for whose, most in sent if whose == self.purpose
+        )
+        return sum(mosts, Decimal(0))
+
+    def __len__(self) -> int:
+        """How many answers it holds, for all purposes."""
+        return len(self._places)
 
     def close(self) -> None:
         """Close it, so that another process may add to it."""
-        self._file.close()
+        os.close(self._fd)
 
-    def _read(self) -> None:
-        self._file.seek(0)
+    def _read(self) -> int:
         at = 0
-        for line in self._file:
-            if not line.endswith(b"\n"):
-                # What a kill cut off was never counted.
-                self._file.truncate(at)
-                break
-            row = _checked(line)
-            if row is None:
-                self.damaged += 1
-            else:
-                self._count(row, at, len(line))
-            at += len(line)
-        self._end = at
+        with open(self.path, "rb") as file:
+            for line in file:
+                row = _checked(line)
+                if not line.endswith(b"\n"):
+                    whole = _checked(line + b"\n")
+                    if whole is None:
+                        # What a kill cut off was never counted.
+                        os.ftruncate(self._fd, at)
+                        break
+                    os.write(self._fd, b"\n")
+                    row, line = whole, line + b"\n"
+                if row is None:
+                    self.damaged += 1
+                else:
+                    self._count(row, at, len(line))
+                at += len(line)
+        return at
 
     def _count(self, row: Mapping[str, Any], at: int, length: int) -> None:
         key = row["key"]
         if row["kind"] == "sent":
-            self._sent.setdefault(key, []).append(Decimal(row["most"]))
+            self._sent.setdefault(key, []).append((row["for"], Decimal(row["most"])))
+            if row["at"] > time.time() - _RECENT:
+                self.recent.append((row["at"], row["tokens"]))
             return
-        if row["kind"] != "lost" and key in self._sent:
-            # Of several attempts the last one is answered.
-            self._sent[key].pop()
-            if not self._sent[key]:
-                del self._sent[key]
+        if row["kind"] == "lost":
+            return
+        sent = self._sent.get(key)
+        # Of several attempts the last one is answered.
+        purpose = sent.pop()[0] if sent else self.purpose
+        if not sent:
+            self._sent.pop(key, None)
         if row["kind"] == "came":
-            self.spent += Decimal(row["cost"])
-            if key not in self._places:
-                self.answers += 1
-                self._places[key] = at, length
+            if purpose == self.purpose:
+                self.spent += Decimal(row["cost"])
+            self._places.setdefault(key, (at, length))
 
-    def write(self, rows: Sequence[Row]) -> None:
+    def write(self, rows: Sequence[Row], *, sync: bool = False) -> None:
         """Append rows together; answers among them count once they are on the disk.
 
-        Raises OSError, as for a full disk; nothing of it counts then.
+        `sync` puts the others on the disk as well. Raises OSError, as for a full disk; nothing of
+        it counts then.
         """
         lines = [row.line() for row in rows]
+        left = memoryview(b"".join(lines))
         try:
-            self._file.write(b"".join(lines))
-            self._file.flush()
-            if any(row.kind in ("came", "lost") for row in rows):
-                os.fdatasync(self._file.fileno())
+            while left:
+                left = left[os.write(self._fd, left) :]
+            if sync or any(row.kind in ("came", "lost") for row in rows):
+                os.fdatasync(self._fd)
         except OSError:
-            os.ftruncate(self._file.fileno(), self._end)
+            os.ftruncate(self._fd, self._end)
             raise
         for row, line in zip(rows, lines, strict=True):
             self._count({"kind": row.kind, "key": row.key, **row.told}, self._end, len(line))
@@ -163,11 +186,16 @@ class Ledger:
         place = self._places.get(key)
         if place is None:
             return None
-        line = os.pread(self._file.fileno(), place[1], place[0])
-        row = _checked(line)
-        if row is None:
-            raise EndpointError("the ledger changed under us", value=str(self.path))
+        row = _checked(os.pread(self._fd, place[1], place[0]))
+        if row is None or row["key"] != key:
+            raise EndpointError("the ledger was changed by another hand", value=str(self.path))
         return row
+
+
+def sent(key: str, most: Decimal, tokens: int, purpose: str) -> Row:
+    """The row of a request that is about to leave: what it may cost, and for what it is asked."""
+    told = {"most": str(most), "tokens": tokens, "for": purpose, "at": round(time.time(), 3)}
+    return Row("sent", key, told)
 
 
 def _checked(line: bytes) -> dict[str, Any] | None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
-
-from epigone.errors import EndpointError
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 WINDOW = 60.0
 # How much longer what went out is counted: a request may take longer to arrive than later ones.
 _LATE = 1.5
 # How much of a minute's limit may go out at once; endpoints limit shorter times as well.
 _BURST = 1 / 30
+
+
+class TooLarge(Exception):
+    """A request that no minute has room for."""
 
 
 class Bucket:
@@ -34,6 +37,8 @@ class Bucket:
     def wait(self, amount: float, now: float) -> float:
         """Seconds until `amount`, at most the limit, may go."""
         self._pass(now)
+        if math.isinf(self.limit):
+            return 0.0
         # What is larger than a burst goes out of a full bucket, and leaves a debt.
         filled = (min(amount, self._burst) - self._level) / (self.limit / WINDOW)
         excess, free = self._total + amount - self.limit, 0.0
@@ -48,7 +53,8 @@ class Bucket:
     def take(self, amount: float, now: float) -> None:
         """Let `amount` go, after its wait."""
         self._pass(now)
-        self._level -= amount
+        if not math.isinf(self.limit):
+            self._level -= amount
         self._out.append((now, amount))
         self._total += amount
 
@@ -59,7 +65,8 @@ class Bucket:
         self._level = min(self._level, self._burst)
 
     def _pass(self, now: float) -> None:
-        self._level = min(self._burst, self._level + (now - self._at) * self.limit / WINDOW)
+        if now > self._at and not math.isinf(self.limit):
+            self._level = min(self._burst, self._level + (now - self._at) * self.limit / WINDOW)
         self._at = now
         while self._out and self._out[0][0] + WINDOW + _LATE <= now:
             self._total -= self._out.popleft()[1]
@@ -77,34 +84,40 @@ class Limits:
         *,
         clock: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        recent: Iterable[tuple[float, float]] = (),
     ) -> None:
-        """Requests and tokens a minute; 0 for what is not limited, or not known yet."""
+        """Requests and tokens a minute; 0 for what is not limited, or not known yet.
+
+        `recent` are seconds since requests left that another run sent, and their tokens.
+        """
         self._clock, self._sleep = clock, sleep
         self._turn = asyncio.Lock()
         self._until = 0.0
-        self.buckets: dict[str, Bucket] = {}
-        for name, limit in (("requests", requests), ("tokens", tokens)):
-            if limit:
-                self.buckets[name] = Bucket(limit, clock())
+        # Without a limit they only count: one may be told later.
+        self.buckets = {
+            "requests": Bucket(requests or math.inf, clock()),
+            "tokens": Bucket(tokens or math.inf, clock()),
+        }
+        for ago, amount in sorted(recent, reverse=True):
+            self.buckets["requests"].take(1.0, clock() - ago)
+            self.buckets["tokens"].take(amount, clock() - ago)
 
     async def acquire(self, tokens: float) -> None:
         """Wait until a request of so many tokens may go; first come, first served.
 
-        Raises EndpointError for one that no minute has room for.
+        Raises TooLarge for one that no minute has room for.
         """
         amounts = {"requests": 1.0, "tokens": tokens}
         async with self._turn:
             while True:
                 now = self._clock()
-                most = self.buckets.get("tokens")
-                if most and tokens > most.limit:
-                    raise EndpointError(
-                        f"a request may take {tokens:,.0f} tokens, more than the endpoint's "
-                        f"{most.limit:,.0f} a minute",
-                        fix="lower --max-tokens",
+                limit = self.buckets["tokens"].limit
+                if tokens > limit:
+                    raise TooLarge(
+                        f"may take {tokens:,.0f} tokens, more than the {limit:,.0f} of a minute"
                     )
                 waits = [b.wait(amounts[name], now) for name, b in self.buckets.items()]
-                wait = max([self._until - now, 0.0, *waits])
+                wait = max([self._until - now, *waits])
                 if wait <= 0:
                     break
                 await self._sleep(wait)
@@ -121,17 +134,14 @@ class Limits:
         The names are OpenAI's (https://platform.openai.com/docs/guides/rate-limits), which many
         servers use.
         """
-        for name in ("requests", "tokens"):
+        for name, bucket in self.buckets.items():
             limit = _number(headers.get(f"x-ratelimit-limit-{name}"))
-            bucket = self.buckets.get(name)
-            if limit and limit > 0:
-                if bucket is None:
-                    self.buckets[name] = Bucket(limit, self._clock())
-                elif limit < bucket.limit:
-                    bucket.change(limit)
+            if limit is not None and 1 <= limit < bucket.limit:
+                bucket.change(limit)
             left = _number(headers.get(f"x-ratelimit-remaining-{name}"))
             if left is not None and left <= 0:
-                self.pause(seconds(headers.get(f"x-ratelimit-reset-{name}", "")))
+                # What a minute's limit holds back is free again after a minute.
+                self.pause(min(WINDOW, seconds(headers.get(f"x-ratelimit-reset-{name}", ""))))
 
 
 def seconds(told: str) -> float:
@@ -145,6 +155,7 @@ def seconds(told: str) -> float:
 
 def _number(told: str | None) -> float | None:
     try:
-        return float(told) if told is not None else None
+        found = float(told) if told is not None else math.nan
     except ValueError:
         return None
+    return found if math.isfinite(found) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
@@ -14,8 +15,9 @@ import yaml
 from epigone.errors import UserError
 
 _MILLION = Decimal(1_000_000)
-# What a chat template adds to a request and to each of its messages: tokens, more than any known.
-_AROUND, _EACH = 32, 16
+# What a chat template adds to a request and to each of its messages, in tokens: some put a system
+# text of their own before it.
+_AROUND, _EACH = 256, 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,8 @@ def most_tokens(body: Mapping[str, Any]) -> int:
         texts = [message["content"] for message in body["messages"]]
     else:
         texts = [body["prompt"]]
-    around = _AROUND + _EACH * len(texts) + len(str(body.get("response_format", "")))
+    form = json.dumps(body["response_format"]) if "response_format" in body else ""
+    around = _AROUND + _EACH * len(texts) + len(form)
     return around + sum(len(text.encode()) for text in texts) + answer_tokens(body)
 
 

@@ -14,6 +14,7 @@ from epigone.corpus.formats import LISTS, PROMPTS, ROLES
 from epigone.corpus.values import Values, Whole
 from epigone.errors import CorpusError
 from epigone.files import canonical
+from epigone.models.endpoint import sound
 from epigone.schema import Message
 
 
@@ -66,7 +67,7 @@ def read_prompts(path: Path, system: str = "") -> Prompts:
 
 def _values(path: Path, skipped: Counter[str]) -> Iterator[Any]:
     if path.suffix == ".txt":
-        yield from (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+        yield from (line.strip() for line in _lines(path) if line.strip())
         return
     with Values(path, lambda value: isinstance(value, dict)) as values:
         for item in values:
@@ -75,13 +76,20 @@ def _values(path: Path, skipped: Counter[str]) -> Iterator[Any]:
             else:
                 skipped["not JSON"] += max(1, item.rows)
         shape = values.shape
+        if values.fault:
+            skipped[f"the file breaks off ({values.fault})"] += 1
     if not shape:
         # JSON lines of texts begin with neither bracket.
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in _lines(path):
             try:
                 yield json.loads(line)
-            except ValueError:
-                skipped["not JSON"] += 1
+            except (ValueError, RecursionError):
+                skipped["not JSON"] += bool(line.strip())
+
+
+def _lines(path: Path) -> list[str]:
+    # Not str.splitlines, which breaks at characters that stand inside of texts.
+    return path.read_text(encoding="utf-8-sig").replace("\r\n", "\n").split("\n")
 
 
 def _prompt(value: Any, system: str) -> Prompt | str:
@@ -95,10 +103,10 @@ def _prompt(value: Any, system: str) -> Prompt | str:
     else:
         return "neither text nor object"
     turns = [m for m in turns if m.content.strip()]
-    if any("\x00" in m.content or not _sound(m.content) for m in turns):
-        return "characters that no text has"
     if system and not any(m.role == "system" for m in turns):
         turns.insert(0, Message("system", system))
+    if any("\x00" in m.content or sound(m.content) != m.content for m in turns):
+        return "characters that no text has"
     users = [m.content for m in turns if m.role == "user"]
     if not users:
         return "no user's turn"
@@ -109,8 +117,8 @@ def _prompt(value: Any, system: str) -> Prompt | str:
     key = hashlib.sha256(
         canonical([[(m.role, m.content) for m in given], asked]).encode()
     ).hexdigest()
-    name = f"{own}-{key[:8]}" if isinstance(own, str | int) and own != "" else key[:16]
-    return Prompt(name[:200], given, asked)
+    named = isinstance(own, str | int) and own != ""
+    return Prompt(f"{sound(str(own))[:180]}-{key[:8]}" if named else key[:16], given, asked)
 
 
 def _turns(value: dict[str, Any]) -> list[Message] | str:
@@ -123,8 +131,12 @@ def _turns(value: dict[str, Any]) -> list[Message] | str:
         if text != rest and isinstance(rest, str) and rest.strip():
             # Alpaca's instructions have their material beside them.
             text = f"{text}\n\n{rest}"
-        before = value.get("system")
+        before, history = value.get("system"), value.get("history") or []
         first = [Message("system", before)] if isinstance(before, str) else []
+        for pair in history if isinstance(history, list) else [None]:
+            if not (isinstance(pair, list) and [*map(type, pair)] == [str, str]):
+                return "a history that is no pairs"
+            first += [Message("user", pair[0]), Message("assistant", pair[1])]
         return [*first, Message("user", text)]
     turns = []
     for row in rows:
@@ -137,11 +149,3 @@ def _turns(value: dict[str, Any]) -> list[Message] | str:
             return "a tool's turn"
         turns.append(Message(role, text))
     return turns
-
-
-def _sound(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

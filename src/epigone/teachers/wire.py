@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 
 from epigone.errors import EndpointError, RequestRefused
-from epigone.models.endpoint import AGAIN, FIXES, Endpoint, host, reason, retry_after, sound
+from epigone.models.endpoint import AGAIN, FIXES, Endpoint, host, reason, retry_after, sound, thinks
 from epigone.schema import Message
 
 _LARGEST = 16 << 20
+# How much is kept of what cannot be read, and how deep answers may be.
+_SHOWN, _DEEPEST = 2_000, 50
+_SHORTEST_KEY = 8
+_CONNECT = 15.0
+_YEAR_9999 = 253_402_300_800
+_NEVER_SENT = (
+    aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError,
+    aiohttp.InvalidURL,
+)  # fmt: skip
 CHAT, COMPLETIONS = "chat/completions", "completions"
-# Models of OpenAI that count their thoughts as part of an answer name its length otherwise.
-_THINKING = re.compile(r"(o\d|gpt-5)(?![a-z])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,24 +60,36 @@ class Answer:
 class Failed(Exception):
     """A try that failed and may succeed later.
 
-    `after` is how many seconds the endpoint asks to wait; `billed` whether it may have been paid
-    for all the same; `came` what of it arrived; `limited` whether there were too many requests.
+    `billed` is whether it may have been paid for all the same; `status` is that of HTTP, 0 without
+    an answer; `came` is what arrived where it cannot be read, and `whole` whether it was JSON.
     """
 
     def __init__(
         self,
         what: str,
         *,
-        after: float = 0.0,
         billed: bool = False,
-        came: str | None = None,
-        limited: bool = False,
+        status: int = 0,
+        headers: Mapping[str, str] | None = None,
+        came: str = "",
+        whole: bool = False,
     ) -> None:
         super().__init__(what)
-        self.after = after
         self.billed = billed
+        self.status = status
+        self.headers = headers or {}
         self.came = came
-        self.limited = limited
+        self.whole = whole
+
+    @property
+    def after(self) -> float:
+        """Seconds that the endpoint asks to wait."""
+        return retry_after(self.headers)
+
+    @property
+    def limited(self) -> bool:
+        """Whether there were too many requests."""
+        return self.status == 429
 
 
 def chat(
@@ -78,16 +100,22 @@ def chat(
     sample: int = 0,
     **settings: Any,
 ) -> Request:
-    """A request of a chat model; a `seed` grows with the sample, so that samples differ."""
+    """A request of a chat model; settings that are None are the endpoint's."""
     body: dict[str, Any] = {
         "model": endpoint.model,
         "messages": [{"role": m.role, "content": m.content} for m in messages],
-        _length_name(endpoint.model): max_tokens,
+        "max_completion_tokens" if thinks(endpoint.model) else "max_tokens": max_tokens,
         **{name: value for name, value in settings.items() if value is not None},
     }
-    if "seed" in body:
-        body["seed"] += sample
     return Request(CHAT, body, sample)
+
+
+def own_seed(seed: int, *which: int) -> int:
+    """The seed itself for the first of all, another one of 31 bits for each other."""
+    if not any(which):
+        return seed
+    told = hashlib.sha256(repr((seed, *which)).encode()).digest()
+    return int.from_bytes(told[:4], "little") >> 1
 
 
 def completion(
@@ -97,10 +125,6 @@ def completion(
     told = chat(endpoint, (), max_tokens=max_tokens, sample=sample, **settings)
     body = {name: value for name, value in told.body.items() if name != "messages"}
     return Request(COMPLETIONS, {**body, "prompt": prompt}, sample)
-
-
-def _length_name(model: str) -> str:
-    return "max_completion_tokens" if _THINKING.match(model) else "max_tokens"
 
 
 def key_in_environment(endpoint: Endpoint) -> str:
@@ -121,12 +145,15 @@ class Wire:
         """Prepare to send; nothing is sent yet, and an event loop has to run."""
         self.endpoint = endpoint
         self._key = key_in_environment(endpoint)
+        parts = urlsplit(endpoint.url)
+        # Not by aiohttp's own look into the environment, which would also send what is in .netrc.
+        through = not proxy_bypass(parts.hostname or "")
+        self._proxy = getproxies().get(parts.scheme) if through else None
         self._http = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=connections),
-            timeout=aiohttp.ClientTimeout(total=endpoint.seconds),
+            timeout=aiohttp.ClientTimeout(total=endpoint.seconds, sock_connect=_CONNECT),
             headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
             cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=True,
         )
 
     async def close(self) -> None:
@@ -141,32 +168,39 @@ class Wire:
         url = f"{self.endpoint.url.rstrip('/')}/{request.path}"
         try:
             # A redirect would carry the key to another host.
-            async with self._http.post(url, json=request.body, allow_redirects=False) as response:
+            async with self._http.post(
+                url, json=request.body, allow_redirects=False, proxy=self._proxy
+            ) as response:
                 content = await _read(response)
                 status, headers = response.status, response.headers
-        except aiohttp.ClientConnectorError as error:
+        except _NEVER_SENT as error:
             raise Failed(f"no connection: {self.told(str(error))}") from None
-        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
             # It left; whether it was answered, and counted, nobody knows.
             what = f"{type(error).__name__}: {self.told(str(error))}"
             raise Failed(what, billed=True) from None
         if status != 200:
             self._failed(status, headers, content)
+        found: Any = None
         try:
             found = self._decoded(content)
             read(found)
-        except (ValueError, KeyError, TypeError, IndexError, RecursionError):
-            said = content.decode(errors="replace")
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+            said = self._clean(content.decode(errors="replace"))
             raise Failed(
-                f"no answer to the request: {self.told(said)}", billed=True, came=said
-            ) from None
+                f"no answer to the request: {said[:200]}", billed=True, status=200,
+                headers=headers, came=said[:_SHOWN], whole=found is not None,
+            ) from None  # fmt: skip
         return found, headers
 
     def _failed(self, status: int, headers: Mapping[str, str], content: bytes) -> None:
         said = self.told(reason(content))
-        if status in AGAIN:
-            after = retry_after(headers)
-            raise Failed(f"HTTP {status}: {said}", after=after, limited=status == 429)
+        if b'"insufficient_quota"' in content:
+            status = 402
+        if status >= 500 or status in AGAIN:
+            # A gateway may have lost patience with a model that went on.
+            billed = status in (408, 502, 504) or 520 <= status < 529
+            raise Failed(f"HTTP {status}: {said}", status=status, headers=headers, billed=billed)
         raise RequestRefused(
             f"{host(self.endpoint)} refuses the request: HTTP {status}",
             status=status,
@@ -176,20 +210,49 @@ class Wire:
 
     def told(self, text: str) -> str:
         """A text of the endpoint's without the key, cut."""
-        return (text.replace(self._key, "***") if self._key else text)[:200]
+        return self._clean(text)[:200]
 
-    def _decoded(self, content: bytes) -> Any:
-        found = json.loads(content, parse_constant=_no_number)
-        repeated = self._key and self._key.encode() in content
-        if repeated or b"\\ud" in content.lower():
-            # Some servers repeat what they were sent, and halves of characters no file takes.
-            text = sound(json.dumps(found, ensure_ascii=False))
-            found = json.loads(text.replace(self._key, "***") if self._key else text)
-        return found
+    def _clean(self, text: str) -> str:
+        # Some servers repeat what they were sent. What is shorter is no key, and stands in texts.
+        secret = len(self._key) >= _SHORTEST_KEY
+        return sound(text.replace(self._key, "***") if secret else text)
+
+    def _decoded(self, content: bytes) -> dict[str, Any]:
+        found = json.loads(
+            content.decode("utf-8", "replace"), parse_constant=no_number, parse_float=_finite
+        )
+        if not isinstance(found, dict):
+            raise TypeError("no object")
+        cleaned: dict[str, Any] = self._cleaned(found, 0)
+        return cleaned
+
+    def _cleaned(self, value: Any, depth: int) -> Any:
+        """JSON that can be written down: sound texts, no key, and no deeper than anyone needs."""
+        if depth > _DEEPEST:
+            raise ValueError("too deep")
+        if isinstance(value, str):
+            return self._clean(value)
+        if isinstance(value, dict):
+            return {
+                self._clean(name): self._cleaned(each, depth + 1) for name, each in value.items()
+            }
+        if isinstance(value, list):
+            return [self._cleaned(each, depth + 1) for each in value]
+        if isinstance(value, int) and abs(value) >= 2**63:
+            raise ValueError("a number that nobody counts to")
+        return value
 
 
-def _no_number(name: str) -> None:
+def no_number(name: str) -> None:
+    """Refuse NaN and the like, which Python would read."""
     raise ValueError(f"{name} is no number of JSON")
+
+
+def _finite(text: str) -> float:
+    found = float(text)
+    if not math.isfinite(found):
+        raise ValueError(f"{text} is no number")
+    return found
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
@@ -212,15 +275,24 @@ def read(row: Mapping[str, Any]) -> Answer:
     refusal = message.get("refusal")
     if not isinstance(text, str | None) or not isinstance(refusal, str | None):
         raise TypeError("no text")
+    if choice.get("finish_reason") == "error":
+        raise ValueError("an error behind the endpoint")
     usage = row.get("usage") or {}
+    created = _count(row.get("created"))
+    prompt_tokens, tokens = (
+        _count(usage.get("prompt_tokens")),
+        _count(usage.get("completion_tokens")),
+    )
     return Answer(
-        text=sound(text or ""),
-        stop=sound(str(choice.get("finish_reason") or ""))[:40],
-        refusal=sound(refusal or ""),
-        prompt_tokens=_count(usage.get("prompt_tokens")),
-        tokens=_count(usage.get("completion_tokens")),
-        model=sound(str(row.get("model") or ""))[:200],
-        created=_count(row.get("created")),
+        text=text or "",
+        stop=str(choice.get("finish_reason") or "").lower()[:40],
+        refusal=refusal or "",
+        prompt_tokens=prompt_tokens,
+        # Some count thoughts in the total only.
+        tokens=max(tokens, _count(usage.get("total_tokens")) - prompt_tokens),
+        model=str(row.get("model") or "")[:200],
+        # Some tell milliseconds.
+        created=next((t for t in (created, created // 1000) if t < _YEAR_9999), 0),
     )
 
 
