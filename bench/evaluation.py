@@ -40,6 +40,7 @@ from epigone.models.references import data_fingerprint, locate, locate_data
 from epigone.study.specs import BenchmarkSpec, DataSpec, ModelSpec
 
 BATCHES = (1, 2, 4, 8, 16)
+VLLM = "vllm"
 # A difference of log-probabilities up to which two choices are a tie: in bf16 logits of 16 and more
 # are an eighth apart.
 TIES = {"fp32": 1e-4, "bf16": 0.125}
@@ -67,7 +68,14 @@ def arm(told: dict[str, Any]) -> None:
     aside = tempfile.TemporaryDirectory()
     # Answers are kept as in a step of a study.
     model: Any = SharedPrefixLM(loaded, kept=Kept(Path(aside.name) / "answers.jsonl"))
-    if told["batch"]:
+    if told["batch"] == VLLM:
+        from lm_eval.models.vllm_causallms import VLLM as Model
+
+        # Its own copy of the weights is loaded.
+        loaded.model.to("cpu")
+        model = Model(pretrained=told["folder"], dtype=str(loaded.dtype).removeprefix("torch."),
+                      batch_size="auto", enable_prefix_caching=True)  # fmt: skip
+    elif told["batch"]:
         model = HFLM(pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=told["batch"])
     start = time.perf_counter()
     with offline(), quiet(), nullcontext() if told["batch"] else compiled_once():
@@ -109,20 +117,23 @@ def run(told: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def compared(ours: dict[str, Any], theirs: dict[str, Any], tie: float) -> tuple[int, float]:
-    """Answers that differ beyond ties, and the largest difference of log-probabilities."""
+def compared(ours: dict[str, Any], theirs: dict[str, Any], tie: float) -> tuple[int, int, float]:
+    """Answers that differ beyond ties and at all, and the largest difference of likelihoods."""
     if ours.keys() != theirs.keys():
         raise SystemExit("the arms were not asked the same items")
-    differ, largest = 0, 0.0
+    differ, flips, largest = 0, 0, 0.0
     for item, a in ours.items():
         b = theirs[item]
         if isinstance(a, str):
             differ += a != b
+            flips += a != b
             continue
         largest = max(largest, *(abs(x - y) for x, y in zip(a, b, strict=True)))
         first, second = sorted(b)[-1:-3:-1]
-        differ += a.index(max(a)) != b.index(max(b)) and first - second > tie
-    return differ, largest
+        flip = a.index(max(a)) != b.index(max(b))
+        flips += flip
+        differ += flip and first - second > tie
+    return differ, flips, largest
 
 
 def rounds_of(told: dict[str, Any], runs: int) -> list[dict[str, Any]]:
@@ -133,10 +144,12 @@ def rounds_of(told: dict[str, Any], runs: int) -> list[dict[str, Any]]:
     return [told] * runs
 
 
-def measured(told: dict[str, Any], runs: int, trial: int) -> None:
+def measured(told: dict[str, Any], runs: int, trial: int, peer: str) -> None:
     few = told | {"limit": trial}
-    trials = {b: run(few | {"batch": b})["seconds"] for b in BATCHES}
-    best = min(trials, key=lambda b: trials[b])
+    best: int | str = VLLM
+    if peer != VLLM:
+        trials = {b: run(few | {"batch": b})["seconds"] for b in BATCHES}
+        best = min(trials, key=lambda b: trials[b])
     rounds = rounds_of(told, runs)
     theirs, ours = [], []
     for each in rounds:
@@ -155,7 +168,9 @@ def measured(told: dict[str, Any], runs: int, trial: int) -> None:
     print(
         f"| {told['task']}, {items} items | {seconds[0]:.1f} (batch {best}) "
         f"| {seconds[1]:.1f} | {ratio:.2f} ({min(ratios):.2f}-{max(ratios):.2f}) "
-        f"| {sum(d for d, _ in (found if parts else found[:1]))} | {max(x for _, x in found):.1e} "
+        f"| {sum(d for d, _, _ in (found if parts else found[:1]))} "
+        f"| {sum(f for _, f, _ in (found if parts else found[:1]))} "
+        f"| {max(x for _, _, x in found):.1e} "
         f"| {peaks[0] / 1e6:.0f} | {peaks[1] / 1e6:.0f} | {peaks[1] / peaks[0]:.2f} |",
         flush=True,
     )
@@ -172,6 +187,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=100)
     parser.add_argument("--trial", type=int, default=16, help="items for the best batch size")
     parser.add_argument("--tokens", type=int, default=0, help="longest answers, if not the task's")
+    parser.add_argument("--against", choices=["hf", VLLM], default="hf", help="lm-eval's backend")
     parser.add_argument("--precision", choices=sorted(TIES), default="fp32")
     options = parser.parse_args()
     if options.arm:
@@ -186,15 +202,15 @@ def main() -> None:
     print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
           f"transformers {transformers.__version__}, lm-eval {lm_eval.__version__}")  # fmt: skip
     print(f"{options.model}, {options.precision}, {options.runs} runs in turn\n")
-    print("| task | lm-eval s | ours s | ratio | answers that differ | largest difference "
+    print("| task | lm-eval s | ours s | ratio | differ beyond ties | at all | largest difference "
           "| lm-eval MB | ours MB | memory |")  # fmt: skip
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for task in options.tasks.split(","):
         if data.get(task, task):
             told = {"task": task, "data": data.get(task, ""), "limit": options.limit,
                     "folder": str(folder), "tokens": options.tokens, "batch": 0,
                     "part": "", "precision": options.precision}  # fmt: skip
-            measured(told, options.runs, options.trial)
+            measured(told, options.runs, options.trial, options.against)
 
 
 if __name__ == "__main__":
