@@ -333,3 +333,32 @@ def test_killed_at_any_moment(fake: Fakes, tmp_path: Path) -> None:
     assert told["cost"] <= float(paid) + float(came["may_cost_more"])
     keys = [r["key"] for r in ledger if r["kind"] == "came"]
     assert len(keys) == len(set(keys)) == 2000
+
+
+@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGINT])
+def test_what_is_in_flight_when_it_is_ended_is_kept(
+    fake: Fakes, tmp_path: Path, told: signal.Signals
+) -> None:
+    server = fake(latency=0.5)
+    prompts = prompt_file(tmp_path, 64)
+    child = os.fork()
+    if not child:
+        try:
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            ask(server, prompts, tmp_path)
+        except BaseException as error:
+            os._exit(9 if isinstance(error, KeyboardInterrupt) else 1)
+        os._exit(0)
+    while not server.told()["seen"]:
+        time.sleep(0.01)
+    time.sleep(0.1)
+    os.kill(child, told)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 9
+    billed = sum(server.told()["billed"].values())
+    assert 1 <= billed <= 32
+    ledger = [row["row"] for row in rows(next((tmp_path / "ledger").iterdir()))]
+    assert sum(row["kind"] == "came" for row in ledger) == billed
+    assert not (tmp_path / "out").exists()
+    assert ask(server, prompts, tmp_path)["known"] == billed

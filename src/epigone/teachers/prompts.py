@@ -80,11 +80,11 @@ def _values(path: Path, skipped: Counter[str]) -> Iterator[Any]:
             skipped[f"the file breaks off ({values.fault})"] += 1
     if not shape:
         # JSON lines of texts begin with neither bracket.
-        for line in _lines(path):
+        for line in filter(str.strip, _lines(path)):
             try:
                 yield json.loads(line)
             except (ValueError, RecursionError):
-                skipped["not JSON"] += bool(line.strip())
+                skipped["not JSON"] += 1
 
 
 def _lines(path: Path) -> list[str]:
