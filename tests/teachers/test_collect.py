@@ -230,7 +230,7 @@ def test_an_endpoint_that_goes_away_and_comes_back(
             server.steer(down=False)
         await asyncio.sleep(0)
 
-    monkeypatch.setattr(Asker, "sleep", waited)
+    monkeypatch.setattr(Asker, "_sleep", waited)
     facts = ask(server, prompts, tmp_path, progress=progress)
     assert facts["written"] == 120
     assert probes[:5] == [1, 2, 4, 8, 16]

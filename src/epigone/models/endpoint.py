@@ -61,6 +61,17 @@ class Reply:
     first: Mapping[str, float] | None = None
 
 
+def key_in_environment(endpoint: Endpoint) -> str:
+    """The endpoint's key, empty where there is none.
+
+    Raises EndpointError for one that no header takes, without showing it.
+    """
+    key = os.environ.get(endpoint.key_env, "")
+    if any(not 32 < ord(c) < 127 for c in key):
+        raise EndpointError("the key has characters that no key has", value=endpoint.key_env)
+    return key
+
+
 class _Again(Exception):
     """A failure that may pass; `after` is how many seconds the endpoint asks to wait.
 
@@ -84,9 +95,7 @@ class Client:
         The key goes into `header`, and as a bearer's into the usual one.
         """
         self.endpoint = endpoint
-        self._key = os.environ.get(endpoint.key_env, "")
-        if any(not 32 < ord(c) < 127 for c in self._key):
-            raise EndpointError("the key has characters that no key has", value=endpoint.key_env)
+        self._key = key_in_environment(endpoint)
         told = f"Bearer {self._key}" if header == "Authorization" else self._key
         headers = {header: told} if self._key else {}
         self._http = httpx.Client(headers=headers, timeout=endpoint.seconds, follow_redirects=False)

@@ -67,28 +67,40 @@ class Asker:
     """Asks one endpoint; every method belongs to the event loop that `asking` runs in."""
 
     def __init__(
-        self, wire: Wire, ledger: Ledger, price: Price, limit: Decimal | None, concurrency: int
+        self,
+        wire: Wire,
+        ledger: Ledger,
+        price: Price,
+        budget: Decimal | None,
+        concurrency: int,
+        per_minute: tuple[float, float],
     ) -> None:
-        """See `asking`, which sets `limits`."""
+        """See `asking`; `per_minute` are requests and tokens."""
         self.endpoint = wire.endpoint
         self.tally = Tally()
-        self.budget = Budget(limit, ledger.spent + ledger.open)
+        self.budget = Budget(budget, ledger.spent + ledger.open)
         self.note = f"{ledger.damaged} damaged lines in the ledger" if ledger.damaged else ""
         self._wire, self._price = wire, price
-        self._ledger, self._scribe = ledger, Scribe(ledger, sync=limit is not None)
+        self._ledger, self._scribe = ledger, Scribe(ledger, sync=budget is not None)
         self._free = asyncio.Semaphore(concurrency)
-        self._circuit = Circuit(self._say, clock=time.monotonic, sleep=self.sleep)
+        self._circuit = Circuit(self._say, clock=time.monotonic, sleep=self._sleep)
         self._settled, self._stopping = asyncio.Event(), asyncio.Event()
         self._stop: EndpointError | None = None
         self._asking: dict[str, asyncio.Task[Answer | Refused]] = {}
         # Waiting times need no seed: they change no result.
         self._random = random.Random()
-        self.limits = Limits(clock=time.monotonic, sleep=self.sleep)
+        now = time.time()
+        self._limits = Limits(
+            *per_minute,
+            clock=time.monotonic,
+            sleep=self._sleep,
+            recent=[(max(0.0, now - at), tokens) for at, tokens in ledger.recent],
+        )
 
     def _say(self, what: str) -> None:
         self.note = what
 
-    async def sleep(self, seconds: float) -> None:
+    async def _sleep(self, seconds: float) -> None:
         """Wait; raises what stopped everything as soon as that happens."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), seconds)
@@ -122,7 +134,7 @@ class Asker:
             while tried < _ATTEMPTS and billed < _BILLED:
                 if failed is not None:
                     self.tally.retries += 1
-                    await self.sleep(self._pause(tried, failed))
+                    await self._sleep(self._pause(tried, failed))
                 try:
                     return await self._once(key, request)
                 except TooLarge as error:
@@ -142,10 +154,7 @@ class Asker:
     def _refusal(self, error: RequestRefused) -> Refused:
         if error.status in _FOR_ALL or (error.status == 403 and not self.tally.came):
             raise self._halted(error) from None
-        found = self._refused(error.status, str(error))
-        if self.tally.refused >= _ENOUGH and not self.tally.came:
-            raise self._halted(error) from None
-        return found
+        return self._refused(error.status, str(error))
 
     def _refused(self, status: int, why: str) -> Refused:
         self.tally.refused += 1
@@ -195,7 +204,7 @@ class Asker:
         Its place in the limits comes last: what waits elsewhere behind it would go out later.
         """
         tokens = most_tokens(request.body)
-        await self.limits.acquire(tokens)
+        await self._limits.acquire(tokens)
         if self._circuit.open() and not probing:
             return False
         if self._stop:
@@ -204,7 +213,7 @@ class Asker:
         await self._scribe.write(sent(key, most, tokens, self._ledger.purpose))
         while time.monotonic() - began > _STALE:
             began = time.monotonic()
-            await self.limits.acquire(tokens)
+            await self._limits.acquire(tokens)
         return True
 
     async def _sent(self, key: str, request: Request, most: Decimal) -> tuple[Answer, Decimal]:
@@ -228,13 +237,13 @@ class Asker:
             "response": response, "cost": str(cost),
         }  # fmt: skip
         await self._scribe.write(Row("came", key, row))
-        self.limits.learn(headers)
+        self._limits.learn(headers)
         return answer, cost
 
     async def _note_failure(self, key: str, failed: Failed) -> None:
         row = Row("lost", key, {"why": str(failed), "came": failed.came})
         await self._scribe.write(row if failed.billed else Row("void", key, {}))
-        self.limits.learn(failed.headers)
+        self._limits.learn(failed.headers)
         if failed.after > _PATIENCE:
             raise self._halted(
                 EndpointError(
@@ -244,7 +253,7 @@ class Asker:
                 )
             )
         if failed.limited:
-            self.limits.pause(failed.after)
+            self._limits.pause(failed.after)
         if failed.limited or failed.whole or failed.status == 200:
             self._circuit.answered()
         else:
@@ -316,15 +325,8 @@ async def asking(
     requests without one may have. At its end what is in flight is waited for.
     """
     wire = Wire(endpoint, concurrency)
-    asker = Asker(wire, ledger, price, budget, concurrency)
-    now = time.time()
-    asker.limits = Limits(
-        requests_per_minute,
-        tokens_per_minute,
-        clock=time.monotonic,
-        sleep=asker.sleep,
-        recent=[(max(0.0, now - at), tokens) for at, tokens in ledger.recent],
-    )
+    per_minute = requests_per_minute, tokens_per_minute
+    asker = Asker(wire, ledger, price, budget, concurrency, per_minute)
     try:
         yield asker
     finally:

@@ -121,16 +121,19 @@ class Ledger:
     def _read(self) -> int:
         at = 0
         with open(self.path, "rb") as file:
-            for line in file:
+            # The size as it is now: what is appended below is no line of its own.
+            left = os.fstat(self._fd).st_size
+            while left > at:
+                line = file.readline()
                 row = _checked(line)
                 if not line.endswith(b"\n"):
-                    whole = _checked(line + b"\n")
-                    if whole is None:
+                    row = _checked(line + b"\n")
+                    if row is None:
                         # What a kill cut off was never counted.
                         os.ftruncate(self._fd, at)
                         break
                     os.write(self._fd, b"\n")
-                    row, line = whole, line + b"\n"
+                    line += b"\n"
                 if row is None:
                     self.damaged += 1
                 else:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +13,18 @@ from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 
-from epigone.errors import EndpointError, RequestRefused
-from epigone.models.endpoint import AGAIN, FIXES, Endpoint, host, reason, retry_after, sound, thinks
+from epigone.errors import RequestRefused
+from epigone.models.endpoint import (
+    AGAIN,
+    FIXES,
+    Endpoint,
+    host,
+    key_in_environment,
+    reason,
+    retry_after,
+    sound,
+    thinks,
+)
 from epigone.schema import Message
 
 _LARGEST = 16 << 20
@@ -125,17 +134,6 @@ def completion(
     told = chat(endpoint, (), max_tokens=max_tokens, sample=sample, **settings)
     body = {name: value for name, value in told.body.items() if name != "messages"}
     return Request(COMPLETIONS, {**body, "prompt": prompt}, sample)
-
-
-def key_in_environment(endpoint: Endpoint) -> str:
-    """The endpoint's key, empty where there is none.
-
-    Raises EndpointError for one that no header takes, without showing it.
-    """
-    key = os.environ.get(endpoint.key_env, "")
-    if any(not 32 < ord(c) < 127 for c in key):
-        raise EndpointError("the key has characters that no key has", value=endpoint.key_env)
-    return key
 
 
 class Wire:
