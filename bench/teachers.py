@@ -1,18 +1,19 @@
 """Asking a teacher: ours beside the openai client with a semaphore, and the latency's own floor.
 
-    python bench/teachers.py --requests 5000 --latency 0.2 --concurrency 256
+    python bench/teachers.py --openai PYTHON --curator PYTHON
 
 Each arm asks the same requests of the same fake endpoint (tests/teachers/fake.py, a process of its
 own), in a process of its own, in turn. Ours keeps every answer in a ledger that is synced to the
-disk; the openai client keeps them in memory. Its arm needs `pip install openai`.
+disk, curator (bespokelabs-curator) in a file; the openai client keeps them in memory. PYTHON is
+that of an environment with the peer in it.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import importlib.util
 import json
+import os
 import platform
 import resource
 import statistics
@@ -67,6 +68,29 @@ def theirs(url: str, n: int, concurrency: int) -> int:
     return asyncio.run(go())
 
 
+def curator(url: str, n: int, concurrency: int) -> int:
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+        os.environ |= {
+            "CURATOR_CACHE_DIR": folder,
+            "TELEMETRY_ENABLED": "0",
+            "OPENAI_API_KEY": "none",
+        }
+        from bespokelabs.curator import LLM
+
+        start()
+        model = LLM(
+            model_name="teacher", backend="openai", generation_params={"max_tokens": 64},
+            backend_params={
+                "base_url": url, "max_concurrent_requests": concurrency, "max_retries": 8,
+                "max_requests_per_minute": 10**8, "max_tokens_per_minute": 10**10,
+                "require_all_responses": True,
+            },
+        )  # fmt: skip
+        found = model(texts(n))
+        rows = getattr(found, "dataset", found)
+        return sum(bool(row["response"]) for row in rows)
+
+
 _started = [0.0, 0.0]
 
 
@@ -75,7 +99,7 @@ def start() -> None:
 
 
 def arm(told: dict[str, Any]) -> None:
-    done = {"ours": ours, "openai": theirs}[told["arm"]](
+    done = {"ours": ours, "openai": theirs, "curator": curator}[told["arm"]](
         told["url"], told["requests"], told["concurrency"]
     )
     seconds, cpu = time.perf_counter() - _started[0], time.process_time() - _started[1]
@@ -93,7 +117,7 @@ def run(told: dict[str, Any]) -> dict[str, Any]:
         assert server.stdout
         url = server.stdout.readline().strip()
         done = subprocess.run(
-            [sys.executable, __file__, "--arm", json.dumps(told | {"url": url})],
+            [told["python"], __file__, "--arm", json.dumps(told | {"url": url})],
             capture_output=True, text=True, check=False,
         )  # fmt: skip
     finally:
@@ -115,17 +139,20 @@ def main() -> None:
     parser.add_argument("--latency", type=float, default=0.2)
     parser.add_argument("--concurrency", type=int, default=256)
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--openai", metavar="PYTHON")
+    parser.add_argument("--curator", metavar="PYTHON")
     options = parser.parse_args()
     if options.arm:
         arm(json.loads(options.arm))
         return
-    arms = ["ours", *(["openai"] if importlib.util.find_spec("openai") else [])]
+    arms = {"ours": sys.executable, "openai": options.openai, "curator": options.curator}
+    arms = {name: python for name, python in arms.items() if python}
     told = {"requests": options.requests, "latency": options.latency,
             "concurrency": options.concurrency}  # fmt: skip
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in arms}
     for _ in range(options.runs):
-        for name in arms:
-            found[name].append(run(told | {"arm": name}))
+        for name, python in arms.items():
+            found[name].append(run(told | {"arm": name, "python": python}))
     floor = -(-options.requests // options.concurrency) * options.latency
     print(f"{platform.machine()}, Python {platform.python_version()}; {options.requests} requests "
           f"of {options.latency} s at concurrency {options.concurrency}, {options.runs} runs in "
