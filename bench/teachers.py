@@ -33,7 +33,8 @@ def texts(n: int) -> list[str]:
 
 def ours(url: str, n: int, concurrency: int) -> int:
     from epigone.teachers.answers import Settings
-    from epigone.teachers.collect import Means, ask_teacher
+    from epigone.teachers.collect import ask_teacher
+    from epigone.teachers.means import Means
 
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
         prompts = Path(folder) / "prompts.jsonl"
@@ -41,7 +42,7 @@ def ours(url: str, n: int, concurrency: int) -> int:
         start()
         facts = ask_teacher(
             prompts, Path(folder) / "out", f"{url}#teacher", Settings(max_tokens=64),
-            means=Means(concurrency=concurrency), ledgers=Path(folder),
+            means=Means(concurrency=concurrency, ledgers=Path(folder)),
         )  # fmt: skip
     written: int = facts["written"]
     return written

@@ -9,6 +9,7 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ from epigone.errors import EndpointError, UserError
 from epigone.files import read_jsonl
 from epigone.teachers.answers import Settings
 from epigone.teachers.ask import Asker, BudgetReached
-from epigone.teachers.collect import Means, ask_teacher
+from epigone.teachers.collect import ask_teacher
+from epigone.teachers.means import Means
 from epigone.teachers.money import Price
 
 PRICE = Price(Decimal("2"), Decimal("8"))
@@ -39,10 +41,8 @@ def prompt_file(folder: Path, n: int) -> Path:
 def ask(server: Running, prompts: Path, folder: Path, **more: Any) -> dict[str, Any]:
     settings = more.pop("settings", None) or Settings(max_tokens=64)
     means = more.pop("means", None) or Means(price=PRICE)
-    return ask_teacher(
-        prompts, folder / "out", server.ref, settings, means=means, ledgers=folder / "ledger",
-        **more,
-    )  # fmt: skip
+    means = replace(means, ledgers=folder / "ledger")
+    return ask_teacher(prompts, folder / "out", server.ref, settings, means=means, **more)
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
@@ -205,7 +205,7 @@ def test_a_budget_is_never_passed(fake: Fakes, tmp_path: Path) -> None:
 def test_a_budget_needs_a_price(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="a budget needs the price"):
         ask_teacher(prompt_file(tmp_path, 1), tmp_path / "out", "http://127.0.0.1:9/v1#m",
-                    means=Means(budget=Decimal(1)), ledgers=tmp_path)  # fmt: skip
+                    means=Means(budget=Decimal(1), ledgers=tmp_path))  # fmt: skip
 
 
 @pytest.mark.usefixtures("hasty")
@@ -262,7 +262,10 @@ def test_what_holds_for_all_stops_at_once(
     monkeypatch.setenv("EPIGONE_API_KEY", "sk-wrong-one")
     ref = server.ref if key else f"{server.url}#other"
     with pytest.raises(EndpointError, match=f"HTTP {status}") as raised:
-        ask_teacher(prompt_file(tmp_path, 500), tmp_path / "out", ref, ledgers=tmp_path / "ledger")
+        ask_teacher(
+            prompt_file(tmp_path, 500), tmp_path / "out", ref,
+            means=Means(ledgers=tmp_path / "ledger"),
+        )  # fmt: skip
     assert "sk-wrong-one" not in str(raised.value)
     assert len(server.told()["mistakes"]) <= 32
     assert not any(b"sk-wrong" in p.read_bytes() for p in tmp_path.rglob("*") if p.is_file())

@@ -6,15 +6,17 @@ import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from epigone.errors import StudyFileError
 from epigone.study.declare import Declaration
+from epigone.study.task_file import TaskFile
 from epigone.study.values import Mistake, dotted, first_error, told
 
+Kind = TypeVar("Kind", bound=BaseModel)
 _LARGEST = 1 << 20
 _QUOTES = "put a text in quotes"
 
@@ -29,13 +31,22 @@ def read(path: Path) -> Declaration:
 
 def parse(text: str, path: str = "study.yaml") -> Declaration:
     """The declaration in the text of a study file; `path` is what errors call it."""
+    return _parsed(Declaration, text, path, "a study")
+
+
+def read_task(path: Path) -> TaskFile:
+    """A task that a teacher can make examples of. Raises StudyFileError as `read` does."""
+    return _parsed(TaskFile, _text(path), str(path), "a task")
+
+
+def _parsed(kind: type[Kind], text: str, path: str, what: str) -> Kind:
     node, data = _yaml(text, path)
     if not isinstance(data, dict):
         raise StudyFileError(
-            path, "not a study", value=text[:80], fix="a study is a mapping; see 'epigone new'"
+            path, f"not {what}", value=text[:80], fix=f"{what} is a mapping; see 'epigone new'"
         )
     try:
-        return Declaration.model_validate(data)
+        return kind.model_validate(data)
     except ValidationError as error:
         raise _located(error, node, path) from None
 

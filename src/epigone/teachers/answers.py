@@ -266,12 +266,16 @@ def _kind(reason: str) -> str:
     return reason.partition(":")[0]
 
 
+def day_of(created: int) -> str:
+    """The day of a time in seconds since 1970, empty for none."""
+    return str(datetime.datetime.fromtimestamp(created, datetime.UTC).date()) if created else ""
+
+
 def _row(d: Dialogue, about: Mapping[str, str]) -> dict[str, Any]:
-    day = datetime.datetime.fromtimestamp(d.created, datetime.UTC).date() if d.created else ""
     return {
         "id": d.prompt.id,
         "messages": [{"role": m.role, "content": m.content} for m in d.messages],
         **about,
         "model": d.model,
-        "date": str(day),
+        "date": day_of(d.created),
     }

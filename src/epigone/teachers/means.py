@@ -1,0 +1,149 @@
+"""How an endpoint is asked, from start to end: prices, limits, ledger, signals."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import signal
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, TypeVar
+
+from epigone.errors import UserError
+from epigone.models.endpoint import KEY, Endpoint
+from epigone.models.references import parse as resolve
+from epigone.teachers.ask import Asker, asking
+from epigone.teachers.ledger import Ledger, ledger_file
+from epigone.teachers.money import FREE, Price, known_price
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """How fast and for how much an endpoint may be asked; none of it changes an answer.
+
+    `price` is the endpoint's; without one, a known model's is taken. Limits are a minute's, 0 for
+    those that the endpoint tells of itself, if any. `ledgers` is the folder of all ledgers, and a
+    budget is that of one `purpose`, a study's or a folder's.
+    """
+
+    concurrency: int = 32
+    requests_per_minute: float = 0
+    tokens_per_minute: float = 0
+    price: Price | None = None
+    budget: Decimal | None = None
+    ledgers: Path = Path("runs/ledger")
+    purpose: str = ""
+
+
+def price_of(endpoint: Endpoint, means: Means) -> tuple[Price, str]:
+    """What the endpoint's answers cost, and where that is known from.
+
+    Raises UserError for a budget without a price.
+    """
+    if means.price is not None:
+        return means.price, "as given"
+    if known := known_price(endpoint.model):
+        return known[0], f"looked up in {known[1]}"
+    if means.budget is not None:
+        raise UserError(
+            "a budget needs the price of the model", value=endpoint.model,
+            fix="--price IN,OUT, in dollars for a million tokens; 0,0 for a free one",
+        )  # fmt: skip
+    return FREE, "not known"
+
+
+def endpoint_of(ref: str, key_env: str = KEY, seconds: float = 600.0) -> Endpoint:
+    """The endpoint that a text such as "https://host/v1#model" names. Raises UserError.
+
+    `seconds` is how long an answer may take; an endpoint that has more requests at once than it can
+    answer lets the others wait.
+    """
+    named = resolve(f"endpoint:{ref.removeprefix('endpoint:')}")
+    url, _, model = named.value.partition("#")
+    return Endpoint(url, model, key_env, seconds)
+
+
+def purpose_of(out: Path) -> str:
+    """The purpose of what is asked for a folder."""
+    return hashlib.sha256(os.fsencode(out.absolute())).hexdigest()[:12]
+
+
+def ask_all(
+    endpoint: Endpoint, means: Means, work: Callable[[Asker], Awaitable[Result]]
+) -> tuple[Result, dict[str, Any]]:
+    """Do `work` with an `Asker` of the endpoint; returned with it are counts and costs.
+
+    Raises UserError for a budget without a price, HeldElsewhere while another process asks.
+    """
+    price, known = price_of(endpoint, means)
+    ledger = Ledger(ledger_file(means.ledgers, endpoint), means.purpose)
+    spent = ledger.spent
+
+    async def asked() -> tuple[Result, Asker]:
+        async with asking(
+            endpoint,
+            ledger,
+            price=price,
+            budget=means.budget,
+            requests_per_minute=means.requests_per_minute,
+            tokens_per_minute=means.tokens_per_minute,
+            concurrency=means.concurrency,
+        ) as asker:
+            return await work(asker), asker
+
+    try:
+        result, asker = _until_done(asked())
+        tally = asker.tally
+        facts = {
+            "endpoint": endpoint.url,
+            "model": endpoint.model,
+            "known": tally.known,
+            "retries": tally.retries,
+            "prompt_tokens": tally.prompt_tokens,
+            "tokens": tally.tokens,
+            "price": known,
+            "cost": str(ledger.spent - spent),
+            # Requests whose answers never came, in all runs: no one knows whether they were billed.
+            "may_cost_more": str(ledger.open),
+            "damaged_lines": ledger.damaged,
+            "ledger": str(ledger.path),
+        }
+    finally:
+        ledger.close()
+    return result, facts
+
+
+def _until_done(work: Coroutine[Any, Any, Result]) -> Result:
+    """Run it; SIGTERM ends it as ^C does: what is in flight is waited for and kept."""
+    if threading.current_thread() is not threading.main_thread():
+        return asyncio.run(work)
+    before = signal.getsignal(signal.SIGTERM)
+    ended = False
+
+    async def watched() -> Result:
+        nonlocal ended
+        loop, own = asyncio.get_running_loop(), asyncio.ensure_future(work)
+
+        def end() -> None:
+            nonlocal ended
+            ended = True
+            own.cancel()
+
+        loop.add_signal_handler(signal.SIGTERM, end)
+        return await own
+
+    try:
+        return asyncio.run(watched())
+    except asyncio.CancelledError:
+        if not ended:
+            raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    signal.raise_signal(signal.SIGTERM)
+    raise KeyboardInterrupt

@@ -1,0 +1,146 @@
+"""Pairs of a question and its answer: parsed from what a teacher wrote, and told apart."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from epigone.corpus.contamination import Index, words
+
+# From so much overlap on two questions count as one (Wang et al. 2022, "Self-Instruct", 2.2).
+NEAR = 0.7
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """What is asked, and what is answered."""
+
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """What a task calls the halves of a pair, as "Question" and "Answer"."""
+
+    question: str = "Question"
+    answer: str = "Answer"
+
+    def shown(self, pairs: Sequence[Pair]) -> str:
+        """Pairs as a teacher is shown them."""
+        return "\n\n".join(
+            f"{self.question}: {p.question}\n{self.answer}: {p.answer}" for p in pairs
+        )
+
+    def parse(self, text: str) -> Iterator[Pair | str]:
+        """The pairs of a text, and in place of those that lack a half, what they lack.
+
+        Numbers, bullets and bold type around the labels do not matter, nor does their case, and
+        their first letter stands for them. A half goes on until the next label: answers may be of
+        several lines.
+        """
+        halves = [*self._halves(text)]
+        if not halves:
+            yield "no pair in it"
+            return
+        asked: str | None = None
+        for is_question, content in halves:
+            if is_question:
+                if asked is not None:
+                    yield "a question without an answer"
+                asked = content
+            elif asked is None:
+                yield "an answer without a question"
+            else:
+                yield Pair(asked, content) if asked and content else "an empty half"
+                asked = None
+        if asked is not None:
+            yield "a question without an answer"
+
+    def _halves(self, text: str) -> Iterator[tuple[bool, str]]:
+        """Whether it is a question, and its text, of each labelled part."""
+        names = [re.escape(self.question), re.escape(self.answer)]
+        if names[0][0].lower() != names[1][0].lower():
+            names = [f"{name}|{name[0]}" for name in names]
+        # Possessive, so that a line of a million stars takes no time.
+        label = re.compile(
+            r"^[ \t>*#_-]*+(?:\(?\d{1,4}[.):]?[ \t]*+)?[*_]*+"
+            rf"(?:(?P<q>{names[0]})|(?P<a>{names[1]}))"
+            r"[ \t]*+(?:#?\d{1,4})?[ \t]*+[*_]*+[ \t]*+:[*_]*+",
+            re.IGNORECASE | re.MULTILINE,
+        )
+        marks = [*label.finditer(text)]
+        for mark, after in zip(marks, [*marks[1:], None], strict=True):
+            content = text[mark.end() : after.start() if after else None]
+            yield mark["q"] is not None, _trimmed(content)
+
+
+def _trimmed(text: str) -> str:
+    # What follows an answer's own paragraph, as the number of the next pair or a rule, is none of
+    # it.
+    text = re.sub(r"\n\s*(?:[-*_]{3,}|\(?\d{1,4}[.):])?\s*$", "", text.strip())
+    return text.strip().removesuffix("**").strip()
+
+
+class Pool:
+    """Questions that are there already: no other may be one of them, or nearly."""
+
+    def __init__(self, avoid: Index | None = None) -> None:
+        """An empty one; `avoid` holds what is asked later, of which none may be in it."""
+        self._avoid = avoid or Index(())
+        self._said: list[list[str]] = []
+        self._same: set[tuple[str, ...]] = set()
+        # For each word the questions that have it.
+        self._with: defaultdict[str, list[int]] = defaultdict(list)
+
+    def refuse(self, pair: Pair) -> str:
+        """Why a pair may not join, empty where it may."""
+        said = words(pair.question)
+        if not said:
+            return "a question without words"
+        if tuple(said) in self._same:
+            return "asked already"
+        if name := self._avoid.find([pair.question], [pair.answer]):
+            return f"an item of the evaluation: {name}"
+        if self._near(said):
+            return "nearly asked already"
+        return ""
+
+    def add(self, question: str) -> None:
+        """It is there from now on."""
+        said = words(question)
+        for word in set(said):
+            self._with[word].append(len(self._said))
+        self._said.append(said)
+        self._same.add(tuple(said))
+
+    def _near(self, said: list[str]) -> bool:
+        """Whether ROUGE-L of any other question reaches NEAR."""
+        own = Counter(said)
+        shared: Counter[int] = Counter()
+        for word in own:
+            shared.update(self._with.get(word, ()))
+        for other, distinct in shared.items():
+            told = self._said[other]
+            least = NEAR * (len(said) + len(told)) / 2
+            # Words that both have bound the longest common subsequence; of distinct ones, loosely.
+            if distinct + (len(said) - len(own)) < least:
+                continue
+            if rouge_l(said, told) >= NEAR:
+                return True
+        return False
+
+
+def rouge_l(one: Sequence[str], other: Sequence[str]) -> float:
+    """ROUGE-L F1 of two texts' words (Lin 2004): twice their longest common subsequence by both
+    lengths.
+    """
+    row = [0] * (len(other) + 1)
+    for word in one:
+        before = 0
+        for j, told in enumerate(other, 1):
+            before, row[j] = row[j], before + 1 if word == told else max(row[j], row[j - 1])
+    both = len(one) + len(other)
+    return 2 * row[-1] / both if both else 0.0
