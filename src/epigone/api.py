@@ -194,7 +194,7 @@ def build_corpus(
             corpus, World(online=True), teacher=teacher, terms=terms, licence=licence, seed=seed
         )
     refuse("the corpus", terms_in(spec), use)
-    inputs = {f"items_{task}": _items(task, progress) for task in decontaminate}
+    inputs = {f"items_{task}": benchmark_items(task, progress) for task in decontaminate}
     # Rows may name teachers of their own.
     return perform(
         task_alone("corpus", spec, inputs, Path(out)),
@@ -203,9 +203,11 @@ def build_corpus(
     )
 
 
-def _items(task: str, progress: Progress) -> Path:
+def benchmark_items(task: str, progress: Progress = silent) -> Path:
+    """A folder with the items of a benchmark, or of one of original data as nq_open=FOLDER."""
+    task, _, data = task.partition("=")
     with _no_file():
-        spec = items_spec(Benchmark(task=task), World(online=True))
+        spec = items_spec(Benchmark(task=task, data=data), World(online=True))
     made = task_alone("items", spec, {}, cache_root() / "items" / task)
     folder = Path(made.folder).with_name(f"{slug(task)}-{made.hash[:16]}")
     perform(replace(made, folder=str(folder)), progress)

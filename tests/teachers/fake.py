@@ -23,6 +23,7 @@ from aiohttp import web
 
 PRICE = (2.0, 8.0)  # dollars for a million tokens of prompts and of answers
 CREATED = 1_750_000_000
+_WORDS = [f"{a}{b}" for a in ("ba", "ko", "mi", "ru", "te") for b in "lmnprstv"]
 _KNOWN = {
     "model": str, "messages": list, "prompt": str, "max_tokens": int, "temperature": (int, float),
     "top_p": (int, float), "seed": int, "stop": list, "response_format": dict,
@@ -119,7 +120,19 @@ def text_of(body: dict[str, Any], says: str = "") -> str:
     own = name_of(body)
     if body.get("response_format"):
         return json.dumps({"answer": int(own[:4], 16)})
+    if says == "pairs":
+        return pairs_of(own)
     return says or f"An answer, {own[:16]}. " + "It goes on. " * (int(own[:2], 16) % 9)
+
+
+def pairs_of(own: str) -> str:
+    """Five questions and answers of a few words, some of which come again."""
+    told = [hashlib.sha256(f"{own}{i}".encode()).digest() for i in range(5)]
+    return "\n\n".join(
+        f"Question: what does {_WORDS[a % 40]} {_WORDS[b % 40]} of {_WORDS[c % 40]}\n"
+        f"Answer: {_WORDS[d % 40]}"
+        for a, b, c, d, *_ in told
+    )
 
 
 def fault_of(fake: Fake, own: str, came: int) -> str:

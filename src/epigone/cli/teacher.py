@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from epigone.cli import serve, synthesize
 from epigone.cli.asking import (
     Budget,
     Concurrency,
@@ -33,6 +34,8 @@ teacher_app = typer.Typer(
 
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
+    for verb in (serve, synthesize):
+        verb.register(teacher_app)
     app.add_typer(teacher_app, name="teacher")
 
 

@@ -48,7 +48,7 @@ def _parsed(kind: type[Kind], text: str, path: str, what: str) -> Kind:
     try:
         return kind.model_validate(data)
     except ValidationError as error:
-        raise _located(error, node, path) from None
+        raise _located(error, kind, node, path) from None
 
 
 def located(mistake: Mistake, path: Path) -> StudyFileError:
@@ -154,7 +154,7 @@ def _place(mark: Any) -> tuple[int, int]:
     return mark.line + 1, (len(before.encode()) if mark.buffer else mark.column) + 1
 
 
-def _located(error: ValidationError, node: Any, path: str) -> StudyFileError:
+def _located(error: ValidationError, kind: type[BaseModel], node: Any, path: str) -> StudyFileError:
     first = first_error(error)
     where: tuple[str | int, ...] = first["loc"]
     cause = (first.get("ctx") or {}).get("error")
@@ -165,7 +165,7 @@ def _located(error: ValidationError, node: Any, path: str) -> StudyFileError:
     named = dotted(where)
     if first["type"] == "extra_forbidden":
         mark = _mark(node, where, key=True)
-        known = _known(Declaration, where[:-1])
+        known = _known(kind, where[:-1])
         near = difflib.get_close_matches(str(where[-1]), known, n=1, cutoff=0.5)
         fix = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))}"
         return StudyFileError(

@@ -23,8 +23,8 @@ from epigone.teachers.wire import Answer, Request, chat, completion, no_number, 
 # How endpoints call the end of an answer, and its longest.
 _WHOLE = frozenset({"stop", "end_turn", "eos", "eos_token", "stop_sequence", "end", ""})
 _LENGTH = frozenset({"length", "max_tokens"})
-# What is wrong with a text, None where nothing is.
-Check = Callable[[str], str | None]
+# What is wrong with an answer to a prompt, empty where nothing is.
+Check = Callable[[Prompt, str], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ async def ask_well(
     request: Callable[[int], Request],
     *,
     cut: bool,
-    check: Check | None = None,
+    check: Callable[[str], str] | None = None,
     tries: int = 0,
 ) -> tuple[Answer | Refused, str]:
     """An answer, and what is wrong with it; one that does not pass `check` is asked for again.
@@ -115,7 +115,7 @@ async def ask_well(
         fault = wrong(found, cut=cut)
         if fault or check is None:
             break
-        fault = check(found.text) or ""
+        fault = check(found.text)
         if not fault:
             break
     return found, fault
@@ -131,7 +131,13 @@ async def dialogue(
         request = partial(request_of, asker.endpoint, asked, settings, sample)
         # The likeliest answer would be the same again.
         tries = 0 if settings.temperature == 0 else settings.tries
-        found, fault = await ask_well(asker, request, cut=settings.cut, check=check, tries=tries)
+        found, fault = await ask_well(
+            asker,
+            request,
+            cut=settings.cut,
+            check=None if check is None else partial(check, prompt),
+            tries=tries,
+        )
         if fault or isinstance(found, Refused):
             made.rejected = fault
             made.told = found.why if isinstance(found, Refused) else found.refusal or found.text
@@ -147,15 +153,19 @@ async def answer_all(
     settings: Settings,
     workers: int,
     progress: Progress,
+    check: Check | None = None,
 ) -> list[Dialogue]:
     """Every prompt's dialogues, in the order of the prompts and their samples.
 
-    Raises EndpointError with how many are done where nothing more can be asked.
+    An answer that does not pass `check`, or is not of the schema, is asked for again. Raises
+    EndpointError with how many are done where nothing more can be asked.
     """
     wanted = [(p, s) for p in prompts for s in range(settings.samples)]
     found: list[Dialogue | None] = [None] * len(wanted)
     missing: list[str] = []
-    check = None if settings.schema is None else schema_check(settings.schema)
+    if settings.schema is not None:
+        of_schema = schema_check(settings.schema)
+        check = check or (lambda _, text: of_schema(text))
     started = time.monotonic()
 
     async def one(i: int, item: tuple[Prompt, int]) -> None:
@@ -201,7 +211,7 @@ def pace(asker: Asker, started: float) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def schema_check(schema: Mapping[str, Any]) -> Check:
+def schema_check(schema: Mapping[str, Any]) -> Callable[[str], str]:
     """Whether a text is JSON that follows a schema (draft 2020-12). Raises UserError for none."""
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import SchemaError
@@ -214,13 +224,13 @@ def schema_check(schema: Mapping[str, Any]) -> Check:
     # Without a registry of its own it would fetch what a schema refers to.
     validator = Draft202012Validator(schema, registry=Registry())
 
-    def check(text: str) -> str | None:
+    def check(text: str) -> str:
         try:
             value = json.loads(text, parse_constant=no_number)
             errors = list(validator.iter_errors(value))
         except (ValueError, RecursionError):
             return "not JSON"
-        return f"not of the schema: {errors[0].message[:100]}" if errors else None
+        return f"not of the schema: {errors[0].message[:100]}" if errors else ""
 
     return check
 

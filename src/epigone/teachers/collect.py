@@ -12,6 +12,7 @@ from epigone.files import write_json
 from epigone.models.endpoint import KEY
 from epigone.schema import Progress, silent
 from epigone.teachers.answers import (
+    Check,
     Dialogue,
     Settings,
     answer_all,
@@ -20,7 +21,7 @@ from epigone.teachers.answers import (
 )
 from epigone.teachers.ask import Asker
 from epigone.teachers.means import Means, ask_all, endpoint_of, purpose_of
-from epigone.teachers.prompts import read_prompts
+from epigone.teachers.prompts import Prompts, read_prompts
 
 
 def ask_teacher(
@@ -43,26 +44,51 @@ def ask_teacher(
     `key_env`. Raises UserError, among them EndpointError where the endpoint is down or refuses
     everything, and BudgetReached.
     """
+    if settings is not None and settings.schema is not None:
+        schema_check(settings.schema)
+    read = read_prompts(Path(prompts), system)
+    kept = Prompts(read.prompts[:n], read.skipped)
+    settings = settings or Settings()
+    return ask_prompts(
+        kept, out, endpoint, settings, means=means, about=about, key_env=key_env,
+        progress=progress, told={"system": system},
+    )  # fmt: skip
+
+
+def ask_prompts(
+    asked: Prompts,
+    out: str | Path,
+    endpoint: str,
+    settings: Settings,
+    *,
+    check: Check | None = None,
+    means: Means | None = None,
+    about: Mapping[str, str] | None = None,
+    key_env: str = KEY,
+    progress: Progress = silent,
+    told: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """As `ask_teacher`, for prompts that are read already; `told` goes into asked.json as well.
+
+    What is wrong with an answer, beside what any answer must be, says `check`.
+    """
     asks, means, out = endpoint_of(endpoint, key_env), means or Means(), Path(out)
     means = replace(means, purpose=means.purpose or purpose_of(out))
-    read, settings = read_prompts(Path(prompts), system), settings or Settings()
-    asked = read.prompts[:n]
-    if settings.schema is not None:
-        schema_check(settings.schema)
+    prompts, workers = asked.prompts, means.concurrency
 
     async def work(asker: Asker) -> list[Dialogue]:
-        return await answer_all(asker, asked, settings, means.concurrency, progress)
+        return await answer_all(asker, prompts, settings, workers, progress, check)
 
-    dialogues, told = ask_all(asks, means, work)
+    dialogues, spent = ask_all(asks, means, work)
     if not any(d.messages[-1:] and d.messages[-1].role == "assistant" for d in dialogues):
         raise EndpointError(
             f"none of {len(dialogues):,} answers is of use", value=dialogues[0].rejected
         )
     facts = {
-        "prompts": len(asked),
-        "skipped": dict(sorted(read.skipped.items())),
+        "prompts": len(prompts),
+        "skipped": dict(sorted(asked.skipped.items())),
         **write_answers(out, dialogues, settings, {"teacher": asks.model, **(about or {})}),
-        **told,
+        **spent,
     }
-    write_json(out / "asked.json", {"settings": asdict(settings), "system": system, **facts})
+    write_json(out / "asked.json", {"settings": asdict(settings), **(told or {}), **facts})
     return facts

@@ -22,6 +22,14 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
+class Unpaired:
+    """A part of a text that is no pair, and why."""
+
+    why: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Labels:
     """What a task calls the halves of a pair, as "Question" and "Answer"."""
 
@@ -34,30 +42,30 @@ class Labels:
             f"{self.question}: {p.question}\n{self.answer}: {p.answer}" for p in pairs
         )
 
-    def parse(self, text: str) -> Iterator[Pair | str]:
-        """The pairs of a text, and in place of those that lack a half, what they lack.
+    def parse(self, text: str) -> Iterator[Pair | Unpaired]:
+        """The pairs of a text, and in their places what lacks a half.
 
-        Numbers, bullets and bold type around the labels do not matter, nor does their case, and
-        their first letter stands for them. A half goes on until the next label: answers may be of
-        several lines.
+        Numbers, bullets and bold type around the labels do not matter, nor does their case, and at
+        the beginning of a line their first letter stands for them. A half goes on until the next
+        label: answers may be of several lines.
         """
         halves = [*self._halves(text)]
         if not halves:
-            yield "no pair in it"
-            return
+            yield Unpaired("no pair in it", text)
         asked: str | None = None
         for is_question, content in halves:
             if is_question:
                 if asked is not None:
-                    yield "a question without an answer"
+                    yield Unpaired("a question without an answer", asked)
                 asked = content
             elif asked is None:
-                yield "an answer without a question"
+                yield Unpaired("an answer without a question", content)
             else:
-                yield Pair(asked, content) if asked and content else "an empty half"
+                whole = asked and content
+                yield Pair(asked, content) if whole else Unpaired("an empty half", asked or content)
                 asked = None
         if asked is not None:
-            yield "a question without an answer"
+            yield Unpaired("a question without an answer", asked)
 
     def _halves(self, text: str) -> Iterator[tuple[bool, str]]:
         """Whether it is a question, and its text, of each labelled part."""
@@ -68,11 +76,13 @@ class Labels:
         label = re.compile(
             r"^[ \t>*#_-]*+(?:\(?\d{1,4}[.):]?[ \t]*+)?[*_]*+"
             rf"(?:(?P<q>{names[0]})|(?P<a>{names[1]}))"
-            r"[ \t]*+(?:#?\d{1,4})?[ \t]*+[*_]*+[ \t]*+:[*_]*+",
+            r"[ \t]*+(?:#?\d{1,4})?[ \t]*+[*_]*+[ \t]*+:[*_]*+"
+            # An answer may stand behind its question, and then has its whole name.
+            rf"|(?<=\s)[*_]*+(?P<b>{re.escape(self.answer)})[*_]*+:[*_]*+",
             re.IGNORECASE | re.MULTILINE,
         )
         marks = [*label.finditer(text)]
-        for mark, after in zip(marks, [*marks[1:], None], strict=True):
+        for mark, after in zip(marks, [*marks, None][1:], strict=True):
             content = text[mark.end() : after.start() if after else None]
             yield mark["q"] is not None, _trimmed(content)
 

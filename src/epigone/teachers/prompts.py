@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,15 @@ class Prompts:
     prompts: tuple[Prompt, ...]
     skipped: Counter[str]
 
+    @classmethod
+    def of(cls, path: Path, prompts: Iterable[Prompt], skipped: Counter[str]) -> Prompts:
+        """The prompts of a file; raises CorpusError where there are none."""
+        found = tuple(prompts)
+        if not found:
+            why = ", ".join(f"{n} {reason}" for reason, n in skipped.items()) or "it is empty"
+            raise CorpusError("no prompt in the file", value=str(path), fix=why)
+        return cls(found, skipped)
+
 
 def read_prompts(path: Path, system: str = "") -> Prompts:
     """Prompts of a text file (a line each), or of JSON: texts, prompts, or dialogues.
@@ -48,24 +57,36 @@ def read_prompts(path: Path, system: str = "") -> Prompts:
     """
     skipped: Counter[str] = Counter()
     found: dict[str, Prompt] = {}
-    try:
-        for value in _values(path, skipped):
-            made = _prompt(value, system)
-            if isinstance(made, str):
-                skipped[made] += 1
-            elif made.id in found:
-                skipped["asked already"] += 1
-            else:
-                found[made.id] = made
-    except (OSError, UnicodeDecodeError) as error:
-        raise CorpusError("the prompts cannot be read", value=str(path), fix=str(error)) from None
-    if not found:
-        why = ", ".join(f"{n} {reason}" for reason, n in skipped.items()) or "it is empty"
-        raise CorpusError("no prompt in the file", value=str(path), fix=why)
-    return Prompts(tuple(found.values()), skipped)
+    for value in _values(path, skipped):
+        made = _prompt(value, system)
+        if isinstance(made, str):
+            skipped[made] += 1
+        elif made.id in found:
+            skipped["asked already"] += 1
+        else:
+            found[made.id] = made
+    return Prompts.of(path, found.values(), skipped)
+
+
+def read_texts(path: Path, names: Sequence[str], skipped: Counter[str]) -> Iterator[str]:
+    """Texts of a file: its lines, or of JSON the texts, or what stands under one of the names."""
+    for value in _values(path, skipped):
+        if isinstance(value, dict):
+            value = next((value[n] for n in names if isinstance(value.get(n), str)), None)
+        if isinstance(value, str):
+            yield value
+        else:
+            skipped["no text"] += 1
 
 
 def _values(path: Path, skipped: Counter[str]) -> Iterator[Any]:
+    try:
+        yield from _read(path, skipped)
+    except (OSError, UnicodeDecodeError) as error:
+        raise CorpusError("the prompts cannot be read", value=str(path), fix=str(error)) from None
+
+
+def _read(path: Path, skipped: Counter[str]) -> Iterator[Any]:
     if path.suffix == ".txt":
         yield from (line.strip() for line in _lines(path) if line.strip())
         return

@@ -14,7 +14,7 @@ from epigone.errors import EndpointError
 from epigone.schema import Message, Progress
 from epigone.teachers.answers import Settings, pace, request_of, wrong
 from epigone.teachers.ask import Asker, NotHad, Refused
-from epigone.teachers.pairs import Pair, Pool
+from epigone.teachers.pairs import Pair, Pool, Unpaired
 from epigone.teachers.task import Task
 from epigone.teachers.wire import Answer, Request
 
@@ -163,8 +163,8 @@ class _Grown:
         for pair in parsed:
             if len(self.found.made) == size:
                 return
-            if isinstance(pair, str):
-                self._reject(number, pair, answer.text)
+            if isinstance(pair, Unpaired):
+                self._reject(number, pair.why, pair.text)
             elif fault := self._task.check(pair) or self._pool.refuse(pair):
                 self._reject(number, fault, self._task.labels.shown([pair]))
             else:

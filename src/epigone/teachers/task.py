@@ -109,7 +109,7 @@ def _check(told: task_file.TaskFile, folder: Path) -> Check:
         )
     if told.answer_schema:
         of_schema = schema_check(told.answer_schema)
-        checks.append(lambda pair: of_schema(pair.answer) or "")
+        checks.append(lambda pair: of_schema(pair.answer))
     if told.validator:
         checks.append(_validator(told.validator, folder))
     return lambda pair: next((wrong for check in checks if (wrong := check(pair))), "")
