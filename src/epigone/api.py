@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from epigone.runs.perform import perform, task_alone
 from epigone.runs.plan import Planned, plan
 from epigone.runs.resolve import World, lock_document, locked_fingerprints
 from epigone.runs.store import Store
+from epigone.runs.teacher_cost import check_budget
 from epigone.schema import Progress, Record, Sample, Score, silent
 from epigone.study import train_file
 from epigone.study.declare import STYLE_METRICS, Benchmark, Corpus, Declaration, Toxicity, by_task
@@ -36,6 +38,7 @@ from epigone.study.resolved import (
     scorer_spec,
 )
 from epigone.study.specs import (
+    AskSpec,
     CorpusSpec,
     DataSpec,
     FeedbackSpec,
@@ -95,13 +98,14 @@ class Study:
         """
         found: dict[str, dict[str, Terms]] = {}
         for step in self.expansion().steps:
-            if isinstance(step.spec, CorpusSpec):
+            if isinstance(step.spec, AskSpec | CorpusSpec):
                 record = self.store.record(step)
                 rows = terms_named(record.facts.get("by_terms", ())) if record else []
-                found[step.axes[0]] = {t.name: t for t in (*terms_in(step.spec), *rows)}
-            elif isinstance(step.spec, TrainSpec | FeedbackSpec) and (own := terms_in(step.spec)):
+                own = {t.name: t for t in (*terms_in(step.spec), *rows)}
+                found.setdefault(step.axes[0], {}).update(own)
+            elif isinstance(step.spec, TrainSpec | FeedbackSpec) and (its := terms_in(step.spec)):
                 name = "replay text" if step.stage == "train" else f"feedback {step.feedback}"
-                found.setdefault(name, {}).update({t.name: t for t in own})
+                found.setdefault(name, {}).update({t.name: t for t in its})
         return {name: list(terms.values()) for name, terms in found.items()}
 
     def check_terms(self, use: Use) -> None:
@@ -115,8 +119,11 @@ class Study:
         *,
         only: str | None = None,
         use: Use = "research",
+        budget: Decimal | None = None,
     ) -> Result:
         """Run every step that is not done yet; the same call again continues.
+
+        `budget` is what the teacher's answers may cost in all runs of the study, in US dollars.
 
         Raises UserError, among them HeldElsewhere where another process runs the study, and
         CorpusError where a corpus's terms forbid the use of its students.
@@ -126,12 +133,15 @@ class Study:
         expansion, world = self._expand(True)
         self.check_terms(use)
         check_before(self.declaration, self.file.parent)
+        check_budget(expansion.steps, budget)
         with lease.hold(self.root):
             write_text(self.root / "study.yaml", self.file.read_text(encoding="utf-8"))
             write_json(
                 self.root / "study.lock.json", lock_document(self.declaration, expansion, world)
             )
-            return execute(expansion, self.store, watcher or _Quiet(), only=only, use=use)
+            return execute(
+                expansion, self.store, watcher or _Quiet(), only=only, use=use, budget=budget
+            )
 
     def findings(self) -> Findings:
         """Gaps, intervals and verdict of the scores that are there."""

@@ -29,10 +29,11 @@ from epigone.teachers.pairs import NEAR, rouge_l
 from epigone.teachers.synthesis import BARREN, Growth
 from epigone.teachers.synthesize import SETTINGS, synthesize_task
 from epigone.teachers.tldr import summarize
+from epigone.teachers.wordings import built_in
 
 Fakes = Callable[..., Running]
 PRICE = Price(Decimal("2"), Decimal("8"))
-NQ = tasks.read(tasks.built_in()["nq"])
+NQ = tasks.read(built_in()["nq"])
 COMMAND = """
 import sys
 from pathlib import Path
@@ -214,12 +215,12 @@ def test_mistakes_in_a_task_are_told_in_a_line(
 def test_seeds_of_ones_own(tmp_path: Path) -> None:
     file = tmp_path / "seeds.jsonl"
     file.write_text('{"question": "a", "answer": ["b", "c"]}\n{"prompt": "d", "output": "e"}\n')
-    found = tasks.read(tasks.built_in()["nq"], file)
+    found = tasks.read(built_in()["nq"], file)
     assert [(p.question, p.answer) for p in found.seeds] == [("a", "b"), ("d", "e")]
     for text in ("", '{"question": "a"}\n', "{", '{"question": "a", "answer": 3}\n'):
         file.write_text(text)
         with pytest.raises(UserError, match="seeds"):
-            tasks.read(tasks.built_in()["nq"], file)
+            tasks.read(built_in()["nq"], file)
 
 
 def test_the_seeds_of_nq_pass_their_own_checks() -> None:

@@ -16,8 +16,9 @@ from epigone.cli.common import Json, Runs, StudyArgument, Use, say_json, seconds
 from epigone.runs.estimate import estimate
 from epigone.runs.execute import expected
 from epigone.runs.machine import here
-from epigone.runs.plan import Planned, asks_endpoint, memory
+from epigone.runs.plan import Planned, memory
 from epigone.runs.plan import plan as what_to_do
+from epigone.runs.teacher_cost import Asking, asking, told
 from epigone.schema import Cell
 from epigone.study.specs import TrainSpec
 from epigone.study.steps import Expansion
@@ -54,6 +55,7 @@ def plan(
     loaded.check_terms(use)
     todo = [p.step for p in planned if p.state != "done"]
     estimated = estimate(expansion, loaded.store, todo, gpu_hour)
+    asks = asking(todo)
     if json:
         say_json(
             {
@@ -62,8 +64,9 @@ def plan(
                 "cells": [asdict(c) for c in expansion.cells()],
                 "terms": {name: [asdict(t) for t in found] for name, found in terms.items()},
                 "steps": [_row(p) for p in planned],
-                **_totals(planned),
+                **_totals(planned, asks),
                 **cost.to_json(estimated),
+                "asking": [asdict(a) for a in asks],
             }
         )
         return
@@ -80,20 +83,20 @@ def plan(
         print(f"\nterms of {', '.join(names)}: {says}")
     if todo:
         cost.tell(estimated)
-    _tell_totals(expansion, planned)
+    _tell_totals(expansion, planned, asks)
 
 
-def _tell_totals(expansion: Expansion, planned: Sequence[Planned]) -> None:
-    total = _totals(planned)
-    asked = any(asks_endpoint(p.step) for p in planned)
+def _tell_totals(expansion: Expansion, planned: Sequence[Planned], asks: Sequence[Asking]) -> None:
+    total = _totals(planned, asks)
     print(
         f"\n{len(expansion.cells())} cells; "
         f"{len(planned)} steps: {total['done']} done, {total['to_do']} to do; "
         f"{total['teacher_tokens_to_train']:,} teacher tokens to train on; "
-        f"about {seconds(total['seconds'])} of work on this machine as it is, without downloads; "
-        f"${total['usd']:.2f} for the teacher, which is recorded"
-        + ("; what its endpoint asks for its answers is not known" if asked else "")
+        f"about {seconds(total['seconds'])} of work on this machine as it is, without downloads"
+        + ("" if asks else "; $0.00 for the teacher, which is recorded")
     )
+    for line in told(asks) if asks else ():
+        print(line)
     if total["to_do"]:
         _tell_machine(planned)
 
@@ -177,7 +180,7 @@ def _row(p: Planned) -> dict[str, Any]:
     }
 
 
-def _totals(planned: Sequence[Planned]) -> dict[str, Any]:
+def _totals(planned: Sequence[Planned], asks: Sequence[Asking]) -> dict[str, Any]:
     todo = [p for p in planned if p.state != "done"]
     trunks = [p.step.spec for p in todo if isinstance(p.step.spec, TrainSpec)]
     return {
@@ -185,5 +188,6 @@ def _totals(planned: Sequence[Planned]) -> dict[str, Any]:
         "to_do": len(todo),
         "teacher_tokens_to_train": sum(t.amounts[-1] for t in trunks),
         "seconds": round(expected(planned), 1),
-        "usd": 0.0,
+        # None where the price is not known.
+        "usd": None if any(a.usd is None for a in asks) else sum(a.usd or 0.0 for a in asks),
     }

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from epigone.api import Study
+from epigone.cli.asking import Budget, dollars
 from epigone.cli.benchmark import Unsafe, allow_unsafe
 from epigone.cli.common import Json, Runs, StudyArgument, Teller, Use, say_json, seconds
 from epigone.cli.launch import Compile, Parallel, Processes, Track, choose, refuse_launcher
@@ -28,6 +29,7 @@ def run(
         str | None, typer.Option("--only", metavar="STAGE", help="Run the steps of one stage only.")
     ] = None,
     use: Use = "research",
+    budget: Budget = "",
     runs: Runs = Path("runs"),
     processes: Processes = None,
     parallel: Parallel = None,
@@ -49,7 +51,7 @@ def run(
     loaded = Study.load(study, runs=runs)
     started = time.monotonic()
     with Teller() as teller:
-        result = loaded.run(teller, only=only, use=use)
+        result = loaded.run(teller, only=only, use=use, budget=dollars(budget))
     elapsed = time.monotonic() - started
     if result.failed and "done" not in result.outcomes.values():
         raise StepFailed(f"{len(result.failed)} steps failed or were blocked, none is done")

@@ -115,7 +115,8 @@ def synthesize(
 
 def _task(named: str, seeds: Path | None) -> Task:
     from epigone.study.task_file import NAME
-    from epigone.teachers.task import built_in, read
+    from epigone.teachers.task import read
+    from epigone.teachers.wordings import built_in
 
     known = built_in()
     folder = known.get(named, Path(named))

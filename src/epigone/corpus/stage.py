@@ -25,12 +25,14 @@ from epigone.errors import CorpusError
 from epigone.files import read_jsonl, write_json, write_jsonl
 from epigone.schema import Conversation, Message, Progress, silent
 from epigone.study import train_file
-from epigone.study.specs import RULES, CorpusSpec
+from epigone.study.specs import RULES, CorpusSpec, DataSpec
 from epigone.study.terms import terms_of
 
 _MIN_PROMPT_TOKENS = 4
 # From so many conversations on, and this share of all, a passage is a task's instruction.
 _SHARED_BY, _SHARED_SHARE = 10, 0.01
+# The file of what a teacher was asked for.
+ANSWERS = "answers.jsonl"
 # Names of one kind, as of teachers, that are counted in the account.
 _NAMES = 50
 # Shares of the time at which parts of the work end.
@@ -43,13 +45,17 @@ def run(
     """The stage: resolve the sources and the tokenizer, then `build`.
 
     `inputs` are folders of benchmark items (`items.jsonl`) and other corpora, whose held-out
-    prompts must not be trained on.
+    prompts must not be trained on, and in `asked` what a teacher was asked for.
     """
     from epigone.models.references import locate, locate_data
 
     files = [
         locate_data(source.ref, progress, fingerprint=source.fingerprint) for source in spec.sources
     ]
+    if "asked" in inputs:
+        files.append(inputs["asked"] / ANSWERS)
+        own = DataSpec(ref=ANSWERS, fingerprint="", format="openai")
+        spec = spec.model_copy(update={"sources": (*spec.sources, own)})
     tokenizer = locate(spec.tokenizer.ref, progress, fingerprint=spec.tokenizer.fingerprint)
     items = [item for _, folder in sorted(inputs.items()) for item in items_in(folder)]
     return build(files, spec, tokenizer / "tokenizer.json", out, progress, items)

@@ -278,6 +278,19 @@ def locate(ref: str | Reference, progress: Progress = silent, *, fingerprint: st
     return _converted(path, content, progress) if reference.kind == "gguf" else path
 
 
+def here(ref: str | Reference) -> Path | None:
+    """What `locate` and `locate_data` give where nothing has to be fetched or made, else None."""
+    reference = parse(ref)
+    if reference.kind == "catalogue":
+        entry = catalogue.find(reference.value)
+        path = _model_folder(entry.sha256) if entry.kind == "model" else entry.path
+    elif reference.kind in ("file", "folder"):
+        path = Path(reference.value)
+    else:
+        return None
+    return path if path.exists() else None
+
+
 def check_model(ref: str | Reference) -> None:
     """Raise ModelError, without the network, if a reference cannot be a model to run."""
     reference = parse(ref)

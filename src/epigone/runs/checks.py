@@ -28,6 +28,8 @@ def check_before(declaration: Declaration, folder: Path) -> None:
         check_scorers(declaration.evaluate.toxicity.scorers, folder)
     # A token has at least one byte, so a small local file refuses a large amount before any work.
     for name, corpus in declaration.corpora.items():
+        if corpus.synthesize is not None:
+            continue
         paths = [folder / Path(source.ref).expanduser() for source in corpus.sources]
         for path in paths:
             require(path)

@@ -16,6 +16,7 @@ from epigone.study import cost, train_file
 from epigone.study.confounds import confounds
 from epigone.study.cost import MACHINES, Machine, Shape, Task, Training
 from epigone.study.specs import (
+    AskSpec,
     BenchmarkSpec,
     ContinuationsSpec,
     CorpusSpec,
@@ -290,6 +291,8 @@ def _absent(todo: Sequence[Step]) -> Iterator[str]:
         data: tuple[DataSpec, ...] = ()
         if isinstance(spec, CorpusSpec | FeedbackSpec):
             data = spec.sources
+        elif isinstance(spec, AskSpec):
+            data = tuple(d for d in (spec.data, spec.seeds) if d is not None)
         elif isinstance(spec, TrainSpec):
             data = spec.replay
         for source in data:

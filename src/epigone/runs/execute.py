@@ -7,10 +7,11 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Literal, Protocol
@@ -24,13 +25,14 @@ from epigone.schema import Record
 from epigone.study.step import Step
 from epigone.study.steps import Expansion
 from epigone.study.terms import Use
+from epigone.teachers.money import BUDGET, LEDGERS, PURPOSE
 
 # Steps run side by side only while they are expected to fit into this many bytes together.
 _ROOM = 7_000_000_000
 
 # Stages whose steps have the machine to themselves, the more urgent first: data that cannot be
 # used must be told before any other work is done.
-_ALONE = ("items", "corpus", "train", "feedback")
+_ALONE = ("items", "ask", "corpus", "train", "feedback")
 
 Outcome = Literal["done", "failed", "blocked", "left"]
 
@@ -73,8 +75,9 @@ def execute(
     *,
     only: str | None = None,
     use: Use = "research",
+    budget: Decimal | None = None,
 ) -> Result:
-    """Run every step that is not done; `only` names one stage.
+    """Run every step that is not done; `only` names one stage, `budget` is what answers may cost.
 
     Corpora come first; they and all training have the machine to themselves. Other steps run side
     by side as `lanes()` says.
@@ -85,7 +88,13 @@ def execute(
     run = _Run(expansion, store, watcher, only, use)
     check_data(expansion, store, use)
     count, threads = lanes()
-    worker = Worker()
+    worker = Worker(
+        {
+            LEDGERS: str(store.root.parent / "ledger"),
+            PURPOSE: store.root.name,
+            BUDGET: "" if budget is None else str(budget),
+        }
+    )
     with ThreadPoolExecutor(count) as pool:
         busy: dict[Future[Record], Step] = {}
         try:
@@ -206,7 +215,9 @@ class _Run:
 class Worker:
     """The `epigone.runs.worker` process; started with the first step, it serves every lane."""
 
-    def __init__(self) -> None:
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+        """Start nothing yet; steps see `environment` beside this process's own."""
+        self._environment = environment or {}
         self._process: subprocess.Popen[str] | None = None
         self._stopped = False
         self._lock = threading.Lock()
@@ -253,7 +264,12 @@ class Worker:
             stdout=subprocess.PIPE,
             text=True,
             # A library that starts threads when it is imported must find one to be enough.
-            env={**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "true"},
+            env={
+                **os.environ,
+                **self._environment,
+                "OMP_NUM_THREADS": "1",
+                "TOKENIZERS_PARALLELISM": "true",
+            },
             # An interrupt at the terminal is the runner's to act on.
             start_new_session=True,
         )

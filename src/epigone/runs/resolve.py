@@ -14,6 +14,7 @@ from epigone.models import catalogue, references
 from epigone.study.declare import Declaration
 from epigone.study.steps import Expansion
 from epigone.study.templates import template_text
+from epigone.teachers.wordings import task_wordings
 
 # How the fingerprints begin of what cannot be known yet: hub references without a revision, and
 # local data that is not there. The reference follows, or two of them would seem to be the same.
@@ -91,6 +92,10 @@ class World:
     def task_version(self, task: str) -> int:
         """The version of a benchmark of Epigone's own, else 0."""
         return known_tasks().get(task, 0)
+
+    def wording(self, task: str) -> str | None:
+        """A hash of what a teacher is asked with for a task by that name, None for no such name."""
+        return task_wordings().get(task)
 
     def suite(self, task: str) -> str:
         """The version of lm-eval where the task is its own, else ""."""

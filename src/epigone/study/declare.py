@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from epigone.errors import UnknownName, UserError
 from epigone.study.feedback import Feedback, check_feedback
 from epigone.study.recipes import Recipe
 from epigone.study.specs import FORMATS, MIXES, RULES, SCORERS, Kind
 from epigone.study.sweeps import Sweep, Variant, variants
+from epigone.study.teacher import Synthesis, Teacher, by_task_name
 from epigone.study.values import (
     Amount,
     Declared,
@@ -62,37 +63,6 @@ LANGUAGES = frozenset(
 )
 
 
-class Reported(Declared):
-    """A teacher's published score, as a share between 0 and 1, and who published it."""
-
-    value: float = Field(ge=0, le=1, description="score as a share, 0.70 for 70%")
-    source: str = Field(min_length=1, description="publication the value was taken from")
-
-
-class Teacher(Declared):
-    """The model that is imitated."""
-
-    name: Name = Field(description="what the teacher is called in tables and figures")
-    recorded: Literal[True] = Field(default=True, description="its outputs lie in files")
-    terms: str = Field(default="", description="what its outputs may be used for")
-    endpoint: str = Field(
-        default="",
-        description="where it answers what is measured: endpoint:https://host/v1#model, with the "
-        "key in EPIGONE_API_KEY",
-    )
-    reported: dict[str, Reported] = Field(
-        default_factory=dict, description="published scores by benchmark; never guessed"
-    )
-
-    @field_validator("endpoint")
-    @classmethod
-    def _an_endpoint(cls, value: str) -> str:
-        if value and not value.startswith("endpoint:"):
-            fix = "write endpoint:https://host/v1#model"
-            raise Mistake((), UserError("not an endpoint", value=value, fix=fix))
-        return value
-
-
 class Data(Source):
     """A source of a corpus, where more is to be said than its reference."""
 
@@ -112,7 +82,15 @@ class Corpus(Declared):
     kind: Kind = Field(description="broad, or local (task-specific)")
     sources: list[
         Annotated[Data, BeforeValidator(by_reference, json_schema_input_type=str | Data)]
-    ] = Field(alias="from", min_length=1, description="files of teacher text and the like")
+    ] = Field(default_factory=list, alias="from", description="files of teacher text and the like")
+    synthesize: (
+        Annotated[Synthesis, BeforeValidator(by_task_name, json_schema_input_type=str | Synthesis)]
+        | None
+    ) = Field(default=None, description="what the teacher's endpoint is asked for, as nq")
+    size: int | None = Field(default=None, ge=1, description="how many examples it is asked for")
+    benchmark: str = Field(
+        default="", alias="for", description="the benchmark that a local corpus is for"
+    )
     mix: str = Field(default="", description=" or ".join(MIXES))
     languages: list[Annotated[str, AfterValidator(_language)]] = Field(
         default=["en"], description="ISO 639 codes of the languages that are kept; [] for any"
@@ -126,6 +104,18 @@ class Corpus(Declared):
         default=0, ge=0, description="longer conversations are split at prompts; 0 for never"
     )
     held_out: int = Field(default=128, ge=0, le=100_000, description="prompts kept from training")
+
+    @model_validator(mode="after")
+    def _from_somewhere(self) -> Corpus:
+        if bool(self.sources) is (self.synthesize is not None):
+            fix = "from: FILES that were recorded, or synthesize: what an endpoint is asked for"
+            raise Mistake(("from",), UserError("a corpus comes from one of two", fix=fix))
+        if (self.size is None) is not (self.synthesize is None):
+            raise Mistake(
+                ("size",),
+                UserError("what is synthesized has a size, nothing else", value=self.size),
+            )
+        return self
 
     @model_validator(mode="after")
     def _known(self) -> Corpus:
@@ -312,9 +302,22 @@ class Declaration(Declared):
                     UnknownName("style metric", metric, STYLE_METRICS),
                 )
         check_feedback(self.feedback, self.amounts)
+        self._asked_for()
         self.variants()
         self._no_repeats()
         return self
+
+    def _asked_for(self) -> None:
+        """Raise Mistake for what nobody can be asked for, and for what a corpus cannot be for."""
+        tasks = [b.task for b in self.evaluate.benchmarks]
+        for name, corpus in self.corpora.items():
+            if corpus.synthesize is not None and self.teacher.endpoint is None:
+                error = UserError("a teacher that cannot be asked", value=self.teacher.name,
+                                  fix="give the teacher an endpoint")  # fmt: skip
+                raise Mistake(("corpora", name, "synthesize"), error, at_key=True)
+            if corpus.benchmark and corpus.benchmark not in tasks:
+                unknown = UnknownName("benchmark of the study", corpus.benchmark, tasks)
+                raise Mistake(("corpora", name, "for"), unknown)
 
     def variants(self) -> list[Variant]:
         """The recipe's combinations of swept settings; one of no name without a sweep."""

@@ -12,6 +12,7 @@ from epigone.study.feedback import Feedback
 from epigone.study.recipes import Recipe
 from epigone.study.specs import (
     MIXES,
+    AskSpec,
     BenchmarkSpec,
     ContinuationsSpec,
     CorpusSpec,
@@ -56,6 +57,9 @@ class Resolve(Protocol):
     def task_version(self, task: str) -> int:
         """The version of a benchmark of Epigone's own, else 0."""
 
+    def wording(self, task: str) -> str | None:
+        """A hash of what a teacher is asked with for a task by that name, None for no such name."""
+
     def suite(self, task: str) -> str:
         """The version of lm-eval where the task is its own, else ""; raises UnknownName."""
 
@@ -90,12 +94,54 @@ def bases(declaration: Declaration, resolve: Resolve) -> list[ModelSpec]:
 def asked_teacher(declaration: Declaration, resolve: Resolve) -> ModelSpec | None:
     """The teacher where it can be asked: what is measured on bases is then measured on it."""
     teacher = declaration.teacher
-    if not teacher.endpoint:
+    if teacher.endpoint is None:
         return None
     with at("teacher", "endpoint"):
-        where = resolve.reference(teacher.endpoint)
-        fingerprint = resolve.fingerprint(teacher.endpoint)
-    return ModelSpec(kind="teacher", name=teacher.name, ref=where, fingerprint=fingerprint)
+        where = resolve.reference(teacher.endpoint.ref)
+        fingerprint = resolve.fingerprint(teacher.endpoint.ref)
+    return ModelSpec(
+        kind="teacher",
+        name=teacher.name,
+        ref=where,
+        fingerprint=fingerprint,
+        means=teacher.endpoint.means(),
+    )
+
+
+def ask_spec(corpus: Corpus, model: ModelSpec, terms: str, resolve: Resolve) -> AskSpec:
+    """What the stage `ask` is asked to do for a corpus that is synthesized.
+
+    Raises Mistake, with the place in the corpus, for what cannot be resolved.
+    """
+    told = corpus.synthesize
+    assert told is not None
+    assert corpus.size is not None
+    data = seeds = None
+    with at("synthesize", "task"):
+        wording = resolve.wording(told.task)
+        if wording is None:
+            data, wording = data_spec(told.task, resolve), resolve.wording("task")
+        assert wording is not None
+    with at("synthesize", "prompts"):
+        if told.prompts is not None:
+            data = data_spec(told.prompts, resolve)
+    with at("synthesize", "seeds"):
+        if told.seeds is not None:
+            seeds = data_spec(told.seeds, resolve)
+    if terms:
+        known_terms(terms)
+    own = told.model_dump(exclude={"task", "prompts", "seeds"})
+    return AskSpec(
+        model=model,
+        task=told.task if data is None or told.prompts is not None else "",
+        wording=wording,
+        size=corpus.size,
+        data=data,
+        seeds=seeds,
+        languages=tuple(sorted(set(corpus.languages))),
+        terms=terms,
+        **own,
+    )
 
 
 def items_spec(benchmark: Benchmark, resolve: Resolve) -> ItemsSpec:

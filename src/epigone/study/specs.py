@@ -91,10 +91,25 @@ class OverlapSpec(Spec):
     """Which items of a benchmark a corpus holds: 13 words in a row, or a whole question."""
 
 
-class ModelSpec(Spec):
-    """A model to run: a base by reference, a student by amount, or the recorded teacher.
+class MeansSpec(Spec):
+    """How fast and for how much an endpoint may be asked; none of it is part of an identity.
 
-    A student's folder is `inputs["student"] / amount_folder(amount)`.
+    `price` is in US dollars for a million tokens in and out, as "0.15,0.60"; limits are a minute's.
+    """
+
+    key_env: str = "EPIGONE_API_KEY"
+    price: str | None = None
+    requests_per_minute: float = 0
+    tokens_per_minute: float = 0
+    concurrency: int = 32
+    batch: bool = False
+
+
+class ModelSpec(Spec):
+    """A model to run: a base by reference, a student by amount, or the teacher.
+
+    A student's folder is `inputs["student"] / amount_folder(amount)`. A teacher with a reference is
+    asked at its endpoint, as `means` allow.
     """
 
     kind: Literal["base", "student", "teacher"]
@@ -102,10 +117,40 @@ class ModelSpec(Spec):
     ref: str = ""
     fingerprint: str = ""
     amount: int = 0
+    means: MeansSpec | None = None
+
+
+class AskSpec(Spec):
+    """What a teacher's endpoint is asked for: answers to prompts, or examples of a task.
+
+    `wording` is the hash of the text that it is asked with, of Epigone's own; `data` are prompts or
+    passages, or the folder of a task; `seeds` are pairs to begin with where the task's own are not
+    meant.
+    """
+
+    model: ModelSpec
+    task: str
+    wording: str
+    size: int = Field(ge=1)
+    data: DataSpec | None = None
+    seeds: DataSpec | None = None
+    system: str = ""
+    turns: int = Field(default=0, ge=0)
+    shown: int = Field(default=5, ge=1)
+    each: int = Field(default=5, ge=1)
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    keep_cut: bool = False
+    seed: int = 0
+    languages: tuple[str, ...] = ()
+    terms: str = ""
 
 
 class CorpusSpec(Spec):
     """Sources to a clean corpus, split into train and held-out prompts.
+
+    What the teacher was asked for lies in `inputs["asked"]`; there are no sources then.
 
     `languages` are ISO 639 codes, none for any language; `rules` the names of those that are on;
     `min_chars` and `max_chars` bound the characters of a reply and of any turn; a conversation of

@@ -9,6 +9,7 @@ from typing import Any
 
 from epigone.study.identity import digest, slug
 from epigone.study.specs import (
+    AskSpec,
     BenchmarkSpec,
     ContinuationsSpec,
     CorpusSpec,
@@ -38,6 +39,7 @@ class Stage:
 
 STAGES: Mapping[str, Stage] = {
     "items": Stage("epigone.evaluation:run_items", 2, ItemsSpec),
+    "ask": Stage("epigone.teachers:run", 1, AskSpec),
     "corpus": Stage("epigone.corpus:run", 3, CorpusSpec),
     "overlap": Stage("epigone.corpus:run_overlap", 2, OverlapSpec),
     "train": Stage("epigone.training:run", 3, TrainSpec, ("epigone.training.loop",)),
@@ -105,11 +107,11 @@ class Step:
 
 
 def _identifying(spec: dict[str, Any], stage: str) -> dict[str, Any]:
-    """A spec without what changes no result: paths, a preset that is filled in, a base's name."""
+    """A spec without what changes no result: paths, means, a preset filled in, a base's name."""
 
     def kept(value: Any) -> Any:
         if isinstance(value, dict):
-            return {k: kept(v) for k, v in value.items() if k not in ("ref", "preset")}
+            return {k: kept(v) for k, v in value.items() if k not in ("ref", "preset", "means")}
         return [kept(v) for v in value] if isinstance(value, list) else value
 
     found: dict[str, Any] = kept(spec)

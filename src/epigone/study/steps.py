@@ -12,6 +12,8 @@ from epigone.study.declare import Declaration, style_corpus
 from epigone.study.measures import measures
 from epigone.study.resolved import (
     Resolve,
+    ask_spec,
+    asked_teacher,
     at,
     bases,
     corpus_spec,
@@ -120,14 +122,16 @@ def _corpus_step(
     name: str, declaration: Declaration, resolve: Resolve, asked: Mapping[str, Step]
 ) -> Step:
     with at("corpora", name):
-        spec = corpus_spec(
-            declaration.corpora[name],
-            resolve,
-            teacher=declaration.teacher.name,
-            terms=declaration.teacher.terms,
-        )
-    # Without the rule, nothing is compared with the items.
-    return Step("corpus", (name,), spec, asked if "contaminated" in spec.rules else {})
+        corpus, terms = declaration.corpora[name], declaration.teacher.terms
+        spec = corpus_spec(corpus, resolve, teacher=declaration.teacher.name, terms=terms)
+        # Without the rule, nothing is compared with the items.
+        avoided = asked if "contaminated" in spec.rules else {}
+        if corpus.synthesize is None:
+            return Step("corpus", (name,), spec, avoided)
+        teacher = asked_teacher(declaration, resolve)
+        assert teacher is not None
+        asks = Step("ask", (name,), ask_spec(corpus, teacher, terms, resolve), avoided)
+    return Step("corpus", (name,), spec, {**avoided, "asked": asks})
 
 
 @dataclass(frozen=True, slots=True)

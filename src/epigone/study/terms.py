@@ -12,7 +12,7 @@ from typing import Any, Literal
 import yaml
 
 from epigone.errors import CorpusError, UnknownName
-from epigone.study.specs import CorpusSpec, FeedbackSpec, TrainSpec
+from epigone.study.specs import AskSpec, CorpusSpec, FeedbackSpec, TrainSpec
 
 _NON_COMMERCIAL = re.compile(r"\bNC\b|non-?\s?commercial|research[- ]only", re.IGNORECASE)
 Use = Literal["research", "commercial"]
@@ -86,8 +86,10 @@ def terms_of(named: str, teacher: str = "") -> Terms:
     return table()["unknown"]
 
 
-def terms_in(spec: CorpusSpec | TrainSpec | FeedbackSpec) -> list[Terms]:
+def terms_in(spec: AskSpec | CorpusSpec | TrainSpec | FeedbackSpec) -> list[Terms]:
     """The terms under which a step's own sources stand, each once; licences that bar business."""
+    if isinstance(spec, AskSpec):
+        return [terms_of(spec.terms, spec.model.name)]
     sources = spec.replay if isinstance(spec, TrainSpec) else spec.sources
     teacher = spec.teacher if isinstance(spec, CorpusSpec) else ""
     found = {

@@ -16,11 +16,13 @@ from typing import Any, TypeVar
 from epigone.errors import UserError
 from epigone.models.endpoint import KEY, Endpoint
 from epigone.models.references import parse as resolve
+from epigone.study.specs import MeansSpec
 from epigone.teachers.ask import Asker, asking
 from epigone.teachers.ledger import Ledger, ledger_file
-from epigone.teachers.money import FREE, Price, known_price
+from epigone.teachers.money import BUDGET, FREE, LEDGERS, PURPOSE, Price, known_price, parse_price
 
 Result = TypeVar("Result")
+LEDGER_FOLDER = Path("runs/ledger")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +39,23 @@ class Means:
     tokens_per_minute: float = 0
     price: Price | None = None
     budget: Decimal | None = None
-    ledgers: Path = Path("runs/ledger")
+    ledgers: Path = LEDGER_FOLDER
     purpose: str = ""
+
+
+def means_of(told: MeansSpec | None) -> Means:
+    """The means that a study's step has: its own, and those of the whole run in the environment."""
+    told = told or MeansSpec()
+    budget = os.environ.get(BUDGET)
+    return Means(
+        concurrency=told.concurrency,
+        requests_per_minute=told.requests_per_minute,
+        tokens_per_minute=told.tokens_per_minute,
+        price=None if told.price is None else parse_price(told.price),
+        budget=Decimal(budget) if budget else None,
+        ledgers=Path(os.environ.get(LEDGERS) or LEDGER_FOLDER),
+        purpose=os.environ.get(PURPOSE, ""),
+    )
 
 
 def price_of(endpoint: Endpoint, means: Means) -> tuple[Price, str]:

@@ -14,6 +14,8 @@ import yaml
 
 from epigone.errors import UserError
 
+# How a run tells its steps' processes where the ledgers are, whose money is spent, and how much.
+LEDGERS, PURPOSE, BUDGET = "EPIGONE_LEDGERS", "EPIGONE_PURPOSE", "EPIGONE_BUDGET"
 _MILLION = Decimal(1_000_000)
 # What a chat template adds to a request and to each of its messages, in tokens: some put a system
 # text of their own before it.

@@ -6,7 +6,6 @@ import importlib
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +46,6 @@ class Task:
     def asked(self, pair: Pair) -> str:
         """What a student is asked."""
         return self.prompt.fill(question=pair.question)
-
-
-def built_in() -> dict[str, Path]:
-    """The tasks that come with Epigone, by name."""
-    folder = Path(str(files("epigone.teachers") / "tasks"))
-    return {path.name: path for path in sorted(folder.iterdir()) if path.is_dir()}
 
 
 def read(folder: Path, seeds: Path | None = None) -> Task:

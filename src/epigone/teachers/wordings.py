@@ -7,9 +7,12 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import yaml
+
+from epigone.study import task_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +22,6 @@ class Wording:
     name: str
     version: int
     text: str
-
-    @property
-    def fingerprint(self) -> str:
-        """Hex sha256 of the text, 16 digits: another text is another question."""
-        return hashlib.sha256(self.text.encode()).hexdigest()[:16]
 
     def fill(self, **values: object) -> str:
         """The text with its values in their places; braces inside of values stay what they are.
@@ -45,3 +43,18 @@ def wording(name: str) -> Wording:
     """A prompt of wordings.yaml by its name."""
     told = _all()[name]
     return Wording(name, told["version"], told["text"])
+
+
+def built_in() -> dict[str, Path]:
+    """The folders of the tasks that come with Epigone, by name."""
+    folder = Path(str(files("epigone.teachers") / "tasks"))
+    return {path.name: path for path in sorted(folder.iterdir()) if path.is_dir()}
+
+
+@cache
+def task_wordings() -> dict[str, str]:
+    """Hashes of what a teacher is asked with, by task; "task" is any that is in a folder."""
+    texts = {"answers": "", "tldr": wording("tldr").text, "task": wording("task").text}
+    for name, folder in built_in().items():
+        texts[name] = texts["task"] + (folder / task_file.NAME).read_text(encoding="utf-8")
+    return {name: hashlib.sha256(text.encode()).hexdigest()[:16] for name, text in texts.items()}

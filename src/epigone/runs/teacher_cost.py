@@ -1,0 +1,159 @@
+"""What a study's teacher will be asked, and what that costs, before anything is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from decimal import Decimal
+from typing import Any
+
+from epigone.errors import UserError
+from epigone.files import cache_root, read_json, write_json
+from epigone.models import references
+from epigone.runs.estimate import Answering, answers_of
+from epigone.study import cost
+from epigone.study.resolved import REFERENCE_TOKENIZER
+from epigone.study.specs import AskSpec, ModelSpec
+from epigone.study.step import Step
+from epigone.teachers.money import Price, known_price, parse_price
+
+_KEPT = "asked-tokens.json"
+_BYTES_A_TOKEN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """What one step asks its endpoint: requests, tokens, dollars where the price is known.
+
+    `most_usd` is what it costs if every answer is as long as it may be.
+    """
+
+    step: str
+    requests: int
+    prompt_tokens: int
+    tokens: int
+    assumed: str
+    usd: float | None
+    most_usd: float | None
+
+
+def asking(todo: Sequence[Step]) -> list[Asking]:
+    """What the steps to do will ask; downloads nothing."""
+    return [found for step in todo if (found := _of(step)) is not None]
+
+
+def price_of(model: ModelSpec) -> tuple[Price, str] | None:
+    """What an endpoint's answers cost, and where that is known from."""
+    if model.means is not None and model.means.price is not None:
+        return parse_price(model.means.price), "as the study says"
+    known = known_price(model.ref.partition("#")[2])
+    return None if known is None else (known[0], f"looked up in {known[1]}")
+
+
+def check_budget(steps: Sequence[Step], budget: Decimal | None) -> None:
+    """Raise UserError for a budget of a teacher whose price is not known."""
+    models = {m.ref: m for step in steps if (m := _asked(step)) is not None}
+    for model in models.values() if budget is not None else ():
+        if price_of(model) is None:
+            raise UserError(
+                "a budget needs the price of the model", value=model.ref,
+                fix="price: [IN, OUT] in the teacher's endpoint, in dollars for a million tokens",
+            )  # fmt: skip
+
+
+def _asked(step: Step) -> ModelSpec | None:
+    model = getattr(step.spec, "model", None)
+    asked = isinstance(model, ModelSpec) and model.kind == "teacher" and model.ref
+    return model if asked else None
+
+
+def _of(step: Step) -> Asking | None:
+    model, spec = _asked(step), step.spec
+    if model is None:
+        return None
+    if isinstance(spec, AskSpec):
+        requests, prompt_tokens, tokens, most, assumed = _counted(step, spec)
+    elif isinstance(spec, Answering):
+        requests, prompt, tokens = answers_of(spec)
+        prompt_tokens, tokens = requests * prompt, requests * max(tokens, 16)
+        most, assumed = tokens, "prompts as long as the benchmark's on average"
+    else:
+        return None
+    found = price_of(model)
+    usd = most_usd = None
+    if found is not None:
+        usd = float(found[0].cost(prompt_tokens, tokens))
+        most_usd = float(found[0].cost(prompt_tokens, most))
+    return Asking(step.name, requests, prompt_tokens, tokens, assumed, usd, most_usd)
+
+
+def _counted(step: Step, spec: AskSpec) -> tuple[int, int, int, int, str]:
+    """Requests, tokens in, out and at the most, counted once for a step and remembered."""
+    data = None if spec.data is None else references.here(spec.data.ref)
+    seeds = None if spec.seeds is None else references.here(spec.seeds.ref)
+    count, how = _counter()
+    if (spec.data and data is None) or (spec.seeds and seeds is None):
+        # What has to be fetched first is read by nobody now.
+        prompt, answer = cost.PROMPT_TOKENS, cost.ANSWER["broad"]
+        assumed = f"{prompt} tokens a prompt and {answer:.0f} an answer: its data is not here yet"
+        longest = spec.size * (spec.max_tokens or 1024)
+        return spec.size, spec.size * prompt, round(spec.size * answer), longest, assumed
+    kept = cache_root() / _KEPT
+    known = _known(kept)
+    key = f"{step.hash}:{how}"
+    if key not in known:
+        from epigone.teachers.estimate import expected
+
+        known[key] = asdict(expected(spec, data, seeds, count))
+        with suppress(OSError):
+            write_json(kept, dict([*known.items()][-200:]))
+    told = known[key]
+    numbers = (told[n] for n in ("requests", "prompt_tokens", "tokens", "most_tokens"))
+    requests, prompt_tokens, tokens, most = numbers
+    return requests, prompt_tokens, tokens, most, f"{told['assumed']}; {how}"
+
+
+def _known(file: Any) -> dict[str, Any]:
+    try:
+        found = read_json(file)
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _counter() -> tuple[Callable[[str], int], str]:
+    """How tokens are counted here: by the reference tokenizer, or by bytes while it is not here."""
+    folder = references.here(REFERENCE_TOKENIZER)
+    if folder is None:
+        return _bytes, f"{_BYTES_A_TOKEN} bytes a token, as the tokenizer is not here yet"
+    path = folder / "tokenizer.json"
+    loaded: list[Any] = []
+
+    def count(text: str) -> int:
+        if not loaded:
+            from epigone.corpus.tokens import load_tokenizer
+
+            loaded.append(load_tokenizer(path))
+        return len(loaded[0].encode(text, add_special_tokens=False).ids)
+
+    return count, "counted by the reference tokenizer"
+
+
+def _bytes(text: str) -> int:
+    return -(-len(text.encode()) // _BYTES_A_TOKEN)
+
+
+def told(found: Sequence[Asking]) -> Iterator[str]:
+    """Lines that tell it: requests, tokens, dollars, and each assumption once."""
+    requests = sum(a.requests for a in found)
+    tokens = f"{sum(a.prompt_tokens for a in found):,} tokens in, {sum(a.tokens for a in found):,}"
+    if any(a.usd is None for a in found):
+        money = "its price is not known: name it as price: [IN, OUT] in the teacher's endpoint"
+    else:
+        usd = sum(a.usd or 0 for a in found)
+        most = sum(a.most_usd or 0 for a in found)
+        money = f"${usd:,.2f}, or ${most:,.2f} if every answer is as long as it may be"
+    yield f"the teacher is asked {requests:,} times, about {tokens} out: {money}"
+    for assumed in dict.fromkeys(a.assumed for a in found):
+        yield f"  assumed: {assumed}"
