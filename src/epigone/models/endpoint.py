@@ -6,12 +6,12 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
@@ -28,6 +28,9 @@ AGAIN = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
 _ATTEMPTS = 6
 _LONGEST_WAIT = 60.0
 _LARGEST = 16 << 20
+# How deep answers may be.
+_DEEPEST = 50
+_SHORTEST_KEY = 8
 
 
 # Models of OpenAI that think before they answer; what they think is counted as part of it.
@@ -72,16 +75,51 @@ def key_in_environment(endpoint: Endpoint) -> str:
     return key
 
 
+class Keeper(Protocol):
+    """Keeps what an endpoint answers, and knows what may still be asked; several threads use it."""
+
+    def known(self, path: str, body: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The JSON that answered this before."""
+
+    def sends(self, path: str, body: Mapping[str, Any]) -> None:
+        """It is about to leave; raises EndpointError where it may not."""
+
+    def came(self, path: str, body: Mapping[str, Any], response: dict[str, Any]) -> None:
+        """The JSON that answered it."""
+
+    def failed(self, path: str, body: Mapping[str, Any], why: str, *, billed: bool) -> None:
+        """Nothing that can be used came; `billed` where it may cost all the same."""
+
+
+_keeper: Keeper | None = None
+
+
+@contextmanager
+def kept_by(keeper: Keeper) -> Iterator[None]:
+    """Have every client that is made in the meantime keep its answers so."""
+    # Stages make their clients themselves, and know nothing of money.
+    global _keeper
+    before, _keeper = _keeper, keeper
+    try:
+        yield
+    finally:
+        _keeper = before
+
+
 class _Again(Exception):
     """A failure that may pass; `after` is how many seconds the endpoint asks to wait.
 
-    `answered` where it was an answer, of which nothing can be made.
+    `answered` where it was an answer, of which nothing can be made; `billed` where it may have been
+    paid for all the same.
     """
 
-    def __init__(self, what: str, after: float = 0.0, *, answered: bool = False) -> None:
+    def __init__(
+        self, what: str, after: float = 0.0, *, answered: bool = False, billed: bool = False
+    ) -> None:
         super().__init__(what)
         self.after = after
         self.answered = answered
+        self.billed = billed
 
 
 class Client:
@@ -100,6 +138,7 @@ class Client:
         headers = {header: told} if self._key else {}
         self._http = httpx.Client(headers=headers, timeout=endpoint.seconds, follow_redirects=False)
         self._attempts = attempts
+        self._keeper = _keeper
 
     def close(self) -> None:
         """Close its connections."""
@@ -122,6 +161,9 @@ class Client:
         finds to be no answer. Raises RequestRefused for what would be refused again or, with the
         status 200, never was an answer; EndpointError when the last attempt failed.
         """
+        known = None if self._keeper is None else self._keeper.known(path, body)
+        if known is not None:
+            return read(known)
         attempts = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_Again),
             stop=tenacity.stop_after_attempt(self._attempts),
@@ -144,15 +186,34 @@ class Client:
         return found
 
     def _once(self, path: str, body: Mapping[str, Any], read: Callable[[Any], Answer]) -> Answer:
+        if self._keeper is None:
+            return self._sent(path, body, read)[1]
+        self._keeper.sends(path, body)
+        try:
+            response, found = self._sent(path, body, read)
+        except (_Again, RequestRefused) as error:
+            billed = isinstance(error, _Again) and error.billed
+            self._keeper.failed(path, body, str(error), billed=billed)
+            raise
+        self._keeper.came(path, body, response)
+        return found
+
+    def _sent(
+        self, path: str, body: Mapping[str, Any], read: Callable[[Any], Answer]
+    ) -> tuple[Any, Answer]:
         url = f"{self.endpoint.url.rstrip('/')}/{path}"
         try:
             with self._http.stream("POST", url, json=body) as response:
                 content = _read(response)
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
-            raise _Again(f"{type(error).__name__}: {self._told(str(error))}") from None
+            left = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+            what = f"{type(error).__name__}: {self._told(str(error))}"
+            raise _Again(what, billed=left) from None
         if response.status_code in AGAIN:
             why = f"HTTP {response.status_code}: {self._told(reason(content))}"
-            raise _Again(why, retry_after(response.headers))
+            # A gateway may have lost patience with a model that went on.
+            billed = response.status_code in (408, 502, 504)
+            raise _Again(why, retry_after(response.headers), billed=billed)
         if response.status_code != 200:
             raise RequestRefused(
                 f"{host(self.endpoint)} refuses the request: HTTP {response.status_code}",
@@ -161,10 +222,11 @@ class Client:
                 fix=FIXES.get(response.status_code, ""),
             )
         try:
-            return read(json.loads(content))
-        except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+            told = decoded(content, lambda text: without_key(text, self._key))
+            return told, read(told)
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
             said = self._told(content.decode(errors="replace"))
-            raise _Again(f"no answer to the request: {said}", answered=True) from None
+            raise _Again(f"no answer to the request: {said}", answered=True, billed=True) from None
 
     def _told(self, text: str) -> str:
         # Some servers repeat what they were sent. The key goes before the text is cut, which would
@@ -192,7 +254,7 @@ def _read(response: httpx.Response) -> bytes:
     for part in response.iter_bytes():
         content += part
         if len(content) > _LARGEST:
-            raise _Again("an answer without end")
+            raise _Again("an answer without end", billed=True)
     return bytes(content)
 
 
@@ -223,6 +285,53 @@ def _first(told: Any) -> dict[str, float] | None:
     except (KeyError, TypeError, IndexError, ValueError):
         return None
     return found or None
+
+
+def decoded(content: bytes, clean: Callable[[str], str]) -> dict[str, Any]:
+    """The JSON object of an answer as it can be written down: every text clean, no deeper than
+    anyone needs, numbers that JSON has.
+
+    Raises ValueError, TypeError or RecursionError for anything else.
+    """
+    found = json.loads(
+        content.decode("utf-8", "replace"), parse_constant=no_number, parse_float=_finite
+    )
+    if not isinstance(found, dict):
+        raise TypeError("no object")
+    cleaned: dict[str, Any] = _cleaned(found, clean, 0)
+    return cleaned
+
+
+def _cleaned(value: Any, clean: Callable[[str], str], depth: int) -> Any:
+    if depth > _DEEPEST:
+        raise ValueError("too deep")
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, dict):
+        return {clean(name): _cleaned(each, clean, depth + 1) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_cleaned(each, clean, depth + 1) for each in value]
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise ValueError("a number that nobody counts to")
+    return value
+
+
+def no_number(name: str) -> None:
+    """Refuse NaN and the like, which Python would read."""
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _finite(text: str) -> float:
+    found = float(text)
+    if not math.isfinite(found):
+        raise ValueError(f"{text} is no number")
+    return found
+
+
+def without_key(text: str, key: str) -> str:
+    """A sound text without a key that a server may have repeated."""
+    # What is shorter is no key, and stands in texts.
+    return sound(text.replace(key, "***") if len(key) >= _SHORTEST_KEY else text)
 
 
 def sound(text: str) -> str:

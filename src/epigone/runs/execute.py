@@ -169,6 +169,9 @@ class _Run:
         room = _ROOM - sum(memory(s) for s in running)
         # A step too large for any company still runs, alone.
         fit = [s for s in ready if not running or memory(s) <= room]
+        # An endpoint's limits and its ledger are those of one process.
+        if any(map(asks_endpoint, running)):
+            fit = [s for s in fit if not asks_endpoint(s)]
         if not fit:
             return None
         step = max(fit, key=work)

@@ -131,7 +131,8 @@ def perform(
             tell = _live(partial, progress, spent)
             fetching = _fetch(spec, tell)
             spent.begin()
-            facts = stage_function(task.stage)(spec, inputs, partial, tell)
+            with _kept(task.stage, spec, tell):
+                facts = stage_function(task.stage)(spec, inputs, partial, tell)
             _pass(facts, check, partial)
         except UserError as error:
             _fail(partial, str(error))
@@ -158,6 +159,23 @@ def perform(
         )
         seal(partial, folder, record)
     return record
+
+
+@contextmanager
+def _kept(stage: str, spec: Spec, progress: Progress) -> Iterator[None]:
+    """What a step that measures a teacher's endpoint asks goes into its ledger."""
+    model = getattr(spec, "model", None)
+    if (
+        stage == "ask"
+        or not isinstance(model, ModelSpec)
+        or not (model.kind == "teacher" and model.ref)
+    ):
+        yield
+        return
+    from epigone.teachers.keeper import keeping
+
+    with keeping(model, lambda: progress(0, 1, "waiting for another process that asks")):
+        yield
 
 
 def _pass(facts: dict[str, Any], check: Callable[[Mapping[str, Any]], None], partial: Path) -> None:

@@ -14,11 +14,11 @@ from typing import Any
 
 from epigone.errors import EndpointError, UserError
 from epigone.files import write_jsonl
-from epigone.models.endpoint import Endpoint
+from epigone.models.endpoint import Endpoint, no_number
 from epigone.schema import Message, Progress
 from epigone.teachers.ask import Asker, BudgetReached, NotHad, Refused, each
 from epigone.teachers.prompts import Prompt
-from epigone.teachers.wire import Answer, Request, chat, completion, no_number, own_seed
+from epigone.teachers.wire import Answer, Request, chat, completion, own_seed
 
 # How endpoints call the end of an answer, and its longest.
 _WHOLE = frozenset({"stop", "end_turn", "eos", "eos_token", "stop_sequence", "end", ""})

@@ -229,9 +229,7 @@ class Asker:
             raise
         self._circuit.answered()
         answer = read(response)
-        # Who does not count is believed to charge the most.
-        counted = answer.prompt_tokens > 0 and (answer.tokens > 0 or not answer.text)
-        cost = self._price.cost(answer.prompt_tokens, answer.tokens) if counted else most
+        cost = cost_of(answer, self._price, most)
         row = {
             "sample": request.sample, "path": request.path, "request": request.body,
             "response": response, "cost": str(cost),
@@ -299,6 +297,12 @@ class Asker:
         self._halted(EndpointError("stopped", fix="run the same command again to go on"))
         await asyncio.gather(*self._asking.values(), return_exceptions=True)
         await self._scribe.close()
+
+
+def cost_of(answer: Answer, price: Price, most: Decimal) -> Decimal:
+    """What an answer costs; who does not count is believed to charge the most."""
+    counted = answer.prompt_tokens > 0 and (answer.tokens > 0 or not answer.text)
+    return price.cost(answer.prompt_tokens, answer.tokens) if counted else most
 
 
 def _another(error: EndpointError) -> EndpointError:

@@ -79,7 +79,7 @@ def ask_prompts(
     async def work(asker: Asker) -> list[Dialogue]:
         return await answer_all(asker, prompts, settings, workers, progress, check)
 
-    dialogues, spent = ask_all(asks, means, work)
+    dialogues, spent = ask_all(asks, means, work, progress)
     if not any(d.messages[-1:] and d.messages[-1].role == "assistant" for d in dialogues):
         raise EndpointError(
             f"none of {len(dialogues):,} answers is of use", value=dialogues[0].rejected

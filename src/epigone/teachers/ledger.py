@@ -8,7 +8,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -71,11 +71,13 @@ class Ledger:
     lost connection. Both are in US dollars.
     """
 
-    def __init__(self, path: Path, purpose: str = "") -> None:
+    def __init__(
+        self, path: Path, purpose: str = "", waits: Callable[[], None] | None = None
+    ) -> None:
         """Open and read it; a last line that is cut off goes, a damaged one is not counted.
 
-        Raises HeldElsewhere while another process adds to it, EndpointError where it cannot be
-        written.
+        While another process adds to it, `waits` is called and its end waited for; without it,
+        HeldElsewhere is raised. Raises EndpointError where the ledger cannot be written.
         """
         self.path = path
         self.purpose = purpose
@@ -96,10 +98,14 @@ class Ledger:
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            os.close(self._fd)
-            raise HeldElsewhere(
-                "another process is asking this endpoint", value=str(path), fix="wait for its end"
-            ) from None
+            if waits is None:
+                os.close(self._fd)
+                raise HeldElsewhere(
+                    "another process is asking this endpoint", value=str(path),
+                    fix="wait for its end",
+                ) from None  # fmt: skip
+            waits()
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
         self._end = self._read()
 
     @property

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from epigone.errors import UserError
 from epigone.models.endpoint import KEY, Endpoint
 from epigone.models.references import parse as resolve
+from epigone.schema import Progress, silent
 from epigone.study.specs import MeansSpec
 from epigone.teachers.ask import Asker, asking
 from epigone.teachers.ledger import Ledger, ledger_file
@@ -92,14 +93,22 @@ def purpose_of(out: Path) -> str:
 
 
 def ask_all(
-    endpoint: Endpoint, means: Means, work: Callable[[Asker], Awaitable[Result]]
+    endpoint: Endpoint,
+    means: Means,
+    work: Callable[[Asker], Awaitable[Result]],
+    progress: Progress = silent,
 ) -> tuple[Result, dict[str, Any]]:
     """Do `work` with an `Asker` of the endpoint; returned with it are counts and costs.
 
-    Raises UserError for a budget without a price, HeldElsewhere while another process asks.
+    While another process asks, its end is waited for. Raises UserError for a budget without a
+    price.
     """
     price, known = price_of(endpoint, means)
-    ledger = Ledger(ledger_file(means.ledgers, endpoint), means.purpose)
+    ledger = Ledger(
+        ledger_file(means.ledgers, endpoint),
+        means.purpose,
+        lambda: progress(0, 1, "waiting for another process that asks this endpoint"),
+    )
     spent = ledger.spent
 
     async def asked() -> tuple[Result, Asker]:

@@ -51,7 +51,7 @@ def synthesize_task(
     async def work(asker: Asker) -> Synthesis:
         return await synthesize(asker, task, growth, settings, index, progress)
 
-    found, told = ask_all(asks, means, work)
+    found, told = ask_all(asks, means, work, progress)
     rows = [_row(task, made, {"teacher": asks.model, **(about or {})}) for made in found.made]
     write_jsonl(out / "answers.jsonl", rows)
     write_jsonl(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,19 +16,19 @@ from epigone.models.endpoint import (
     AGAIN,
     FIXES,
     Endpoint,
+    decoded,
     host,
     key_in_environment,
     reason,
     retry_after,
-    sound,
     thinks,
+    without_key,
 )
 from epigone.schema import Message
 
 _LARGEST = 16 << 20
-# How much is kept of what cannot be read, and how deep answers may be.
-_SHOWN, _DEEPEST = 2_000, 50
-_SHORTEST_KEY = 8
+# How much is kept of what cannot be read.
+_SHOWN = 2_000
 _CONNECT = 15.0
 _YEAR_9999 = 253_402_300_800
 _NEVER_SENT = (
@@ -181,7 +179,7 @@ class Wire:
             self._failed(status, headers, content)
         found: Any = None
         try:
-            found = self._decoded(content)
+            found = decoded(content, self._clean)
             read(found)
         except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
             said = self._clean(content.decode(errors="replace"))
@@ -211,46 +209,7 @@ class Wire:
         return self._clean(text)[:200]
 
     def _clean(self, text: str) -> str:
-        # Some servers repeat what they were sent. What is shorter is no key, and stands in texts.
-        secret = len(self._key) >= _SHORTEST_KEY
-        return sound(text.replace(self._key, "***") if secret else text)
-
-    def _decoded(self, content: bytes) -> dict[str, Any]:
-        found = json.loads(
-            content.decode("utf-8", "replace"), parse_constant=no_number, parse_float=_finite
-        )
-        if not isinstance(found, dict):
-            raise TypeError("no object")
-        cleaned: dict[str, Any] = self._cleaned(found, 0)
-        return cleaned
-
-    def _cleaned(self, value: Any, depth: int) -> Any:
-        """JSON that can be written down: sound texts, no key, and no deeper than anyone needs."""
-        if depth > _DEEPEST:
-            raise ValueError("too deep")
-        if isinstance(value, str):
-            return self._clean(value)
-        if isinstance(value, dict):
-            return {
-                self._clean(name): self._cleaned(each, depth + 1) for name, each in value.items()
-            }
-        if isinstance(value, list):
-            return [self._cleaned(each, depth + 1) for each in value]
-        if isinstance(value, int) and abs(value) >= 2**63:
-            raise ValueError("a number that nobody counts to")
-        return value
-
-
-def no_number(name: str) -> None:
-    """Refuse NaN and the like, which Python would read."""
-    raise ValueError(f"{name} is no number of JSON")
-
-
-def _finite(text: str) -> float:
-    found = float(text)
-    if not math.isfinite(found):
-        raise ValueError(f"{text} is no number")
-    return found
+        return without_key(text, self._key)
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
