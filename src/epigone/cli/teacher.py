@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from epigone.cli import teacher_feedback
 from epigone.cli.asking import (
     Budget,
     Concurrency,
@@ -34,6 +35,7 @@ teacher_app = typer.Typer(
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
     app.add_typer(teacher_app, name="teacher")
+    teacher_feedback.register(teacher_app)
 
 
 @teacher_app.command()

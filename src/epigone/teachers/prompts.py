@@ -49,7 +49,7 @@ def read_prompts(path: Path, system: str = "") -> Prompts:
     skipped: Counter[str] = Counter()
     found: dict[str, Prompt] = {}
     try:
-        for value in _values(path, skipped):
+        for value in values_of(path, skipped):
             made = _prompt(value, system)
             if isinstance(made, str):
                 skipped[made] += 1
@@ -65,7 +65,8 @@ def read_prompts(path: Path, system: str = "") -> Prompts:
     return Prompts(tuple(found.values()), skipped)
 
 
-def _values(path: Path, skipped: Counter[str]) -> Iterator[Any]:
+def values_of(path: Path, skipped: Counter[str]) -> Iterator[Any]:
+    """The JSON values of a file, or the lines of a .txt; `skipped` counts what is none."""
     if path.suffix == ".txt":
         yield from (line.strip() for line in _lines(path) if line.strip())
         return
@@ -96,7 +97,7 @@ def _prompt(value: Any, system: str) -> Prompt | str:
     if isinstance(value, str):
         turns = [Message("user", value)]
     elif isinstance(value, dict):
-        made = _turns(value)
+        made = turns_of(value)
         if isinstance(made, str):
             return made
         turns = made
@@ -121,7 +122,8 @@ def _prompt(value: Any, system: str) -> Prompt | str:
     return Prompt(f"{sound(str(own))[:180]}-{key[:8]}" if named else key[:16], given, asked)
 
 
-def _turns(value: dict[str, Any]) -> list[Message] | str:
+def turns_of(value: dict[str, Any]) -> list[Message] | str:
+    """The turns of a row under any name that is used for such, or why it has none."""
     rows = next((value[key] for key in LISTS if isinstance(value.get(key), list)), None)
     if rows is None:
         text = next((value[key] for key in PROMPTS if isinstance(value.get(key), str)), None)
