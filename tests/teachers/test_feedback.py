@@ -227,8 +227,11 @@ def test_an_interrupted_run_goes_on_and_pays_for_nothing_twice(fake: Fakes, tmp_
         assert server.told()["cost"] <= float(budget)
         assert not (tmp_path / "o").exists()
     rank([a, b], tmp_path / "o", asking(server, tmp_path, budget=Decimal(5)))
+    before = server.told()["cost"]
+    # Each folder has a budget of its own.
     with pytest.raises(BudgetReached):
         revise(a, tmp_path / "o" / "r", asking(server, tmp_path, budget=Decimal("0.02")))
+    assert 0 < server.told()["cost"] - before <= 0.02
     revise(a, tmp_path / "o" / "r", asking(server, tmp_path, budget=Decimal(5)))
     billed = server.told()["billed"]
     again = rank([a, b], tmp_path / "o", asking(server, tmp_path, concurrency=1))
@@ -316,6 +319,7 @@ def test_rows_of_every_kind_are_matched_by_id_or_prompt(fake: Fakes, tmp_path: P
                                        {"from": "gpt", "value": "longer"}]},
         {"id": "y", "instruction": "P", "output": "the longest one"},
         {"id": "4", "prompt": "another", "answer": "x"},
+        {"id": "x", "prompt": "P", "answer": "left over"},
     ]))  # fmt: skip
     facts = rank([a, b], tmp_path / "out", asking(fake(judge={}), tmp_path))
     found = rows(tmp_path / "out" / "pairs.jsonl")
@@ -326,7 +330,7 @@ def test_rows_of_every_kind_are_matched_by_id_or_prompt(fake: Fakes, tmp_path: P
     assert found[0]["rejected_from"] == {"file": "a.jsonl", "model": "gpt"}
     assert facts["skipped"] == {
         "a prompt that does not end with the user's turn": 1, "characters that no text has": 1,
-        "no answer": 1, "no object": 1, "only in a.jsonl": 1, "only in b.json": 1,
+        "no answer": 1, "no object": 1, "only in a.jsonl": 1, "only in b.json": 2,
         "several answers in a row": 1,
     }  # fmt: skip
 
