@@ -20,6 +20,7 @@ from email.utils import formatdate
 from typing import Any
 
 from aiohttp import web
+from tests.teachers.judge import judged
 
 PRICE = (2.0, 8.0)  # dollars for a million tokens of prompts and of answers
 CREATED = 1_750_000_000
@@ -43,6 +44,8 @@ class Fake:
     per_minute: dict[str, float] = field(default_factory=dict)
     down: bool = False
     says: str = ""
+    # Shares of what a judge says, see judge.py; without them nothing is judged.
+    judge: dict[str, float] | None = None
     billed: Counter[str] = field(default_factory=Counter)
     seen: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
@@ -162,6 +165,12 @@ async def _answer(fake: Fake, request: web.Request) -> web.StreamResponse:
         return _error(*wrong)
     own = name_of(body)
     text = text_of(body, fake.says)
+    if fake.judge is not None:
+        said = judged(body["messages"][-1]["content"], fake.judge, fake.billed[own])
+        if said is None:
+            fake.mistakes.append("marks that do not close")
+            return _error(400, "marks")
+        text = said
     usage = usage_of(body, text)
     if fake.too_many(usage["prompt_tokens"] + int(body.get("max_tokens", 16))):
         return _error(429, "Rate limit reached", {"Retry-After": "1"})

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from epigone.cli import serve, synthesize
+from epigone.cli import serve, synthesize, teacher_feedback
 from epigone.cli.asking import (
     Budget,
     Concurrency,
@@ -34,7 +34,7 @@ teacher_app = typer.Typer(
 
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
-    for verb in (serve, synthesize):
+    for verb in (serve, synthesize, teacher_feedback):
         verb.register(teacher_app)
     app.add_typer(teacher_app, name="teacher")
 

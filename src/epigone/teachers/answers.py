@@ -6,11 +6,11 @@ import datetime
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from epigone.errors import EndpointError, UserError
 from epigone.files import write_jsonl
@@ -20,6 +20,8 @@ from epigone.teachers.ask import Asker, BudgetReached, NotHad, Refused, each
 from epigone.teachers.prompts import Prompt
 from epigone.teachers.wire import Answer, Request, chat, completion, own_seed
 
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 # How endpoints call the end of an answer, and its longest.
 _WHOLE = frozenset({"stop", "end_turn", "eos", "eos_token", "stop_sequence", "end", ""})
 _LENGTH = frozenset({"length", "max_tokens"})
@@ -155,27 +157,50 @@ async def answer_all(
     progress: Progress,
     check: Check | None = None,
 ) -> list[Dialogue]:
-    """Every prompt's dialogues, in the order of the prompts and their samples.
+    """Every prompt's dialogues, in the order of the prompts and their samples; see `ask_each`.
 
-    An answer that does not pass `check`, or is not of the schema, is asked for again. Raises
-    EndpointError with how many are done where nothing more can be asked.
+    An answer that does not pass `check`, or is not of the schema, is asked for again.
     """
     wanted = [(p, s) for p in prompts for s in range(settings.samples)]
-    found: list[Dialogue | None] = [None] * len(wanted)
-    missing: list[str] = []
     if settings.schema is not None:
         of_schema = schema_check(settings.schema)
         check = check or (lambda _, text: of_schema(text))
+
+    async def one(item: tuple[Prompt, int]) -> Dialogue:
+        return await dialogue(asker, item[0], settings, item[1], check)
+
+    return await ask_each(asker, wanted, one, workers, progress, "prompts and samples")
+
+
+async def ask_each(
+    asker: Asker,
+    wanted: Sequence[Item],
+    work: Callable[[Item], Awaitable[Made]],
+    workers: int,
+    progress: Progress,
+    what: str,
+) -> list[Made]:
+    """What `work` makes of each item, in their order, so many at once; `what` they are called.
+
+    Raises EndpointError with how many answers are there where nothing more can be asked, or where
+    some could not be had.
+    """
+    found: dict[int, Made] = {}
+    missing: list[str] = []
     started = time.monotonic()
 
-    async def one(i: int, item: tuple[Prompt, int]) -> None:
+    async def one(i: int, item: Item) -> None:
         try:
-            found[i] = await dialogue(asker, item[0], settings, item[1], check)
+            found[i] = await work(item)
         except NotHad as error:
             missing.append(str(error))
 
     def told(done: int) -> None:
         progress(done, len(wanted), pace(asker, started))
+
+    def left() -> str:
+        done = asker.tally.came + asker.tally.known
+        return f"{done:,} answers to {len(wanted):,} {what} are there"
 
     try:
         await each(wanted, one, workers, told)
@@ -183,20 +208,14 @@ async def answer_all(
         # What is in flight may still be answered.
         await asker.finish()
         kind = BudgetReached if isinstance(error, BudgetReached) else EndpointError
-        left = _left(asker, len(wanted))
-        raise kind(f"{error.what}; {left}", value=error.value, fix=error.fix) from None
+        raise kind(f"{error.what}; {left()}", value=error.value, fix=error.fix) from None
     if missing:
         raise EndpointError(
-            f"{len(missing):,} answers could not be had; {_left(asker, len(wanted))}",
+            f"{len(missing):,} answers could not be had; {left()}",
             value=missing[0],
             fix="all that came is kept; run the same command again",
         )
-    return [d for d in found if d is not None]
-
-
-def _left(asker: Asker, wanted: int) -> str:
-    done = asker.tally.came + asker.tally.known
-    return f"{done:,} answers to {wanted:,} prompts and samples are there"
+    return [found[i] for i in range(len(wanted))]
 
 
 def pace(asker: Asker, started: float) -> str:
@@ -245,7 +264,7 @@ def write_answers(
     for old in out.glob("answers*.jsonl"):
         # Of an earlier run with more samples.
         old.unlink()
-    rejected = Counter(_kind(d.rejected) for d in dialogues if d.rejected)
+    rejected = Counter(kind_of(d.rejected) for d in dialogues if d.rejected)
     written = 0
     for sample in range(settings.samples):
         name = "answers.jsonl" if sample == 0 else f"answers-{sample + 1}.jsonl"
@@ -272,7 +291,8 @@ def _answered(d: Dialogue) -> int:
     return sum(m.role == "assistant" for m in d.messages[len(d.prompt.given) :])
 
 
-def _kind(reason: str) -> str:
+def kind_of(reason: str) -> str:
+    """What reasons are counted by: what stands before the colon."""
     return reason.partition(":")[0]
 
 

@@ -57,7 +57,7 @@ def read_prompts(path: Path, system: str = "") -> Prompts:
     """
     skipped: Counter[str] = Counter()
     found: dict[str, Prompt] = {}
-    for value in _values(path, skipped):
+    for value in values_of(path, skipped):
         made = _prompt(value, system)
         if isinstance(made, str):
             skipped[made] += 1
@@ -70,7 +70,7 @@ def read_prompts(path: Path, system: str = "") -> Prompts:
 
 def read_texts(path: Path, names: Sequence[str], skipped: Counter[str]) -> Iterator[str]:
     """Texts of a file: its lines, or of JSON the texts, or what stands under one of the names."""
-    for value in _values(path, skipped):
+    for value in values_of(path, skipped):
         if isinstance(value, dict):
             value = next((value[n] for n in names if isinstance(value.get(n), str)), None)
         if isinstance(value, str):
@@ -79,7 +79,8 @@ def read_texts(path: Path, names: Sequence[str], skipped: Counter[str]) -> Itera
             skipped["no text"] += 1
 
 
-def _values(path: Path, skipped: Counter[str]) -> Iterator[Any]:
+def values_of(path: Path, skipped: Counter[str]) -> Iterator[Any]:
+    """The values of a file; what is none is counted. Raises CorpusError where it cannot be read."""
     try:
         yield from _read(path, skipped)
     except (OSError, UnicodeDecodeError) as error:
@@ -117,7 +118,7 @@ def _prompt(value: Any, system: str) -> Prompt | str:
     if isinstance(value, str):
         turns = [Message("user", value)]
     elif isinstance(value, dict):
-        made = _turns(value)
+        made = turns_of(value)
         if isinstance(made, str):
             return made
         turns = made
@@ -142,7 +143,8 @@ def _prompt(value: Any, system: str) -> Prompt | str:
     return Prompt(f"{sound(str(own))[:180]}-{key[:8]}" if named else key[:16], given, asked)
 
 
-def _turns(value: dict[str, Any]) -> list[Message] | str:
+def turns_of(value: dict[str, Any]) -> list[Message] | str:
+    """The turns of a row under any name that is used for such, or why it has none."""
     rows = next((value[key] for key in LISTS if isinstance(value.get(key), list)), None)
     if rows is None:
         text = next((value[key] for key in PROMPTS if isinstance(value.get(key), str)), None)
