@@ -45,17 +45,18 @@ def run(
     """The stage: resolve the sources and the tokenizer, then `build`.
 
     `inputs` are folders of benchmark items (`items.jsonl`) and other corpora, whose held-out
-    prompts must not be trained on, and in `asked` what a teacher was asked for.
+    prompts must not be trained on, and in `asked_1` and so on what a teacher was asked for.
     """
     from epigone.models.references import locate, locate_data
 
     files = [
         locate_data(source.ref, progress, fingerprint=source.fingerprint) for source in spec.sources
     ]
-    if "asked" in inputs:
-        files.append(inputs["asked"] / ANSWERS)
+    asked = [folder / ANSWERS for role, folder in inputs.items() if role.startswith("asked_")]
+    if asked:
+        files += asked
         own = DataSpec(ref=ANSWERS, fingerprint="", format="openai")
-        spec = spec.model_copy(update={"sources": (*spec.sources, own)})
+        spec = spec.model_copy(update={"sources": (*spec.sources, *[own] * len(asked))})
     tokenizer = locate(spec.tokenizer.ref, progress, fingerprint=spec.tokenizer.fingerprint)
     items = [item for _, folder in sorted(inputs.items()) for item in items_in(folder)]
     return build(files, spec, tokenizer / "tokenizer.json", out, progress, items)

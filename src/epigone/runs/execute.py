@@ -32,7 +32,7 @@ _ROOM = 7_000_000_000
 
 # Stages whose steps have the machine to themselves, the more urgent first: data that cannot be
 # used must be told before any other work is done.
-_ALONE = ("items", "ask", "corpus", "train", "feedback")
+_ALONE = ("items", "ask", "select", "corpus", "train", "feedback")
 
 Outcome = Literal["done", "failed", "blocked", "left"]
 

@@ -21,6 +21,7 @@ from epigone.study.specs import (
     CorpusSpec,
     FeedbackSpec,
     ModelSpec,
+    SelectSpec,
     TrainSpec,
 )
 from epigone.study.step import Step
@@ -145,6 +146,9 @@ def memory(step: Step) -> float:
         return 0.8e9 + (cost.state_bytes(spec.recipe) + 3) * parameters(spec.base)
     if isinstance(spec, FeedbackSpec):
         return 0.8e9 + cost.FEEDBACK_BYTES * parameters(spec.base)
+    if isinstance(spec, SelectSpec):
+        students = [s.spec for s in step.inputs.values() if isinstance(s.spec, TrainSpec)]
+        return 0.7e9 + sum(5 * parameters(s.base) for s in students)
     if isinstance(spec, Answering) and spec.model.kind != "teacher":
         return 0.7e9 + 5 * parameters(base_of(step, spec.model))
     return 0.5e9

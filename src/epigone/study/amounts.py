@@ -11,6 +11,9 @@ from epigone.errors import CorpusError
 from epigone.schema import Conversation
 from epigone.study import train_file
 
+# The amount that stands for a whole corpus, whatever it holds.
+WHOLE = 0
+
 
 def segments(train: Path, amounts: Sequence[int]) -> list[list[Conversation]]:
     """The conversations between each amount and the one before it.
@@ -24,8 +27,11 @@ def segments(train: Path, amounts: Sequence[int]) -> list[list[Conversation]]:
 
     `train` is a corpus's train file; `amounts` are tokens of teacher output, strictly rising;
     `tokens` of the result are exact. Raises CorpusError for an amount larger than the corpus,
-    and ValueError for amounts that do not rise and for counts that do not fit the messages.
+    and ValueError for amounts that do not rise and for counts that do not fit the messages. WHOLE,
+    which stands alone, gives all conversations.
     """
+    if tuple(amounts) == (WHOLE,):
+        return [[conversation for conversation, _ in train_file.read(train)]]
     if not amounts or any(a >= b for a, b in pairwise((0, *amounts))):
         raise ValueError(f"amounts must be positive and rise: {list(amounts)}")
     found: list[list[Conversation]] = []

@@ -130,7 +130,7 @@ def ask_spec(corpus: Corpus, model: ModelSpec, terms: str, resolve: Resolve) -> 
             seeds = data_spec(told.seeds, resolve)
     if terms:
         known_terms(terms)
-    own = told.model_dump(exclude={"task", "prompts", "seeds"})
+    own = told.model_dump(exclude={"task", "prompts", "seeds", "select", "rounds"})
     return AskSpec(
         model=model,
         task=told.task if data is None or told.prompts is not None else "",

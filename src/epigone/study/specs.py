@@ -5,7 +5,7 @@ A spec is part of its step's identity, so device, workers, paths and executor ha
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -147,10 +147,27 @@ class AskSpec(Spec):
     terms: str = ""
 
 
+# How the prompts of a round are chosen, and which ways of it ask students.
+Select = Literal["random", "loss", "disagreement", "diversity"]
+SELECTED: tuple[Select, ...] = get_args(Select)
+BY_STUDENTS = ("loss", "disagreement")
+
+
+class SelectSpec(Spec):
+    """Which prompts of a pool a round asks; those of earlier rounds are in `inputs["asked_…"]`.
+
+    `pool` is what the round asks, from all prompts that may be. The students are
+    `inputs["student_1"]` and so on, of the whole amount.
+    """
+
+    by: Select
+    pool: AskSpec
+
+
 class CorpusSpec(Spec):
     """Sources to a clean corpus, split into train and held-out prompts.
 
-    What the teacher was asked for lies in `inputs["asked"]`; there are no sources then.
+    What the teacher was asked for lies in `inputs["asked_1"]` and so on; there are no sources then.
 
     `languages` are ISO 639 codes, none for any language; `rules` the names of those that are on;
     `min_chars` and `max_chars` bound the characters of a reply and of any turn; a conversation of

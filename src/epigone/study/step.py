@@ -17,6 +17,7 @@ from epigone.study.specs import (
     GenerateSpec,
     ItemsSpec,
     OverlapSpec,
+    SelectSpec,
     Spec,
     StyleSpec,
     ToxicitySpec,
@@ -40,6 +41,7 @@ class Stage:
 STAGES: Mapping[str, Stage] = {
     "items": Stage("epigone.evaluation:run_items", 2, ItemsSpec),
     "ask": Stage("epigone.teachers:run", 1, AskSpec),
+    "select": Stage("epigone.teachers:run_select", 1, SelectSpec),
     "corpus": Stage("epigone.corpus:run", 3, CorpusSpec),
     "overlap": Stage("epigone.corpus:run_overlap", 2, OverlapSpec),
     "train": Stage("epigone.training:run", 3, TrainSpec, ("epigone.training.loop",)),

@@ -21,6 +21,7 @@ from epigone.study.resolved import (
     items_spec,
     recipe_spec,
 )
+from epigone.study.rounds import Learner, asks
 from epigone.study.specs import (
     DataSpec,
     FeedbackSpec,
@@ -67,13 +68,14 @@ class Expansion:
 def expand(declaration: Declaration, resolve: Resolve) -> Expansion:
     """Cells and steps of a study; raises Mistake for names that cannot be resolved."""
     models = bases(declaration, resolve)
-    corpora = _corpora(declaration, resolve)
+    corpora = _corpora(declaration, resolve, models[0])
     students = list(_students(declaration, resolve, models, corpora))
-    steps: list[Step] = []
+    found: dict[str, Step] = {}
     for corpus in sorted(corpora.values(), key=lambda step: "held_out" in step.inputs):
-        steps += [s for s in (*corpus.inputs.values(), corpus) if s not in steps]
+        _behind_its_inputs(corpus, found)
     # A trunk makes several students; until a hub's revisions are known, two can have one hash.
-    steps += {s.made_by.name: s.made_by for s in students if s.made_by is not None}.values()
+    found |= {s.made_by.name: s.made_by for s in students if s.made_by is not None}
+    steps = [*found.values()]
     subjects = (*(Subject(base.name, base.name) for base in models), *students)
     measured = [
         (_model(s, models), _axes(s.cell) if s.cell else (s.base,), s.made_by) for s in subjects
@@ -81,6 +83,12 @@ def expand(declaration: Declaration, resolve: Resolve) -> Expansion:
     known = {step.name for step in steps}
     steps += (s for s in measures(declaration, measured, corpora, resolve) if s.name not in known)
     return Expansion(tuple(steps), subjects, declaration.teacher.name)
+
+
+def _behind_its_inputs(step: Step, found: dict[str, Step]) -> None:
+    for before in step.inputs.values():
+        _behind_its_inputs(before, found)
+    found.setdefault(step.name, step)
 
 
 def _model(subject: Subject, bases: list[ModelSpec]) -> ModelSpec:
@@ -95,7 +103,7 @@ def _axes(cell: Cell) -> tuple[str, ...]:
     return tuple(axis for axis in axes if axis)
 
 
-def _corpora(declaration: Declaration, resolve: Resolve) -> dict[str, Step]:
+def _corpora(declaration: Declaration, resolve: Resolve, base: ModelSpec) -> dict[str, Step]:
     """A step for each corpus, and before them one for the items of each benchmark.
 
     What models are asked must not be in what they learn from: benchmarks' items are in no corpus,
@@ -109,17 +117,21 @@ def _corpora(declaration: Declaration, resolve: Resolve) -> dict[str, Step]:
         if not any(step.spec == items for step in asked.values()):
             asked[f"items_{benchmark.label}"] = Step("items", (benchmark.task,), items)
     first = style_corpus(declaration)
-    found = {first: _corpus_step(first, declaration, resolve, asked)}
+    found = {first: _corpus_step(first, declaration, resolve, asked, base)}
     if declaration.evaluate.style is not None:
         asked = {**asked, "held_out": found[first]}
     for name in declaration.corpora:
         if name != first:
-            found[name] = _corpus_step(name, declaration, resolve, asked)
+            found[name] = _corpus_step(name, declaration, resolve, asked, base)
     return {name: found[name] for name in declaration.corpora}
 
 
 def _corpus_step(
-    name: str, declaration: Declaration, resolve: Resolve, asked: Mapping[str, Step]
+    name: str,
+    declaration: Declaration,
+    resolve: Resolve,
+    asked: Mapping[str, Step],
+    base: ModelSpec,
 ) -> Step:
     with at("corpora", name):
         corpus, terms = declaration.corpora[name], declaration.teacher.terms
@@ -130,8 +142,12 @@ def _corpus_step(
             return Step("corpus", (name,), spec, avoided)
         teacher = asked_teacher(declaration, resolve)
         assert teacher is not None
-        asks = Step("ask", (name,), ask_spec(corpus, teacher, terms, resolve), avoided)
-    return Step("corpus", (name,), spec, {**avoided, "asked": asks})
+        whole = ask_spec(corpus, teacher, terms, resolve)
+    recipe, replay = recipe_spec(declaration.variants()[0], resolve)
+    learner = Learner(base, recipe, replay, declaration.seeds[0])
+    told = corpus.synthesize
+    parts = asks(name, whole, spec, avoided, learner, by=told.select, rounds=told.rounds)
+    return Step("corpus", (name,), spec, {**avoided, **parts})
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from epigone.errors import UserError
-from epigone.study.specs import MeansSpec
+from epigone.study.specs import BY_STUDENTS, SELECTED, MeansSpec, Select
 from epigone.study.values import Declared, Mistake, Name, Reference
 
 # What a teacher can be asked for by name; any other one is a folder with a task.yaml.
@@ -99,6 +99,12 @@ class Synthesis(Declared):
     seeds: Reference | None = Field(default=None, description="JSONL of pairs to begin with")
     system: str = Field(default="", description="of answers: system prompt")
     turns: int = Field(default=0, ge=0, description="of answers: most turns of a user; 0 for all")
+    select: Select = Field(
+        default="random", description="of answers: which prompts are asked, " + ", ".join(SELECTED)
+    )
+    rounds: int = Field(
+        default=1, ge=1, le=100, description="of answers: ask, train, select so often"
+    )
     shown: int = Field(default=5, ge=1, description="examples that each request shows")
     each: int = Field(default=5, ge=1, description="new ones that it asks for")
     max_tokens: int | None = Field(default=None, ge=1, description="longest answer")
@@ -118,10 +124,20 @@ class Synthesis(Declared):
             "seeds": (self.seeds, not reads),
             "system": (self.system, self.task == ANSWERS),
             "turns": (self.turns, self.task == ANSWERS),
+            "select": (self.select if self.select != "random" else "", self.task == ANSWERS),
+            "rounds": (self.rounds if self.rounds > 1 else 0, self.task == ANSWERS),
         }
         for name, (value, takes) in only.items():
             if value and not takes:
                 raise Mistake((name,), UserError(f"{self.task} takes no {name}", value=value))
+        if self.select in BY_STUDENTS and self.rounds == 1:
+            error = UserError("a student can select from its second round on", value=self.select,
+                              fix="rounds: 2, or more")  # fmt: skip
+            raise Mistake(("select",), error)
+        if self.select == "random" and self.rounds > 1:
+            error = UserError("rounds at random are one round", value=self.rounds,
+                              fix="select: loss, disagreement or diversity")  # fmt: skip
+            raise Mistake(("rounds",), error)
         return self
 
 

@@ -10,8 +10,9 @@ from epigone.corpus.contamination import Index
 from epigone.schema import Message
 from epigone.study.specs import AskSpec
 from epigone.teachers.answers import Settings
+from epigone.teachers.pool import choose
 from epigone.teachers.prompts import Prompt, read_prompts
-from epigone.teachers.stage import choose, settings_of
+from epigone.teachers.stage import settings_of
 from epigone.teachers.synthesize import SETTINGS
 from epigone.teachers.task import read
 from epigone.teachers.tldr import SETTINGS as SUMMARIES

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from epigone.corpus.contamination import Index, Item
-from epigone.corpus.language import language, prose
+from epigone.corpus.contamination import Item
 from epigone.corpus.stage import items_in
-from epigone.errors import CorpusError
+from epigone.files import read_jsonl, write_jsonl
 from epigone.models.references import locate_data
-from epigone.schema import Message, Progress
+from epigone.schema import Progress
 from epigone.study.specs import AskSpec, DataSpec
 from epigone.teachers import synthesize, tldr
 from epigone.teachers.answers import Settings
 from epigone.teachers.collect import ask_prompts
 from epigone.teachers.means import means_of
-from epigone.teachers.prompts import Prompt, Prompts, read_prompts
+from epigone.teachers.pool import CHOSEN, choose
+from epigone.teachers.prompts import read_prompts
 from epigone.teachers.synthesis import Growth
-from epigone.teachers.task import read
+from epigone.teachers.task import read as read_task
 from epigone.teachers.wordings import built_in
 
 
@@ -42,15 +40,28 @@ def run(spec: AskSpec, inputs: Mapping[str, Path], out: Path, progress: Progress
             _located(spec.data, progress), out, endpoint, spec.size, settings, avoid=items, **told
         )
     if spec.task == "answers":
-        prompts = choose(read_prompts(_located(spec.data, progress), spec.system), spec, items)
-        settings = settings_of(spec, Settings())
-        return ask_prompts(prompts, out, endpoint, settings, **told)
+        return _answers(spec, inputs, items, out, told)
     folder = built_in()[spec.task] if spec.task else _located(spec.data, progress)
     seeds = None if spec.seeds is None else _located(spec.seeds, progress)
+    growth = Growth(spec.size, spec.shown, spec.each, spec.seed)
     return synthesize.synthesize_task(
-        read(folder, seeds), out, endpoint, Growth(spec.size, spec.shown, spec.each, spec.seed),
+        read_task(folder, seeds), out, endpoint, growth,
         settings_of(spec, synthesize.SETTINGS), avoid=items, **told,
     )  # fmt: skip
+
+
+def _answers(
+    spec: AskSpec, inputs: Mapping[str, Path], items: list[Item], out: Path, told: dict[str, Any]
+) -> dict[str, Any]:
+    read = read_prompts(_located(spec.data, told["progress"]), spec.system)
+    chosen = None
+    if "chosen" in inputs:
+        chosen = [row["id"] for row in read_jsonl(inputs["chosen"] / CHOSEN)]
+    prompts = choose(read, spec, items, chosen)
+    # Later rounds ask others.
+    write_jsonl(out / CHOSEN, ({"id": p.id} for p in prompts.prompts))
+    endpoint = spec.model.ref.removeprefix("endpoint:")
+    return ask_prompts(prompts, out, endpoint, settings_of(spec, Settings()), **told)
 
 
 def _located(data: DataSpec | None, progress: Progress) -> Path:
@@ -63,33 +74,3 @@ def settings_of(spec: AskSpec, usual: Settings) -> Settings:
     told = {name: getattr(spec, name) for name in ("max_tokens", "temperature", "top_p")}
     told = {name: value for name, value in told.items() if value is not None}
     return replace(usual, seed=spec.seed, cut=spec.keep_cut, **told)
-
-
-def choose(read: Prompts, spec: AskSpec, items: Sequence[Item]) -> Prompts:
-    """The `size` prompts that are asked, drawn by the hash of the seed and each one's name.
-
-    What an evaluation asks, and what is in another language, is left out before anything is paid.
-    Raises CorpusError where there are fewer.
-    """
-    index, skipped = Index(items), Counter(read.skipped)
-    found: list[Prompt] = []
-    for prompt in sorted(read.prompts, key=lambda p: _draw(spec.seed, p)):
-        turns = prompt.turns[: spec.turns or None]
-        told = language(prose(tuple(Message("user", t) for t in turns)), spec.languages)
-        if spec.languages and told and told not in spec.languages:
-            skipped["another language"] += 1
-        elif index.find([*(m.content for m in prompt.given), *turns]):
-            skipped["an item of the evaluation"] += 1
-        else:
-            found.append(replace(prompt, turns=turns))
-        if len(found) == spec.size:
-            return Prompts(tuple(found), skipped)
-    raise CorpusError(
-        f"only {len(found):,} of {len(read.prompts):,} prompts can be asked",
-        value=f"size={spec.size}",
-        fix=", ".join(f"{n} {why}" for why, n in skipped.items()) or "lower the size",
-    )
-
-
-def _draw(seed: int, prompt: Prompt) -> bytes:
-    return hashlib.sha256(f"{seed}:{prompt.id}".encode()).digest()

@@ -1,0 +1,90 @@
+"""Rounds of active learning: ask a part, train on it, select what to ask next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from epigone.study.amounts import WHOLE
+from epigone.study.specs import (
+    BY_STUDENTS,
+    AskSpec,
+    CorpusSpec,
+    DataSpec,
+    ModelSpec,
+    RecipeSpec,
+    Select,
+    SelectSpec,
+    TrainSpec,
+)
+from epigone.study.step import Step
+
+
+@dataclass(frozen=True, slots=True)
+class Learner:
+    """Who selects: students of the study's first base and recipe, of this seed and the next."""
+
+    base: ModelSpec
+    recipe: RecipeSpec
+    replay: tuple[DataSpec, ...]
+    seed: int
+
+
+def asks(
+    name: str,
+    whole: AskSpec,
+    corpus: CorpusSpec,
+    avoided: Mapping[str, Step],
+    learner: Learner,
+    *,
+    by: Select = "random",
+    rounds: int = 1,
+) -> dict[str, Step]:
+    """The steps that ask for a corpus, by their role as its inputs, in their order.
+
+    Each round asks an equal part of `whole`; the rest goes to the first ones.
+    """
+    found: dict[str, Step] = {}
+    for number in range(rounds):
+        size = whole.size // rounds + (number < whole.size % rounds)
+        part = whole.model_copy(update={"size": size})
+        axes = (name,) if rounds == 1 else (name, f"round{number + 1}")
+        inputs = dict(avoided)
+        if by != "random" and (found or by not in BY_STUDENTS):
+            students = _students(axes, corpus, found, avoided, learner, by)
+            select = SelectSpec(by=by, pool=part)
+            inputs["chosen"] = Step("select", axes, select, {**avoided, **found, **students})
+        found[f"asked_{number + 1}"] = Step("ask", axes, part, inputs)
+    return found
+
+
+def _students(
+    axes: Sequence[str],
+    corpus: CorpusSpec,
+    found: Mapping[str, Step],
+    avoided: Mapping[str, Step],
+    learner: Learner,
+    by: Select,
+) -> dict[str, Step]:
+    """Students of what was asked so far: one, or two of different seeds that can disagree."""
+    if by not in BY_STUDENTS:
+        return {}
+    # Nothing is held out from those who only select.
+    spec = corpus.model_copy(update={"held_out": 0})
+    before = Step("corpus", (*axes, "before"), spec, {**avoided, **found})
+    seeds = (learner.seed,) if by == "loss" else (learner.seed, learner.seed + 1)
+    return {
+        f"student_{i}": Step(
+            "train",
+            (learner.base.name, *axes, "before", f"s{seed}"),
+            TrainSpec(
+                base=learner.base,
+                amounts=(WHOLE,),
+                recipe=learner.recipe,
+                seed=seed,
+                replay=learner.replay,
+            ),
+            {"corpus": before},
+        )
+        for i, seed in enumerate(seeds, 1)
+    }
