@@ -123,8 +123,10 @@ def text_of(body: dict[str, Any], says: str = "") -> str:
     own = name_of(body)
     if body.get("response_format"):
         return json.dumps({"answer": int(own[:4], 16)})
-    if says == "pairs":
+    if says == "pairs" or (says == "both" and "more examples of the same kind" in str(body)):
         return pairs_of(own)
+    if says == "both":
+        says = ""
     return says or f"An answer, {own[:16]}. " + "It goes on. " * (int(own[:2], 16) % 9)
 
 

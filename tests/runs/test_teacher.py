@@ -1,0 +1,146 @@
+"""A study whose teacher is asked: collected, selected, measured, within a budget, and once."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.conftest import ASKS, SUBJECTS
+from tests.teachers.conftest import Running, running
+
+from epigone.files import read_json, read_jsonl
+
+pytestmark = pytest.mark.slow
+Process = Callable[..., subprocess.CompletedProcess[str]]
+KEY = "sk-planted-9f31c2"
+STUDY = """\
+name: asked
+teacher:
+  name: teacher
+  terms: openai
+  endpoint:
+    url: {url}
+    model: teacher
+    key_env: A_KEY
+    price: [2, 8]
+    concurrency: 4
+bases: [{base}]
+corpora:
+  picked:
+    kind: broad
+    synthesize:
+      {{task: answers, prompts: prompts.jsonl, turns: 1, max_tokens: 64, select: loss, rounds: 2}}
+    size: 40
+    held_out: 4
+  made:
+    kind: local
+    synthesize: {{task: nq, max_tokens: 256}}
+    size: 40
+    for: facts
+    held_out: 0
+    languages: []
+amounts: {{picked: [200], made: [40]}}
+recipe: {{batch: 2, block: 128, warmup: 2}}
+evaluate:
+  benchmarks: [facts]
+  limit: 4
+"""
+
+
+@pytest.fixture
+def study(tmp_path: Path, tiny_base: Path) -> Callable[[Running], Path]:
+    def write(server: Running) -> Path:
+        folder = tmp_path / "study"
+        folder.mkdir()
+        texts = [ask.format(subject) for ask in ASKS for subject in SUBJECTS]
+        lines = [json.dumps({"prompt": text}) for text in texts]
+        (folder / "prompts.jsonl").write_text("\n".join(lines))
+        (folder / "study.yaml").write_text(STUDY.format(url=server.url, base=tiny_base))
+        return folder
+
+    return write
+
+
+def folder_of(study: Path, step: str) -> Path:
+    (found,) = (study / "runs" / "asked" / "steps").glob(f"{step}-????????")
+    return found
+
+
+def test_a_teacher_is_asked_once_for_all_that_a_study_needs(
+    study: Callable[[Running], Path], process: Process, tmp_path: Path
+) -> None:
+    with running(says="both", key=KEY) as server:
+        folder = study(server)
+        env = {"A_KEY": KEY}
+
+        def epigone(*words: str) -> subprocess.CompletedProcess[str]:
+            return process(*words, cwd=folder, env=env)
+
+        plan = json.loads(epigone("plan", "study.yaml", "--json").stdout)
+        asks = {a["step"].partition("-")[0]: a for a in plan["asking"]}
+        assert {s["stage"] for s in plan["steps"]} >= {"ask", "select", "corpus", "train"}
+        # Forty prompts in two rounds, forty pairs, and the benchmark's four items.
+        assert [asks[f"ask/picked_round{i}"]["requests"] for i in (1, 2)] == [20, 20]
+        assert server.told()["billed"] == {}
+
+        poor = epigone("run", "study.yaml", "--budget", "0.004")
+        assert poor.returncode == 1
+        assert "of the budget of $0.004" in poor.stderr + poor.stdout
+        first = server.told()
+        assert 0 < first["cost"] <= 0.004
+
+        done = epigone("run", "study.yaml", "--budget", "1")
+        assert done.returncode == 0, done.stderr
+        told = server.told()
+        assert set(told["billed"].values()) == {1}, "nothing is paid for twice"
+        assert [m for m in told["mistakes"] if "logprobs" not in m] == []
+        _check_rounds(folder)
+        _check_costs(folder, told)
+
+        # Steps that are lost are made again from the ledger.
+        shutil.rmtree(folder_of(folder, "ask/made"))
+        shutil.rmtree(folder_of(folder, "benchmark/facts_teacher"))
+        again = epigone("run", "study.yaml")
+        assert again.returncode == 0, again.stderr
+        assert server.told()["billed"] == told["billed"]
+        # Another study of the same questions pays for none of them.
+        text = (folder / "study.yaml").read_text().replace("name: asked", "name: other")
+        (folder / "other.yaml").write_text(text)
+        assert epigone("run", "other.yaml", "--only", "ask").returncode in (0, 1)
+        assert set(server.told()["billed"]) == set(told["billed"])
+    for path in [*folder.rglob("*")]:
+        assert path.is_dir() or KEY.encode() not in path.read_bytes(), path
+
+
+def _check_rounds(folder: Path) -> None:
+    steps = folder / "runs" / "asked" / "steps"
+    rounds = [folder_of(folder, f"ask/picked_round{i}") for i in (1, 2)]
+    asked = [[r["id"] for r in read_jsonl(r / "chosen.jsonl")] for r in rounds]
+    assert [len(ids) for ids in asked] == [20, 20]
+    assert not set(asked[0]) & set(asked[1])
+    select = folder_of(folder, "select/picked_round2")
+    scores = {r["id"]: r["score"] for r in read_jsonl(select / "scores.jsonl")}
+    # All that are left are looked at; the highest losses are asked.
+    assert len(scores) == len(ASKS) * len(SUBJECTS) - 20
+    rest = [scores[i] for i in set(scores) - set(asked[1])]
+    assert min(scores[i] for i in asked[1]) >= max(rest)
+    audit = read_json(folder_of(folder, "corpus/picked") / "audit.json")
+    assert len(audit["sources"]) == 2
+    assert audit["final"]["by_teacher"].keys() == {"teacher"}
+    assert any(steps.glob("train/*before*"))
+
+
+def _check_costs(folder: Path, told: dict[str, Any]) -> None:
+    """What the ledger counted is what the endpoint billed."""
+    (ledger,) = (folder / "runs" / "ledger").glob("*.jsonl")
+    rows = [row["row"] for row in read_jsonl(ledger)]
+    spent = sum(Decimal(row["cost"]) for row in rows if row["kind"] == "came")
+    assert float(spent) == pytest.approx(told["cost"], abs=1e-12)
+    measured = folder_of(folder, "benchmark/facts_teacher")
+    assert (measured / "record.json").is_file()
