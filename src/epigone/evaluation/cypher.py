@@ -49,7 +49,7 @@ class NoRows(Exception):
 
 
 class Graph:
-    """A graph in memory, in a process of its own that lives until it is ended or dies."""
+    """A graph that can only be read, in a process that lives until it is ended or dies."""
 
     def __init__(self, statements: Sequence[str]) -> None:
         """A graph that statements make, which are trusted; nothing is started yet."""

@@ -12,7 +12,7 @@ from epigone.corpus.contamination import Index, words
 # From so much overlap on two questions count as one (Wang et al. 2022, "Self-Instruct", 2.2).
 NEAR = 0.7
 # Code as chat models write it: in a fence, or between single marks.
-_FENCE = re.compile(r"(`{3,})[^\n`]*\n(?P<block>.*?)\n?[ \t]*\1|`(?P<inline>[^`\n]+)`", re.DOTALL)
+_FENCE = re.compile(r"(`{3,})[^\n`]*\n(?P<block>(?:(?!\1).)*)\1|`(?P<inline>[^`\n]+)`", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)

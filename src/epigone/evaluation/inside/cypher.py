@@ -1,12 +1,12 @@
-"""Runs queries that a model wrote on a graph in memory, one after another.
+"""Runs queries that a model wrote on a graph, one after another.
 
 The first line that arrives tells of the graph, each later one is a query; each that leaves is an
 object with `rows`, with `wrong`, or with `many` where there are more rows than may be.
 """
 
-import contextlib
 import json
 import sys
+import tempfile
 from typing import Any
 
 from epigone.evaluation.inside.wire import channel, limit
@@ -15,6 +15,10 @@ from epigone.evaluation.inside.wire import channel, limit
 POOL, LARGEST = 64 << 20, 64 << 20
 # Characters of the rows of one answer.
 MOST = 1 << 20
+
+
+class Mistake(Exception):
+    """A statement that the graph cannot be made with, and why."""
 
 
 def plain(value: Any) -> Any:
@@ -33,9 +37,27 @@ def told(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).split("\n")[0][:300]
 
 
+def graph(statements: list[str]) -> Any:
+    """A database that statements make, and that nothing changes any more."""
+    import ladybug
+
+    settings = {"buffer_pool_size": POOL, "max_db_size": LARGEST, "max_num_threads": 1}
+    with tempfile.TemporaryDirectory() as folder:
+        with (
+            ladybug.Database(f"{folder}/graph", **settings) as made,
+            ladybug.Connection(made, num_threads=1) as connection,
+        ):
+            for statement in statements:
+                try:
+                    connection.execute(statement)
+                except RuntimeError as error:
+                    raise Mistake(statement, told(error)) from error
+        # What is open stays when its name is gone.
+        return ladybug.Database(f"{folder}/graph", read_only=True, **settings)
+
+
 def answer(connection: Any, query: str, most: int) -> dict[str, Any]:
-    """What a query gives; it cannot write."""
-    connection.execute("BEGIN TRANSACTION READ ONLY")
+    """What a query gives."""
     try:
         result = connection.execute(query)
         if isinstance(result, list):
@@ -45,14 +67,9 @@ def answer(connection: Any, query: str, most: int) -> dict[str, Any]:
             if len(rows) == most:
                 return {"many": True}
             rows.append(plain(result.get_next()))
-        packed = json.dumps(rows)
-        return {"rows": rows} if len(packed) <= MOST else {"many": True}
+        return {"rows": rows} if len(json.dumps(rows)) <= MOST else {"many": True}
     except Exception as error:
         return {"wrong": told(error)}
-    finally:
-        # An error has ended the transaction already.
-        with contextlib.suppress(RuntimeError):
-            connection.execute("ROLLBACK")
 
 
 def main() -> None:
@@ -67,19 +84,17 @@ def main() -> None:
         out.write(json.dumps(what) + "\n")
         out.flush()
 
-    statement = ""
     try:
         import ladybug
 
-        database = ladybug.Database(
-            ":memory:", buffer_pool_size=POOL, max_db_size=LARGEST, max_num_threads=1
-        )
-        connection = ladybug.Connection(database, num_threads=1)
-        for statement in begin["graph"]:
-            connection.execute(statement)
+        connection = ladybug.Connection(graph(begin["graph"]), num_threads=1)
         connection.set_query_timeout(begin["milliseconds"])
+    except Mistake as mistake:
+        statement, wrong = mistake.args
+        say({"wrong": wrong, "statement": statement})
+        return
     except Exception as error:
-        say({"wrong": told(error), "statement": statement})
+        say({"wrong": told(error), "statement": ""})
         return
     say({"ready": True})
     for line in lines:
