@@ -20,7 +20,7 @@ from safetensors.numpy import save_file
 
 from epigone.errors import FetchError, ModelError, UnknownName, UserError
 from epigone.models import catalogue, references
-from epigone.models.references import Reference, fingerprint, locate, parse
+from epigone.models.references import Reference, data_fingerprint, fingerprint, locate, parse
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -131,6 +131,16 @@ def test_a_folder_is_known_by_what_matters(cache: Path, folder: Path, tmp_path: 
     (copy / "tokenizer.json").rename(copy / "tokenizer_config.json")
     seen.add(fingerprint(str(copy)))
     assert len(seen) == 6
+
+
+def test_compiled_files_are_no_data_of_a_folder(cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "utils.py").write_text("x = 1\n")
+    first = data_fingerprint(str(tmp_path))
+    (tmp_path / "__pycache__").mkdir()
+    (tmp_path / "__pycache__" / "utils.cpython-311.pyc").write_bytes(b"x")
+    assert data_fingerprint(str(tmp_path)) == first
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+    assert data_fingerprint(str(tmp_path)) != first
 
 
 def test_a_large_file_is_hashed_once_until_it_changes(

@@ -19,7 +19,7 @@ _KS = (1, 10, 100)
 
 def probe() -> None:
     """Raise SandboxError where programs cannot be isolated, unless the user gave that up."""
-    if not _unsafe():
+    if not unsafe():
         sandbox.probe()
 
 
@@ -37,7 +37,7 @@ def grade_rows(rows: Sequence[dict[str, Any]], *, chat: bool, progress: Progress
         for row in rows
         for answer in row["outputs"]
     ]
-    verdicts = iter(grade(problems, unsafe=_unsafe(), progress=progress))
+    verdicts = iter(grade(problems, unsafe=unsafe(), progress=progress))
     for row in rows:
         own: list[Verdict] = [next(verdicts) for _ in row["outputs"]]
         if not own:
@@ -54,5 +54,6 @@ def pass_at(k: int, samples: int, passed: int) -> float:
     return 1.0 - comb(samples - passed, k) / comb(samples, k)
 
 
-def _unsafe() -> bool:
+def unsafe() -> bool:
+    """Whether the user gave up isolation."""
     return os.environ.get(UNSAFE) == "1"

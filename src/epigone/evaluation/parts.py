@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from epigone.errors import BenchmarkError, UnknownName
+from epigone.errors import BenchmarkError, UnknownName, UserError
 from epigone.evaluation import catalogue
 from epigone.files import cache_root
 from epigone.models.references import locate_data
@@ -152,6 +152,8 @@ def _indexed(task: str, folders: Sequence[Path] | None) -> dict[str, Any]:
         )  # fmt: skip
     try:
         parts: dict[str, Any] = manager.load([task])["tasks"]
+    except UserError:  # of the task itself, which says what to do
+        raise
     except Exception as error:  # of a dataset, a template, or a function of the task
         why = (str(error).splitlines() or [""])[0][:200]
         raise BenchmarkError(

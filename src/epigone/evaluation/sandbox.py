@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -28,6 +28,8 @@ _FIRST_USER, _USERS = 1_900_000_000, 100_000
 _numbers = itertools.count(os.getpid() * 64)
 _MB = 1 << 20
 _PYTHON = "/python/bin/python"
+# Where a part finds the packages that it is shown.
+SHOWN = "/packages"
 _PACKAGES = ("epigone", "epigone.evaluation", "epigone.evaluation.inside",
              "epigone.evaluation.inside.wire")  # fmt: skip
 _ISOLATED = (
@@ -80,12 +82,18 @@ class Gone(Exception):
 class Process:
     """A Python process that is talked to in lines."""
 
-    def __init__(self, part: str, *, unsafe: bool, limits: Limits) -> None:
-        """Start a part of `inside`, in a sandbox unless `unsafe`."""
+    def __init__(
+        self, part: str, *, unsafe: bool, limits: Limits, packages: Sequence[Path] = ()
+    ) -> None:
+        """Start a part of `inside`, in a sandbox unless `unsafe`.
+
+        The folders of `packages` can be read in it, below SHOWN by their own names.
+        """
         self._limits = limits
         self._rest = bytearray()
         with contextlib.nullcontext() if unsafe else _filter() as fd:
-            command = [sys.executable] if fd is None else [*_isolated(limits, fd), _PYTHON]
+            isolated = [] if fd is None else [*_isolated(limits, fd, packages), _PYTHON]
+            command = isolated or [sys.executable]
             self._process = subprocess.Popen(
                 [*command, "-I", "-S", "-c", _source(part)],
                 stdin=subprocess.PIPE,
@@ -243,7 +251,7 @@ def _filter() -> Iterator[int]:
         os.close(source)
 
 
-def _isolated(limits: Limits, calls: int) -> list[str]:
+def _isolated(limits: Limits, calls: int, packages: Sequence[Path] = ()) -> list[str]:
     """What stands before a command to isolate it; `_PYTHON` is the interpreter inside."""
     base, bwrap = Path(sys.base_prefix), _bwrap()
     before: list[str] = []
@@ -255,14 +263,23 @@ def _isolated(limits: Limits, calls: int) -> list[str]:
             *(str(bwrap), "--die-with-parent", "--dev-bind", "/", "/", "--tmpfs", "/mnt"),
             *("--ro-bind", str(base), "/mnt/python"),
             *("--ro-bind", str(bwrap.parents[2]), "/mnt/bwrap"),
+            *_bound(packages, "/mnt/packages"),
             *("--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID", "--"),
             *("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--"),
         ]
         base, bwrap = Path("/mnt/python"), Path("/mnt/bwrap", *bwrap.parts[-3:])
+        packages = [Path("/mnt/packages", folder.name) for folder in packages]
     return [*before, str(bwrap), *_ISOLATED, *_system(), *_interpreter(base),
+            *_bound(packages, SHOWN),
             *("--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"),
             *("--size", str(limits.disk), "--tmpfs", "/tmp", "--chdir", "/tmp"),
             *("--seccomp", str(calls), "--remount-ro", "/", "--")]  # fmt: skip
+
+
+def _bound(folders: Sequence[Path], below: str) -> list[str]:
+    """Folders by their own names below another one, which without a mode would be root's alone."""
+    words = ["--perms", "0755", "--dir", below] if folders else []
+    return words + [w for f in folders for w in ("--ro-bind", str(f), f"{below}/{f.name}")]
 
 
 def _system() -> list[str]:

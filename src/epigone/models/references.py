@@ -203,7 +203,9 @@ def locate_data(
 
 
 def _data_folder_hash(folder: Path) -> str:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    # What Python compiles of a folder's own code, when it is first run, is no data of it.
+    every = (path for path in folder.rglob("*") if path.parent.name != "__pycache__")
+    files = sorted(path for path in every if path.is_file())
     listed = {path.relative_to(folder).as_posix(): _hash(path) for path in files}
     return hashlib.sha256(canonical(listed).encode()).hexdigest()
 

@@ -11,6 +11,8 @@ from epigone.corpus.contamination import Index, words
 
 # From so much overlap on two questions count as one (Wang et al. 2022, "Self-Instruct", 2.2).
 NEAR = 0.7
+# Code as chat models write it: in a fence, or between single marks.
+_FENCE = re.compile(r"(`{3,})[^\n`]*\n(?P<block>(?:(?!\1).)*)\1|`(?P<inline>[^`\n]+)`", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,8 @@ class Labels:
 
         Numbers, bullets and bold type around the labels do not matter, nor does their case, and at
         the beginning of a line their first letter stands for them. A half goes on until the next
-        label: answers may be of several lines.
+        label: answers may be of several lines. Of one that is all in a fence
+        of code, the code counts.
         """
         halves = [*self._halves(text)]
         if not halves:
@@ -91,7 +94,11 @@ def _trimmed(text: str) -> str:
     # What follows an answer's own paragraph, as the number of the next pair or a rule, is none of
     # it.
     text = re.sub(r"\n\s*(?:[-*_]{3,}|\(?\d{1,4}[.):])?\s*$", "", text.strip())
-    return text.strip().removesuffix("**").strip()
+    text = text.strip().removesuffix("**").strip()
+    if fence := _FENCE.fullmatch(text):
+        return (fence["block"] or fence["inline"] or "").strip()
+    # The end of a fence around all pairs.
+    return text.removesuffix("```").strip() if text.count("```") == 1 else text
 
 
 class Pool:
