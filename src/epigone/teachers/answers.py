@@ -156,7 +156,7 @@ async def answer_all(
     found: list[Dialogue | None] = [None] * len(wanted)
     missing: list[str] = []
     check = None if settings.schema is None else schema_check(settings.schema)
-    started = time.monotonic()
+    started, ended = time.monotonic(), 0
 
     async def one(i: int, item: tuple[Prompt, int]) -> None:
         try:
@@ -164,9 +164,12 @@ async def answer_all(
         except NotHad as error:
             missing.append(str(error))
 
-    def told(done: int) -> None:
-        progress(done, len(wanted), pace(asker, started))
+    def told(done: int | None = None) -> None:
+        nonlocal ended
+        ended = ended if done is None else done
+        progress(ended, len(wanted), pace(asker, started))
 
+    asker.watch = told
     try:
         await each(wanted, one, workers, told)
     except EndpointError as error:
