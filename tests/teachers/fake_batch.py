@@ -4,7 +4,8 @@ A batch goes on by one state each time it is looked at, so that nothing hangs on
 `Fake.batch` holds the settings:
 
     looks       looks at it before it ends: 1
-    ends        how it ends: "completed", "expired", "cancelled", "failed"
+    ends        how batches end, the last one for all others: ["completed"], "expired",
+                "cancelled", "failed"
     finished    the share of rows that an expired or cancelled batch has finished: 1
     crowded     rows above which a batch is refused for the queue, and how many may be open
     rows        shares of rows that are "missing", "malformed", "doubled", "unknown", "bare"
@@ -37,6 +38,7 @@ class Books:
     files: dict[str, bytes] = field(default_factory=dict)
     batches: dict[str, dict[str, Any]] = field(default_factory=dict)
     calls: dict[str, int] = field(default_factory=dict)
+    made: int = 0
     # Bodies that went into batches, by name.
     submitted: dict[str, int] = field(default_factory=dict)
 
@@ -70,6 +72,8 @@ def mount(app: web.Application, fake: Fake) -> None:
     async def forget(request: web.Request) -> web.Response:
         for name in [name for name in books.files if name.startswith(await request.text())]:
             del books.files[name]
+        for name in [name for name in books.batches if name.startswith(await request.text())]:
+            del books.batches[name]
         return web.json_response({})
 
     app.router.add_get("/told-batches", told)
@@ -168,7 +172,8 @@ async def _create(fake: Fake, books: Books, request: web.Request) -> web.Respons
         return _mistake(fake, "metadata")
     if asked.get("input_file_id") not in books.files:
         return _mistake(fake, "no such file")
-    own = f"batch_{len(books.batches):04d}"
+    own = f"batch_{books.made:04d}"
+    books.made += 1
     batch: dict[str, Any] = {
         "id": own, "object": "batch", "endpoint": asked["endpoint"], "errors": None,
         "input_file_id": asked["input_file_id"], "completion_window": "24h",
@@ -182,7 +187,7 @@ async def _create(fake: Fake, books: Books, request: web.Request) -> web.Respons
     running = [b for b in books.batches.values() if b["status"] in (*_ORDER, "cancelling")]
     if len(batch["bodies"]) > crowd[0] or len(running) >= crowd[1]:
         errors = [("token_limit_exceeded", "Enqueued token limit reached for teacher")]
-    elif fake.batch.get("ends") == "failed":
+    elif _ends(fake, own) == "failed":
         errors = [("invalid_json_line", "This line is not parseable as valid JSON. \x1b[31m")]
     if errors:
         told = [{"code": c, "message": m, "param": None, "line": 1} for c, m in errors]
@@ -193,6 +198,11 @@ async def _create(fake: Fake, books: Books, request: web.Request) -> web.Respons
             books.submitted[name] = books.submitted.get(name, 0) + 1
     books.batches[own] = batch
     return web.json_response(_shown(batch))
+
+
+def _ends(fake: Fake, own: str) -> str:
+    ends = fake.batch.get("ends", ["completed"])
+    return str(ends[min(int(own.removeprefix("batch_")), len(ends) - 1)])
 
 
 def _checked(
@@ -261,8 +271,7 @@ async def _look(fake: Fake, books: Books, request: web.Request) -> web.Response:
             batch["status"] = _ORDER[min(2, batch["looks"])]
             counts["total"] = len(batch["bodies"])
         else:
-            ends = fake.batch.get("ends", "completed")
-            _end(fake, books, batch, ends, fake.batch.get("finished", 1.0))
+            _end(fake, books, batch, _ends(fake, batch["id"]), fake.batch.get("finished", 1.0))
     elif batch["status"] == "cancelling":
         batch["cancel"] += 1
         if batch["cancel"] > 1:
@@ -312,7 +321,7 @@ def _answer(
     if fault:
         fake.failed[fault] += 1
     if fault in ("400", "429", "500", "503"):
-        told = {"error": {"message": "it failed", "type": "error", "param": None, "code": None}}
+        told = {"error": {"message": "The server had an error while processing your request"}}
         response = {"status_code": int(fault), "request_id": own[:8], "body": told}
         counts["failed"] += 1
         # Most endpoints put them beside the errors, some among the answers.

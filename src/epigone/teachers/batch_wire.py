@@ -19,9 +19,8 @@ Outcome = Answer | Failed | RequestRefused
 ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
 # Seconds that a file may take, and its longest size: a row is seldom larger than some KB.
 _TRANSFER, _MOST = 3600.0, 4 << 30
-# So many batches are told of at once; how much earlier than its file a batch may have been made,
-# by a clock that is wrong.
-_PAGE, _SKEW = 100, 86_400.0
+# So many batches are told of at once.
+_PAGE = 100
 _ERRORS = 3
 
 
@@ -102,18 +101,10 @@ class BatchWire(Wire):
         """Ask for the end of a batch, which may take minutes."""
         return await self._told("POST", f"batches/{name}/cancel", _job, json={})
 
-    async def find(self, own: str, file: str, since: float) -> Job | None:
-        """The batch that we gave an id or made of a file, which was not before a time."""
-        after = ""
-        while True:
-            path = f"batches?limit={_PAGE}{after and f'&after={after}'}"
-            jobs, more = await self._told("GET", path, _page)
-            for job in jobs:
-                if job.own == own or job.source == file:
-                    return job
-            if not (more and jobs) or jobs[-1].created < since - _SKEW:
-                return None
-            after = jobs[-1].name
+    async def page(self, after: str = "") -> tuple[list[Job], bool]:
+        """Some of the batches, newest first, after one of a name; and whether there are more."""
+        path = f"batches?limit={_PAGE}{after and f'&after={after}'}"
+        return await self._told("GET", path, _page)
 
     async def download(self, name: str, file: IO[bytes]) -> None:
         """Write what a file at the endpoint holds."""

@@ -27,8 +27,11 @@ LOOKS = 3
 # Tries of a call, some five minutes of them.
 ATTEMPTS = 16
 _LONGEST_ASKED = 600.0
+_DAY = 86_400.0
 # How an endpoint says that too much waits at it.
 _CROWDED = "token_limit_exceeded"
+# Statuses of what is not there, or not any more.
+GONE = (404, 410)
 # Rows of a file that are written down together.
 _TOGETHER = 500
 
@@ -95,7 +98,11 @@ class Batches(Asker):
             try:
                 await self._patiently(lambda: self._api.cancel(batch.name))
             except RequestRefused as error:
-                # It may have ended by itself; looking at it tells.
+                if error.status in GONE:
+                    # Nobody will ever tell what became of it.
+                    await self._drop(own, error, billed=True)
+                    return
+                # It has ended by itself; looking at it tells.
                 self._say(str(error))
         await self._watch(own, fresh=False, ending=cancel)
 
@@ -106,20 +113,24 @@ class Batches(Asker):
             if look:
                 # What was asked for a moment ago may take one to be there.
                 await self._sleep(POLL[0])
-            job = await self._patiently(
-                lambda: self._api.find(own, str(told["file"]), float(told["at"]))
-            )
-            if job is not None:
-                return job
+            after, more = "", True
+            while more:
+                jobs, more = await self._patiently(lambda: self._api.page(after))  # noqa: B023
+                for job in jobs:
+                    if job.own == own or job.source == told["file"]:
+                        return job
+                # A clock may be wrong by a day; what is older is none of ours.
+                more = more and bool(jobs) and jobs[-1].created > told["at"] - _DAY
+                after = jobs[-1].name if jobs else ""
         return None
 
     async def _made(self, own: str, job: Job) -> None:
         await self._scribe.write(Row("batch", own, {"state": "made", "name": job.name}))
 
-    async def _drop(self, own: str, why: Failed | RequestRefused) -> None:
-        """A batch that never was: its requests cost nothing."""
+    async def _drop(self, own: str, why: Failed | RequestRefused, *, billed: bool = False) -> None:
+        """A batch that never was, or is no more; its requests cost nothing unless it is `billed`."""
         found = Collection()
-        await self._leave(own, why, found, billed=False)
+        await self._leave(own, why, found, billed=billed)
         self._resolve(own, found)
 
     async def _watch(self, own: str, *, fresh: bool, ending: bool = False) -> None:
@@ -194,11 +205,16 @@ class Batches(Asker):
             file.seek(0)
             file.truncate()
             await self._api.download(name, file)
+            file.seek(0)
 
         try:
-            await self._patiently(whole)
+            for _ in range(LOOKS):
+                await self._patiently(whole)
+                # Not a row that can be read: it may be a gateway's page.
+                if any(self._api.results(file)) or not file.tell():
+                    break
         except RequestRefused as error:
-            if error.status not in (404, 410):
+            if error.status not in GONE:
                 raise
             # It is deleted; its answers are paid for all the same.
             found.damaged = True
