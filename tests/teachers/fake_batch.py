@@ -118,8 +118,8 @@ async def _faulty(
 
 
 def _hung_up(request: web.Request, response: Any = None) -> Any:
-    assert request.transport
-    request.transport.abort()
+    if request.transport:
+        request.transport.abort()
     return response or web.Response()
 
 

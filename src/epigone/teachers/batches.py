@@ -128,7 +128,7 @@ class Batches(Asker):
         await self._scribe.write(Row("batch", own, {"state": "made", "name": job.name}))
 
     async def _drop(self, own: str, why: Failed | RequestRefused, *, billed: bool = False) -> None:
-        """A batch that never was, or is no more; its requests cost nothing unless it is `billed`."""
+        """A batch that never was, or is no more; it costs nothing unless it is `billed`."""
         found = Collection()
         await self._leave(own, why, found, billed=billed)
         self._resolve(own, found)
