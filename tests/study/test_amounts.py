@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from epigone.errors import CorpusError
 from epigone.schema import Conversation, Message, Provenance
 from epigone.study import train_file
-from epigone.study.amounts import segments
+from epigone.study.amounts import WHOLE, segments
 
 
 def corpus(folder: Path, sizes: list[list[int]], system: bool = False) -> tuple[Path]:
@@ -87,11 +87,12 @@ def test_several_replies_and_tools_stay_in_one_exchange(tmp_path: Path) -> None:
 def test_the_whole_corpus_is_an_amount_and_one_token_more_is_not(tmp_path: Path) -> None:
     files = corpus(tmp_path, [[10], [5, 5]])
     assert shape(segments(*files, [20])) == [[("c0", 2, 10), ("c1", 4, 10)]]
+    assert segments(*files, [WHOLE]) == segments(*files, [20])
     with pytest.raises(CorpusError, match=r"holds 20 tokens of teacher output: 21 \(ask"):
         segments(*files, [5, 21])
 
 
-@pytest.mark.parametrize("amounts", [[], [0], [-1], [5, 5], [9, 3]])
+@pytest.mark.parametrize("amounts", [[], [0, 5], [-1], [5, 5], [9, 3]])
 def test_amounts_must_rise(tmp_path: Path, amounts: list[int]) -> None:
     with pytest.raises(ValueError, match="rise"):
         segments(*corpus(tmp_path, [[10]]), amounts)

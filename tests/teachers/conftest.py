@@ -28,6 +28,11 @@ class Running:
         found: dict[str, Any] = httpx.get(self.url.replace("/v1", "/told")).json()
         return found
 
+    def batches(self) -> dict[str, Any]:
+        """What happened to batches at it."""
+        found: dict[str, Any] = httpx.get(self.url.replace("/v1", "/told-batches")).json()
+        return found
+
     def steer(self, **settings: Any) -> None:
         """Change how it behaves."""
         httpx.post(self.url.replace("/v1", "/steer"), json=settings).raise_for_status()

@@ -46,6 +46,7 @@ class Fake:
     says: str = ""
     # Shares of what a judge says, see judge.py; without them nothing is judged.
     judge: dict[str, float] | None = None
+    batch: dict[str, Any] = field(default_factory=dict)
     billed: Counter[str] = field(default_factory=Counter)
     seen: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
@@ -63,6 +64,10 @@ class Fake:
             return 401, f"Incorrect API key provided: {told}"
         if request.content_type != "application/json":
             return 415, "content type"
+        return self.wrong(request.path, body)
+
+    def wrong(self, path: str, body: Any) -> tuple[int, str] | None:
+        """What it refuses of a body, sent or in a batch."""
         if not isinstance(body, dict) or set(body) - set(_KNOWN):
             return 400, f"unknown arguments {sorted(set(body) - set(_KNOWN))}"
         for name, value in body.items():
@@ -72,7 +77,7 @@ class Fake:
             return 404, "The model does not exist"
         if body.get("max_tokens", 1) < 1 or not 0 <= body.get("temperature", 1) <= 2:
             return 400, "out of range"
-        if request.path.endswith("/chat/completions"):
+        if path.endswith("/chat/completions"):
             turns = body.get("messages")
             if not turns or any(set(t) != {"role", "content"} for t in turns):
                 return 400, "messages"
@@ -152,6 +157,13 @@ def fault_of(fake: Fake, own: str, came: int) -> str:
     return ""
 
 
+def said_of(fake: Fake, body: dict[str, Any]) -> str | None:
+    """What it says now; a judge does not take what cannot be judged."""
+    if fake.judge is None:
+        return text_of(body, fake.says)
+    return judged(body["messages"][-1]["content"], fake.judge, fake.billed[name_of(body)])
+
+
 async def _answer(fake: Fake, request: web.Request) -> web.StreamResponse:
     if fake.down:
         assert request.transport
@@ -165,14 +177,10 @@ async def _answer(fake: Fake, request: web.Request) -> web.StreamResponse:
     if wrong := fake.mistake(request, body):
         fake.mistakes.append(f"{wrong[0]} {wrong[1]}")
         return _error(*wrong)
-    own = name_of(body)
-    text = text_of(body, fake.says)
-    if fake.judge is not None:
-        said = judged(body["messages"][-1]["content"], fake.judge, fake.billed[own])
-        if said is None:
-            fake.mistakes.append("marks that do not close")
-            return _error(400, "marks")
-        text = said
+    own, text = name_of(body), said_of(fake, body)
+    if text is None:
+        fake.mistakes.append("marks that do not close")
+        return _error(400, "marks")
     usage = usage_of(body, text)
     if fake.too_many(usage["prompt_tokens"] + int(body.get("max_tokens", 16))):
         return _error(429, "Rate limit reached", {"Retry-After": "1"})
@@ -184,23 +192,31 @@ async def _answer(fake: Fake, request: web.Request) -> web.StreamResponse:
         await asyncio.sleep(fake.latency)
     if failed := _failed(fault, request):
         return failed
+    told = billed_answer(fake, body, fault)
+    return await _sent(request, fault, json.dumps(told).encode(), _told_limits(fake))
+
+
+def billed_answer(
+    fake: Fake, body: dict[str, Any], fault: str, share: float = 1.0
+) -> dict[str, Any]:
+    """The JSON of an answer, for a share of its price."""
+    own, text = name_of(body), said_of(fake, body) or ""
     stop = {"length": "length", "content_filter": "content_filter"}.get(fault, "stop")
     if fault in ("empty", "content_filter", "refusal"):
         text = ""
-        usage = usage_of(body, text)
+    usage = usage_of(body, text)
     fake.billed[own] += 1
-    fake.cost += cost_of(usage)
+    fake.cost += share * cost_of(usage)
     choice: dict[str, Any] = {"index": 0, "finish_reason": stop, "logprobs": None}
     if "messages" in body:
         refusal = "I cannot help with that." if fault == "refusal" else None
         choice["message"] = {"role": "assistant", "content": text or None, "refusal": refusal}
     else:
         choice["text"] = text
-    told = {
+    return {
         "id": f"chatcmpl-{own[:20]}", "object": "chat.completion", "created": CREATED,
         "model": "teacher-2025-06-15", "choices": [choice], "usage": usage,
     }  # fmt: skip
-    return await _sent(request, fault, json.dumps(told).encode(), _told_limits(fake))
 
 
 def _told_limits(fake: Fake) -> dict[str, str]:
@@ -274,7 +290,10 @@ def app_of(fake: Fake) -> web.Application:
             setattr(fake, name, value)
         return web.json_response({})
 
-    app = web.Application(client_max_size=1 << 24)
+    from tests.teachers.fake_batch import mount
+
+    app = web.Application(client_max_size=1 << 28)
+    mount(app, fake)
     app.router.add_post("/v1/chat/completions", answer)
     app.router.add_post("/v1/completions", answer)
     app.router.add_get("/told", told)

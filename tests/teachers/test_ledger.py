@@ -47,7 +47,11 @@ def test_an_answer_is_there_for_the_next_process(tmp_path: Path) -> None:
 
 
 rows = st.lists(
-    st.tuples(st.sampled_from(["sent", "came", "void"]), st.sampled_from("abc"), st.text()),
+    st.tuples(
+        st.sampled_from(["sent", "came", "void", "lost", "in", "uploaded", "made", "done"]),
+        st.sampled_from("abc"),
+        st.text(),
+    ),
     max_size=12,
 )
 
@@ -56,6 +60,12 @@ def _rows(told: list[tuple[str, str, str]]) -> list[Row]:
     made: dict[str, Any] = {
         "sent": lambda k, t: sent(k),
         "void": lambda k, t: Row("void", k, {}),
+        "lost": lambda k, t: Row("lost", k, {"why": t}),
+        "in": lambda k, t: ledger_module.sent(k, Decimal(1), 0, "", batch="own"),
+        **{
+            state: lambda k, t, state=state: Row("batch", "own", {"state": state})
+            for state in ("uploaded", "made", "done")
+        },
         "came": came,
     }
     return [made[kind](key, text) for kind, key, text in told]
@@ -80,7 +90,11 @@ def test_any_cut_keeps_the_whole_lines_before_it(
         lines = whole[: at + 1].count(b"\n")
         cut, want = Ledger(path), Ledger(Path(folder) / "other.jsonl")
         want.write(_rows(told[:lines]))
+        want.close()
+        want = Ledger(Path(folder) / "other.jsonl")
         assert (cut.spent, cut.open, cut.damaged) == (want.spent, want.open, 0)
+        assert cut.in_batches <= cut.open
+        assert [cut.batch_of(k) for k in "abc"] == [want.batch_of(k) for k in "abc"]
         assert [k in cut for k in "abc"] == [k in want for k in "abc"]
         assert path.read_bytes() == b"".join(whole.splitlines(keepends=True)[:lines])
         # What is written after the repair begins a line of its own.
@@ -90,6 +104,37 @@ def test_any_cut_keeps_the_whole_lines_before_it(
         again = Ledger(path)
         assert "new" in again
         again.close()
+
+
+def test_a_batch_is_open_from_its_upload_until_it_is_done(tmp_path: Path) -> None:
+    def reopened() -> Ledger:
+        nonlocal ledger
+        ledger.close()
+        ledger = Ledger(tmp_path / "ledger.jsonl")
+        return ledger
+
+    def of(state: str, **told: Any) -> Row:
+        return Row("batch", "own", {"state": state, **told})
+
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    asked = {"path": "p", "sample": 0, "request": {"a": 1}}
+    for key in "ab":
+        ledger.write([ledger_module.sent(key, Decimal(1), 0, "", batch="first", **asked)])
+    assert (ledger.open, ledger.batch_of("a")) == (2, "first")
+    assert (reopened().open, ledger.batches, ledger.batch_of("a")) == (0, {}, "")
+    for key in "ab":
+        ledger.write([ledger_module.sent(key, Decimal(1), 0, "", batch="own", **asked)])
+    ledger.write([of("uploaded", file="f")])
+    assert (reopened().open, ledger.in_batches, ledger.recent) == (2, 2, [])
+    assert ledger.batches["own"].name == ""
+    ledger.write([of("made", name="batch_1"), came("a")])
+    assert (reopened().batch_of("a"), ledger.batch_of("b")) == ("", "own")
+    assert ledger.asked("own", "b")["request"] == {"a": 1}
+    assert (ledger.batches["own"].name, ledger.in_batches) == ("batch_1", 1)
+    # What was paid for and never came stays counted, but is not in the batch any more.
+    ledger.write([Row("lost", "b", {"why": ""}), of("done")])
+    assert (reopened().open, ledger.in_batches, ledger.batches) == (1, 0, {})
+    ledger.close()
 
 
 def test_a_damaged_line_is_not_counted_and_the_others_are(tmp_path: Path) -> None:

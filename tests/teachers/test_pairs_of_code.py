@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from epigone.teachers.pairs import Labels, Pair
+from epigone.teachers.pairs import Labels, Pair, Unpaired
 
 CYPHER = Labels("Question", "Cypher")
 ONE = Pair("Who wrote it?", "MATCH (a)-[:WROTE]->(b)\nWHERE b.x = 'it'\nRETURN a.name")
@@ -44,4 +44,4 @@ def test_code_among_words_stays_as_it_is(answer: str) -> None:
 
 
 def test_an_empty_fence_is_an_empty_half() -> None:
-    assert [*CYPHER.parse("Question: a\nCypher: ```\n\n```")] == ["an empty half"]
+    assert [*CYPHER.parse("Question: a\nCypher: ```\n\n```")] == [Unpaired("an empty half", "a")]

@@ -24,13 +24,24 @@ Rpm = Annotated[float, typer.Option(min=0, help="Requests a minute.")]
 Tpm = Annotated[float, typer.Option(min=0, help="Tokens a minute.")]
 PriceOption = Annotated[str, typer.Option(metavar="IN,OUT", help="Dollars for a million tokens.")]
 Budget = Annotated[str, typer.Option(metavar="USD", help="Never spend more.")]
+Batch = Annotated[
+    bool,
+    typer.Option("--batch", help="In batches: half the price, within a day. ^C leaves them open."),
+]
 KeyEnv = Annotated[str, typer.Option(help="The variable with the key.")]
 Terms = Annotated[str, typer.Option(help="The teacher's terms of use, as openai.")]
 Licence = Annotated[str, typer.Option(help="Licence of the answers.")]
 
 
 def means_of(
-    concurrency: int, rpm: float, tpm: float, price: str, budget: str, runs: Path
+    concurrency: int,
+    rpm: float,
+    tpm: float,
+    price: str,
+    budget: str,
+    runs: Path,
+    *,
+    batch: bool = False,
 ) -> Means:
     """The options as they are asked with."""
     from epigone.teachers.means import Means
@@ -43,6 +54,7 @@ def means_of(
         parse_price(price) if price else None,
         dollars(budget),
         runs / "ledger",
+        batch=batch,
     )
 
 
@@ -66,6 +78,7 @@ def tell(facts: dict[str, Any], first: list[list[str]]) -> None:
         *([f"rejected: {reason}", f"{n:,}"] for reason, n in facts["rejected"].items()),
         *([f"skipped: {reason}", f"{n:,}"] for reason, n in facts.get("skipped", {}).items()),
         ["known already", f"{facts['known']:,}"],
+        *([["odd rows of batches", f"{facts['odd_rows']:,}"]] if facts.get("odd_rows") else []),
         ["tokens in, out", f"{facts['prompt_tokens']:,}, {facts['tokens']:,}"],
         ["cost", f"${Decimal(facts['cost']):.4f} (price {facts['price']})"],
     ]

@@ -10,6 +10,7 @@ import typer
 
 from epigone.cli import serve, synthesize, teacher_feedback
 from epigone.cli.asking import (
+    Batch,
     Budget,
     Concurrency,
     EndpointOption,
@@ -24,7 +25,7 @@ from epigone.cli.asking import (
     means_of,
     tell,
 )
-from epigone.cli.common import Json, Runs, Teller, say_json
+from epigone.cli.common import Json, Runs, Teller, say_json, table
 from epigone.errors import UserError
 
 teacher_app = typer.Typer(
@@ -67,6 +68,7 @@ def ask(
     tpm: Tpm = 0,
     price: PriceOption = "",
     budget: Budget = "",
+    batch: Batch = False,
     key_env: KeyEnv = "EPIGONE_API_KEY",
     terms: Terms = "",
     licence: Licence = "",
@@ -91,7 +93,7 @@ def ask(
                 seed=seed, cut=keep_cut, schema=None if schema is None else _schema(schema),
                 completions=completions,
             ),
-            means=means_of(concurrency, rpm, tpm, price, budget, runs),
+            means=means_of(concurrency, rpm, tpm, price, budget, runs, batch=batch),
             system=system,
             n=n,
             about={"licence": licence, "terms": terms},
@@ -102,6 +104,31 @@ def ask(
         say_json(facts)
         return
     tell(facts, [["answers", f"{facts['written']:,} of {facts['asked']:,}"]])
+
+
+@teacher_app.command()
+def cancel(
+    endpoint: EndpointOption,
+    key_env: KeyEnv = "EPIGONE_API_KEY",
+    runs: Runs = Path("runs"),
+    json: Json = False,
+) -> None:
+    """End the open batches of an endpoint, and keep the answers that they have.
+
+    Example: epigone teacher cancel --endpoint https://host/v1#model
+    """
+    from epigone.teachers.cancel import cancel_batches
+
+    with Teller() as teller:
+        facts = cancel_batches(endpoint, runs / "ledger", key_env=key_env, progress=teller)
+    if json:
+        say_json(facts)
+        return
+    shown = [
+        ["batches", ", ".join(facts["batches"]) or "none was open"],
+        ["answers kept", f"{facts['answers']:,} of {facts['requests']:,}"],
+    ]
+    table("", ("what", "value"), shown)
 
 
 def _schema(path: Path) -> dict[str, object]:

@@ -187,7 +187,7 @@ async def ask_each(
     """
     found: dict[int, Made] = {}
     missing: list[str] = []
-    started = time.monotonic()
+    started, ended = time.monotonic(), 0
 
     async def one(i: int, item: Item) -> None:
         try:
@@ -195,13 +195,16 @@ async def ask_each(
         except NotHad as error:
             missing.append(str(error))
 
-    def told(done: int) -> None:
-        progress(done, len(wanted), pace(asker, started))
+    def told(done: int | None = None) -> None:
+        nonlocal ended
+        ended = ended if done is None else done
+        progress(ended, len(wanted), pace(asker, started))
 
     def left() -> str:
         done = asker.tally.came + asker.tally.known
         return f"{done:,} answers to {len(wanted):,} {what} are there"
 
+    asker.watch = told
     try:
         await each(wanted, one, workers, told)
     except EndpointError as error:

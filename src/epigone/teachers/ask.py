@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sized
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from decimal import Decimal
@@ -53,7 +53,10 @@ class Refused:
 
 @dataclass(slots=True)
 class Tally:
-    """What happened so far; `known` answers were in the ledger already."""
+    """What happened so far; `known` answers were in the ledger already.
+
+    `odd` rows of batches answered no request, or could not be read.
+    """
 
     came: int = 0
     known: int = 0
@@ -61,6 +64,7 @@ class Tally:
     retries: int = 0
     tokens: int = 0
     prompt_tokens: int = 0
+    odd: int = 0
 
 
 class Asker:
@@ -79,6 +83,8 @@ class Asker:
         self.endpoint = wire.endpoint
         self.tally = Tally()
         self.budget = Budget(budget, ledger.spent + ledger.open)
+        # Called when the note changes, which may be long before an answer comes.
+        self.watch: Callable[[], None] = lambda: None
         self.note = f"{ledger.damaged} damaged lines in the ledger" if ledger.damaged else ""
         self._wire, self._price = wire, price
         self._ledger, self._scribe = ledger, Scribe(ledger, sync=budget is not None)
@@ -99,13 +105,14 @@ class Asker:
 
     def _say(self, what: str) -> None:
         self.note = what
+        self.watch()
 
     async def _sleep(self, seconds: float) -> None:
         """Wait; raises what stopped everything as soon as that happens."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), seconds)
         if self._stop:
-            raise _another(self._stop)
+            raise stopped_by(self._stop)
 
     async def ask(self, request: Request, again: int = 0) -> Answer | Refused:
         """What the endpoint says to a request, from the ledger where it is known.
@@ -128,6 +135,14 @@ class Asker:
         return await asyncio.shield(task)
 
     async def _answer(self, key: str, request: Request) -> Answer | Refused:
+        if own := self._ledger.batch_of(key):
+            raise self._halted(
+                EndpointError(
+                    "what is asked is in a batch that is open",
+                    value=self._ledger.batches[own].name or own,
+                    fix="wait for it with --batch, or end it with epigone teacher cancel",
+                )
+            )
         tried, billed = 0, 0
         failed: Failed | None = None
         async with self._free:
@@ -208,7 +223,7 @@ class Asker:
         if self._circuit.open() and not probing:
             return False
         if self._stop:
-            raise _another(self._stop)
+            raise stopped_by(self._stop)
         began = time.monotonic()
         await self._scribe.write(sent(key, most, tokens, self._ledger.purpose))
         while time.monotonic() - began > _STALE:
@@ -276,7 +291,7 @@ class Asker:
             self._settled.clear()
             await self._settled.wait()
         assert self._stop
-        raise _another(self._stop)
+        raise stopped_by(self._stop)
 
     def _away(self) -> EndpointError:
         return EndpointError(
@@ -290,7 +305,7 @@ class Asker:
         self._stop = self._stop or error
         self._stopping.set()
         self._settled.set()
-        return _another(self._stop)
+        return stopped_by(self._stop)
 
     async def finish(self) -> None:
         """Send nothing more, and wait for what is in flight and for the ledger."""
@@ -305,7 +320,7 @@ def cost_of(answer: Answer, price: Price, most: Decimal) -> Decimal:
     return price.cost(answer.prompt_tokens, answer.tokens) if counted else most
 
 
-def _another(error: EndpointError) -> EndpointError:
+def stopped_by(error: EndpointError) -> EndpointError:
     """The same error for another task: one object would gather the tracebacks of all."""
     new = error.__class__.__new__(error.__class__, *error.args)
     new.__dict__.update(error.__dict__)
@@ -357,6 +372,8 @@ async def each(
             done += 1
             told(done)
 
+    if isinstance(items, Sized):
+        workers = min(workers, len(items))
     tasks = [asyncio.ensure_future(one()) for _ in range(workers)]
     try:
         await asyncio.gather(*tasks)

@@ -9,10 +9,10 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from epigone.errors import EndpointError, HeldElsewhere
 from epigone.files import canonical, fsync_dir
@@ -26,7 +26,9 @@ _START = len(_HEAD) + 16 + len(_TAIL)
 
 # sent: a request is about to leave, which may cost `most`. came: its answer, which cost `cost`.
 # void: it failed in a way that no one is billed for. lost: what came was no answer.
-Kind = Literal["sent", "came", "void", "lost"]
+# batch: what became of a batch, whose own id is the key and stands in the `sent` of its requests:
+# its file is "uploaded" and it may be made at any moment, it is "made", it is "done".
+Kind = Literal["sent", "came", "void", "lost", "batch"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,31 @@ class Row:
         """The line with its checksum."""
         row = canonical({"kind": self.kind, "key": self.key, **self.told}).encode()
         return _HEAD + hashlib.sha256(row).hexdigest()[:16].encode() + _TAIL + row + b"}\n"
+
+
+class Sent(NamedTuple):
+    """A request whose answer is not there: for what it was asked, what it may cost, its batch."""
+
+    purpose: str
+    most: Decimal
+    batch: str
+
+
+@dataclass(slots=True)
+class Batch:
+    """A batch that is not done: where its requests without an answer stand in the ledger, by key.
+
+    `told` is what its own lines say: the `file` of its requests, its `name` at the endpoint, its
+    `price`, when it went (`at`).
+    """
+
+    places: dict[str, tuple[int, int]] = field(default_factory=dict)
+    told: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """What the endpoint calls it, empty where that is not known."""
+        return str(self.told.get("name", ""))
 
 
 def key_of(path: str, body: Mapping[str, Any], sample: int, again: int = 0) -> str:
@@ -68,7 +95,7 @@ class Ledger:
 
     `spent` is what the answers cost that were asked for one `purpose`, a study's or a folder's;
     `open` what its requests may have cost whose answers never came: those in flight at a kill or a
-    lost connection. Both are in US dollars.
+    lost connection. Both are in US dollars. `batches` are those that are not done, by their own id.
     """
 
     def __init__(
@@ -86,7 +113,8 @@ class Ledger:
         # When requests left in the last minute or so, and how many tokens they might take.
         self.recent: list[tuple[float, int]] = []
         self._places: dict[str, tuple[int, int]] = {}
-        self._sent: dict[str, list[tuple[str, Decimal]]] = {}
+        self._sent: dict[str, list[Sent]] = {}
+        self.batches: dict[str, Batch] = {}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
@@ -111,10 +139,14 @@ class Ledger:
     @property
     def open(self) -> Decimal:
         """US dollars that requests without an answer may have cost."""
-        mosts = (
-            most for sent in self._sent.values() for whose, most in sent if whose == self.purpose
-        )
+        mosts = (s.most for sent in self._sent.values() for s in sent if s.purpose == self.purpose)
         return sum(mosts, Decimal(0))
+
+    @property
+    def in_batches(self) -> Decimal:
+        """How much of `open` is in batches that are not done."""
+        sent = (self._sent[key][-1] for batch in self.batches.values() for key in batch.places)
+        return sum((s.most for s in sent if s.purpose == self.purpose), Decimal(0))
 
     def __len__(self) -> int:
         """How many answers it holds, for all purposes."""
@@ -145,26 +177,53 @@ class Ledger:
                 else:
                     self._count(row, at, len(line))
                 at += len(line)
+        self._forget_unsent()
         return at
+
+    def _forget_unsent(self) -> None:
+        """A batch without a line of its own was never uploaded, and nobody is billed for it."""
+        for own in [own for own, batch in self.batches.items() if not batch.told]:
+            for key in self.batches.pop(own).places:
+                left = [sent for sent in self._sent[key] if sent.batch != own]
+                if left:
+                    self._sent[key] = left
+                else:
+                    del self._sent[key]
 
     def _count(self, row: Mapping[str, Any], at: int, length: int) -> None:
         key = row["key"]
+        if row["kind"] == "batch":
+            self._count_batch(row)
+            return
         if row["kind"] == "sent":
-            self._sent.setdefault(key, []).append((row["for"], Decimal(row["most"])))
-            if row["at"] > time.time() - _RECENT:
+            sent = Sent(row["for"], Decimal(row["most"]), row.get("batch", ""))
+            self._sent.setdefault(key, []).append(sent)
+            if sent.batch:
+                self.batches.setdefault(sent.batch, Batch()).places[key] = (at, length)
+            elif row["at"] > time.time() - _RECENT:
                 self.recent.append((row["at"], row["tokens"]))
             return
-        if row["kind"] == "lost":
-            return
-        sent = self._sent.get(key)
         # Of several attempts the last one is answered.
-        purpose = sent.pop()[0] if sent else self.purpose
-        if not sent:
-            self._sent.pop(key, None)
+        attempts = self._sent.get(key)
+        last = attempts[-1] if attempts else Sent(self.purpose, Decimal(0), "")
         if row["kind"] == "came":
-            if purpose == self.purpose:
+            if last.purpose == self.purpose:
                 self.spent += Decimal(row["cost"])
             self._places.setdefault(key, (at, length))
+        if attempts and row["kind"] != "lost":
+            attempts.pop()
+            if not attempts:
+                del self._sent[key]
+        # Last: whoever reads meanwhile finds the answer once it is in no batch any more.
+        if last.batch in self.batches:
+            self.batches[last.batch].places.pop(key, None)
+
+    def _count_batch(self, row: Mapping[str, Any]) -> None:
+        if row["state"] == "done":
+            self.batches.pop(row["key"], None)
+        else:
+            told = {n: v for n, v in row.items() if n not in ("kind", "key")}
+            self.batches.setdefault(row["key"], Batch()).told.update(told)
 
     def write(self, rows: Sequence[Row], *, sync: bool = False) -> None:
         """Append rows together; answers among them count once they are on the disk.
@@ -190,21 +249,36 @@ class Ledger:
         """Whether the answer came."""
         return key in self._places
 
+    def batch_of(self, key: str) -> str:
+        """The own id of the batch that a request is in, empty where it is in none."""
+        attempts = self._sent.get(key)
+        own = attempts[-1].batch if attempts else ""
+        batch = self.batches.get(own)
+        return own if batch is not None and key in batch.places else ""
+
     def get(self, key: str) -> dict[str, Any] | None:
         """The row of an answer, if it came."""
         place = self._places.get(key)
-        if place is None:
-            return None
+        return None if place is None else self._row(key, place)
+
+    def asked(self, own: str, key: str) -> dict[str, Any]:
+        """The row of a request that is in a batch."""
+        return self._row(key, self.batches[own].places[key])
+
+    def _row(self, key: str, place: tuple[int, int]) -> dict[str, Any]:
         row = _checked(os.pread(self._fd, place[1], place[0]))
         if row is None or row["key"] != key:
             raise EndpointError("the ledger was changed by another hand", value=str(self.path))
         return row
 
 
-def sent(key: str, most: Decimal, tokens: int, purpose: str) -> Row:
-    """The row of a request that is about to leave: what it may cost, and for what it is asked."""
+def sent(key: str, most: Decimal, tokens: int, purpose: str, **batch: Any) -> Row:
+    """The row of a request that is about to leave: what it may cost, and for what it is asked.
+
+    For one in a `batch` it also says what is asked, so that whoever collects it needs not know.
+    """
     told = {"most": str(most), "tokens": tokens, "for": purpose, "at": round(time.time(), 3)}
-    return Row("sent", key, told)
+    return Row("sent", key, {**told, **batch})
 
 
 def _checked(line: bytes) -> dict[str, Any] | None:

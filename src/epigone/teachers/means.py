@@ -19,6 +19,7 @@ from epigone.models.references import parse as resolve
 from epigone.schema import Progress, silent
 from epigone.study.specs import MeansSpec
 from epigone.teachers.ask import Asker, asking
+from epigone.teachers.batch import CALLERS, batching
 from epigone.teachers.ledger import Ledger, ledger_file
 from epigone.teachers.money import BUDGET, FREE, LEDGERS, PURPOSE, Price, known_price, parse_price
 
@@ -32,7 +33,8 @@ class Means:
 
     `price` is the endpoint's; without one, a known model's is taken. Limits are a minute's, 0 for
     those that the endpoint tells of itself, if any. `ledgers` is the folder of all ledgers, and a
-    budget is that of one `purpose`, a study's or a folder's.
+    budget is that of one `purpose`, a study's or a folder's. With `batch` requests wait to go
+    together, for half the price; limits and `concurrency` do not bound them.
     """
 
     concurrency: int = 32
@@ -42,6 +44,12 @@ class Means:
     budget: Decimal | None = None
     ledgers: Path = LEDGER_FOLDER
     purpose: str = ""
+    batch: bool = False
+
+    def __post_init__(self) -> None:
+        if self.batch:
+            # Callers that wait are what batches are made of.
+            object.__setattr__(self, "concurrency", max(self.concurrency, CALLERS))
 
 
 def means_of(told: MeansSpec | None) -> Means:
@@ -64,6 +72,11 @@ def price_of(endpoint: Endpoint, means: Means) -> tuple[Price, str]:
 
     Raises UserError for a budget without a price.
     """
+    price, known = _single(endpoint, means)
+    return (price.in_batches, f"{known} (batch)") if means.batch else (price, known)
+
+
+def _single(endpoint: Endpoint, means: Means) -> tuple[Price, str]:
     if means.price is not None:
         return means.price, "as given"
     if known := known_price(endpoint.model):
@@ -112,6 +125,9 @@ def ask_all(
     spent = ledger.spent
 
     async def asked() -> tuple[Result, Asker]:
+        if means.batch:
+            async with batching(endpoint, ledger, price=price, budget=means.budget) as by_batches:
+                return await work(by_batches), by_batches
         async with asking(
             endpoint,
             ledger,
@@ -124,7 +140,7 @@ def ask_all(
             return await work(asker), asker
 
     try:
-        result, asker = _until_done(asked())
+        result, asker = until_done(asked())
         tally = asker.tally
         facts = {
             "endpoint": endpoint.url,
@@ -138,6 +154,7 @@ def ask_all(
             # Requests whose answers never came, in all runs: no one knows whether they were billed.
             "may_cost_more": str(ledger.open),
             "damaged_lines": ledger.damaged,
+            **({"odd_rows": tally.odd} if means.batch else {}),
             "ledger": str(ledger.path),
         }
     finally:
@@ -145,7 +162,7 @@ def ask_all(
     return result, facts
 
 
-def _until_done(work: Coroutine[Any, Any, Result]) -> Result:
+def until_done(work: Coroutine[Any, Any, Result]) -> Result:
     """Run it; SIGTERM ends it as ^C does: what is in flight is waited for and kept."""
     if threading.current_thread() is not threading.main_thread():
         return asyncio.run(work)

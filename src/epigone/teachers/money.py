@@ -40,6 +40,12 @@ class Price:
         """
         return self.cost(most_tokens(body) - answer_tokens(body), answer_tokens(body))
 
+    @property
+    def in_batches(self) -> Price:
+        """What the same tokens cost in batches."""
+        share = Decimal(str(_known()["batch"]))
+        return Price(self.prompt * share, self.answer * share)
+
 
 FREE = Price(Decimal(0), Decimal(0))
 

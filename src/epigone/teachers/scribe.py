@@ -15,13 +15,13 @@ class Scribe:
         """Write nothing yet; `sync` puts every row on the disk, not only answers."""
         self._ledger = ledger
         self._sync = sync
-        self._rows: list[tuple[Row, asyncio.Future[None]]] = []
+        self._rows: list[tuple[tuple[Row, ...], asyncio.Future[None]]] = []
         self._work: asyncio.Task[None] | None = None
 
-    async def write(self, row: Row) -> None:
-        """Return once the row is in the ledger. Raises EndpointError where it cannot be."""
+    async def write(self, *rows: Row) -> None:
+        """Return once the rows are in the ledger. Raises EndpointError where they cannot be."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._rows.append((row, future))
+        self._rows.append((rows, future))
         if self._work is None or self._work.done():
             self._work = asyncio.ensure_future(self._all())
         await future
@@ -30,7 +30,7 @@ class Scribe:
         while self._rows:
             rows, self._rows = self._rows, []
             try:
-                written = [row for row, _ in rows]
+                written = [row for together, _ in rows for row in together]
                 await asyncio.to_thread(self._ledger.write, written, sync=self._sync)
             except (OSError, ValueError, RecursionError) as error:
                 wrong = EndpointError(

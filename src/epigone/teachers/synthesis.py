@@ -73,6 +73,11 @@ async def synthesize(
     """
     grown = _Grown(task, Pool(avoid))
     started = time.monotonic()
+
+    def told() -> None:
+        progress(len(grown.found.made), growth.size, pace(asker, started))
+
+    asker.watch = told
     while len(grown.found.made) < growth.size and not grown.found.dry:
         first = grown.found.requests
         width = _width(grown, growth)
@@ -81,7 +86,7 @@ async def synthesize(
         ]
         for number, answer in enumerate(await _round(asker, requests), first):
             grown.take(number, answer, growth.size)
-        progress(len(grown.found.made), growth.size, pace(asker, started))
+        told()
     return grown.found
 
 

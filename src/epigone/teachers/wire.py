@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -26,9 +27,9 @@ from epigone.models.endpoint import (
 )
 from epigone.schema import Message
 
-_LARGEST = 16 << 20
+LARGEST = 16 << 20
 # How much is kept of what cannot be read.
-_SHOWN = 2_000
+SHOWN = 2_000
 _CONNECT = 15.0
 _YEAR_9999 = 253_402_300_800
 _NEVER_SENT = (
@@ -161,22 +162,7 @@ class Wire:
 
         Raises Failed for what may succeed later, RequestRefused for what would be refused again.
         """
-        url = f"{self.endpoint.url.rstrip('/')}/{request.path}"
-        try:
-            # A redirect would carry the key to another host.
-            async with self._http.post(
-                url, json=request.body, allow_redirects=False, proxy=self._proxy
-            ) as response:
-                content = await _read(response)
-                status, headers = response.status, response.headers
-        except _NEVER_SENT as error:
-            raise Failed(f"no connection: {self.told(str(error))}") from None
-        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
-            # It left; whether it was answered, and counted, nobody knows.
-            what = f"{type(error).__name__}: {self.told(str(error))}"
-            raise Failed(what, billed=True) from None
-        if status != 200:
-            self._failed(status, headers, content)
+        content, headers = await self._called("POST", request.path, json=request.body)
         found: Any = None
         try:
             found = decoded(content, self._clean)
@@ -185,11 +171,37 @@ class Wire:
             said = self._clean(content.decode(errors="replace"))
             raise Failed(
                 f"no answer to the request: {said[:200]}", billed=True, status=200,
-                headers=headers, came=said[:_SHOWN], whole=found is not None,
+                headers=headers, came=said[:SHOWN], whole=found is not None,
             ) from None  # fmt: skip
         return found, headers
 
-    def _failed(self, status: int, headers: Mapping[str, str], content: bytes) -> None:
+    async def _called(self, method: str, path: str, **sent: Any) -> tuple[bytes, Mapping[str, str]]:
+        """What an endpoint answers, and its headers; see `send` for what is raised."""
+        async with self._answered(method, path, **sent) as response:
+            return await _read(response), response.headers
+
+    @asynccontextmanager
+    async def _answered(
+        self, method: str, path: str, **sent: Any
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """An answer whose content is still to be read, where its status is 200."""
+        url = f"{self.endpoint.url.rstrip('/')}/{path}"
+        try:
+            # A redirect would carry the key to another host.
+            async with self._http.request(
+                method, url, allow_redirects=False, proxy=self._proxy, **sent
+            ) as response:
+                if response.status != 200:
+                    self._failed(response.status, response.headers, await _read(response))
+                yield response
+        except _NEVER_SENT as error:
+            raise Failed(f"no connection: {self.told(str(error))}") from None
+        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
+            # It left; whether it was answered, and counted, nobody knows.
+            what = f"{type(error).__name__}: {self.told(str(error))}"
+            raise Failed(what, billed=True) from None
+
+    def _failed(self, status: int, headers: Mapping[str, str], content: bytes) -> NoReturn:
         said = self.told(reason(content))
         if b'"insufficient_quota"' in content:
             status = 402
@@ -216,7 +228,7 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
     content = bytearray()
     async for part in response.content.iter_any():
         content += part
-        if len(content) > _LARGEST:
+        if len(content) > LARGEST:
             raise Failed("an answer without end", billed=True)
     return bytes(content)
 
@@ -235,10 +247,10 @@ def read(row: Mapping[str, Any]) -> Answer:
     if choice.get("finish_reason") == "error":
         raise ValueError("an error behind the endpoint")
     usage = row.get("usage") or {}
-    created = _count(row.get("created"))
+    created = count(row.get("created"))
     prompt_tokens, tokens = (
-        _count(usage.get("prompt_tokens")),
-        _count(usage.get("completion_tokens")),
+        count(usage.get("prompt_tokens")),
+        count(usage.get("completion_tokens")),
     )
     return Answer(
         text=text or "",
@@ -246,12 +258,13 @@ def read(row: Mapping[str, Any]) -> Answer:
         refusal=refusal or "",
         prompt_tokens=prompt_tokens,
         # Some count thoughts in the total only.
-        tokens=max(tokens, _count(usage.get("total_tokens")) - prompt_tokens),
+        tokens=max(tokens, count(usage.get("total_tokens")) - prompt_tokens),
         model=str(row.get("model") or "")[:200],
         # Some tell milliseconds.
         created=next((t for t in (created, created // 1000) if t < _YEAR_9999), 0),
     )
 
 
-def _count(value: Any) -> int:
+def count(value: Any) -> int:
+    """A number of tokens or the like, 0 for what is none."""
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else 0

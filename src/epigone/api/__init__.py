@@ -1,0 +1,27 @@
+"""The Python interface: a study, and each stage as a function."""
+
+from epigone.api.stages import (
+    benchmark,
+    benchmark_items,
+    build_corpus,
+    corpus_folder,
+    corpus_stats,
+    generate,
+    style,
+    toxicity,
+    train,
+)
+from epigone.api.study import Study
+
+__all__ = [
+    "Study",
+    "benchmark",
+    "benchmark_items",
+    "build_corpus",
+    "corpus_folder",
+    "corpus_stats",
+    "generate",
+    "style",
+    "toxicity",
+    "train",
+]

@@ -1,0 +1,149 @@
+"""A study: its declaration, its steps, and what comes of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from epigone.errors import UnknownName
+from epigone.files import write_json, write_text
+from epigone.runs import lease
+from epigone.runs.checks import check_before
+from epigone.runs.execute import Result, Watcher, execute
+from epigone.runs.plan import Planned, plan
+from epigone.runs.resolve import World, lock_document, locked_fingerprints
+from epigone.runs.store import Store
+from epigone.runs.teacher_cost import check_budget
+from epigone.study.declare import Declaration
+from epigone.study.file import located, read
+from epigone.study.specs import (
+    AskSpec,
+    CorpusSpec,
+    FeedbackSpec,
+    TrainSpec,
+)
+from epigone.study.step import STAGES
+from epigone.study.steps import Expansion, expand
+from epigone.study.terms import Terms, Use, refuse, terms_in, terms_named
+from epigone.study.values import Mistake
+
+if TYPE_CHECKING:
+    from epigone.findings import Findings
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """A study: its declaration, and the folder of its steps."""
+
+    declaration: Declaration
+    file: Path
+    root: Path
+
+    @classmethod
+    def load(cls, path: str | Path, *, runs: str | Path = "runs") -> Study:
+        """Read a study file, or the study.yaml of a folder; steps go to `runs`/<study>.
+
+        Raises StudyFileError with the line and column of the first mistake.
+        """
+        file = Path(path)
+        if file.is_dir() and (file / "study.yaml").is_file():
+            file = file / "study.yaml"
+        declaration = read(file)
+        return cls(declaration, file, Path(runs).resolve() / declaration.name)
+
+    @property
+    def store(self) -> Store:
+        """The study's steps on disk."""
+        return Store(self.root)
+
+    def expansion(self, *, online: bool = False) -> Expansion:
+        """Cells and steps; `online` may ask a hub for revisions that the study does not name."""
+        return self._expand(online)[0]
+
+    def plan(self) -> list[Planned]:
+        """State, reason and expected time of every step; asks no network and changes nothing."""
+        return plan(self.expansion(), self.store)
+
+    def terms(self) -> dict[str, list[Terms]]:
+        """The terms under which all data stands that students learn from.
+
+        A corpus has its own name here: its sources and, once built, its rows. The others are
+        "replay text" and "feedback NAME".
+        """
+        found: dict[str, dict[str, Terms]] = {}
+        for step in self.expansion().steps:
+            if isinstance(step.spec, AskSpec | CorpusSpec):
+                record = self.store.record(step)
+                rows = terms_named(record.facts.get("by_terms", ())) if record else []
+                own = {t.name: t for t in (*terms_in(step.spec), *rows)}
+                found.setdefault(step.axes[0], {}).update(own)
+            elif isinstance(step.spec, TrainSpec | FeedbackSpec) and (its := terms_in(step.spec)):
+                name = "replay text" if step.stage == "train" else f"feedback {step.feedback}"
+                found.setdefault(name, {}).update({t.name: t for t in its})
+        return {name: list(terms.values()) for name, terms in found.items()}
+
+    def check_terms(self, use: Use) -> None:
+        """Raise CorpusError where the terms of the data forbid a use of the students."""
+        for name, found in self.terms().items():
+            refuse(f"corpus {name!r}" if name in self.declaration.corpora else name, found, use)
+
+    def run(
+        self,
+        watcher: Watcher | None = None,
+        *,
+        only: str | None = None,
+        use: Use = "research",
+        budget: Decimal | None = None,
+    ) -> Result:
+        """Run every step that is not done yet; the same call again continues.
+
+        `budget` is what the teacher's answers may cost in all runs of the study, in US dollars.
+
+        Raises UserError, among them HeldElsewhere where another process runs the study, and
+        CorpusError where a corpus's terms forbid the use of its students.
+        """
+        if only is not None and only not in STAGES:
+            raise UnknownName("stage", only, STAGES)
+        expansion, world = self._expand(True)
+        self.check_terms(use)
+        check_before(self.declaration, self.file.parent)
+        check_budget(expansion.steps, budget)
+        with lease.hold(self.root):
+            write_text(self.root / "study.yaml", self.file.read_text(encoding="utf-8"))
+            write_json(
+                self.root / "study.lock.json", lock_document(self.declaration, expansion, world)
+            )
+            return execute(
+                expansion, self.store, watcher or _Quiet(), only=only, use=use, budget=budget
+            )
+
+    def findings(self) -> Findings:
+        """Gaps, intervals and verdict of the scores that are there."""
+        from epigone.report.assemble import findings_of
+
+        return findings_of(self.declaration, self.expansion(), self.store)
+
+    def report(self) -> Path:
+        """Build report/index.html and its tables from what is done; the page's path is returned."""
+        from epigone.report import build
+        from epigone.report.assemble import view_of
+
+        view = view_of(self.declaration, self.expansion(), self.store)
+        return build(view, self.root / "report")
+
+    def _expand(self, online: bool) -> tuple[Expansion, World]:
+        world = World(online=online, locked=locked_fingerprints(self.root), folder=self.file.parent)
+        try:
+            return expand(self.declaration, world), world
+        except Mistake as mistake:
+            raise located(mistake, self.file) from None
+
+
+class _Quiet:
+    def started(self, *_: object) -> None: ...
+    def progress(self, *_: object) -> None: ...
+    def finished(self, *_: object) -> None: ...
+    def failed(self, *_: object) -> None: ...
+    def blocked(self, *_: object) -> None: ...
