@@ -20,6 +20,7 @@ from epigone.runs.plan import Planned, memory
 from epigone.runs.plan import plan as what_to_do
 from epigone.runs.teacher_cost import Asking, asking, told
 from epigone.schema import Cell
+from epigone.study.rounds import lonely
 from epigone.study.specs import TrainSpec
 from epigone.study.steps import Expansion
 from epigone.study.values import amount_label
@@ -83,6 +84,11 @@ def plan(
         print(f"\nterms of {', '.join(names)}: {says}")
     if todo:
         cost.tell(estimated)
+    for name in lonely(loaded.declaration.corpora):
+        print(
+            f"warning: nothing will tell whether the choice of {name} was better than chance: "
+            "add a corpus of the same prompts with select: random"
+        )
     _tell_totals(expansion, planned, asks)
 
 

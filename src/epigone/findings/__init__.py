@@ -9,6 +9,7 @@ from epigone.findings.model import (
     GapRow,
     Missing,
     Scaling,
+    Selected,
     Sentence,
     Subject,
     Summary,
@@ -16,12 +17,14 @@ from epigone.findings.model import (
     ValueRow,
     Verdict,
 )
+from epigone.findings.selection import selected
 
 __all__ = [
     "Findings",
     "GapRow",
     "Missing",
     "Scaling",
+    "Selected",
     "Sentence",
     "Subject",
     "Summary",
@@ -32,5 +35,6 @@ __all__ = [
     "change",
     "detectable",
     "gap_closed",
+    "selected",
     "value_interval",
 ]

@@ -135,6 +135,21 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class Selected:
+    """One metric of a student of chosen prompts, beside that of a student of prompts at random."""
+
+    subject: Subject
+    at_random: Subject
+    metric: str
+    task: str
+    family: Family
+    better: Direction
+    random_value: float | None
+    value: float | None
+    change: Interval
+
+
+@dataclass(frozen=True, slots=True)
 class Missing:
     """A score that other models have and this one does not."""
 

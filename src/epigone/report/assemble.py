@@ -10,7 +10,7 @@ from typing import Any
 
 from epigone.errors import UserError
 from epigone.files import read_json, read_jsonl
-from epigone.findings import Findings, Subject, analyse
+from epigone.findings import Findings, Subject, analyse, selected
 from epigone.models import catalogue
 from epigone.report.metrics import METRICS
 from epigone.report.training import LOG, curves_of
@@ -30,6 +30,7 @@ from epigone.runs.plan import Planned, plan
 from epigone.runs.store import Store
 from epigone.schema import Cell, Record, Sample, Score
 from epigone.study.declare import Declaration
+from epigone.study.rounds import random_twins
 from epigone.study.specs import (
     CorpusSpec,
     DataSpec,
@@ -66,7 +67,7 @@ def view_of(declaration: Declaration, expansion: Expansion, store: Store) -> Rep
         study=declaration.name,
         teacher=Teacher(
             name=teacher.name,
-            description="recorded: its outputs were read from files, nothing was asked",
+            description=_teacher(declaration),
             terms=teacher.terms,
             reported=tuple(
                 Reported(name, r.value, r.source) for name, r in teacher.reported.items()
@@ -75,6 +76,7 @@ def view_of(declaration: Declaration, expansion: Expansion, store: Store) -> Rep
         subjects=_subjects(expansion),
         scores=scores,
         findings=_findings(declaration, expansion, scores),
+        selected=selected(_subjects(expansion), scores, random_twins(declaration.corpora)),
         items=_items(planned, store, teacher.name),
         corpora=tuple(_corpus(p, store) for p in planned if p.step.stage == "corpus" and p.record),
         trunks=_trunks(planned, expansion, store),
@@ -84,6 +86,16 @@ def view_of(declaration: Declaration, expansion: Expansion, store: Store) -> Rep
         remarks=_remarks(planned),
         created=max(r.finished for r in records),
     )
+
+
+def _teacher(declaration: Declaration) -> str:
+    endpoint = declaration.teacher.endpoint
+    asked = [name for name, c in declaration.corpora.items() if c.synthesize is not None]
+    if endpoint is None or not asked:
+        return "recorded: its outputs were read from files" + (
+            ", nothing was asked" if endpoint is None else "; its endpoint was measured"
+        )
+    return f"{endpoint.model} at {endpoint.url}, asked for {', '.join(asked)}"
 
 
 def _subjects(expansion: Expansion) -> tuple[Subject, ...]:

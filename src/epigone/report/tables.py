@@ -37,6 +37,13 @@ def write_tables(view: ReportView, folder: Path) -> list[str]:
             ],
             _gaps(view),
         ),
+        "selection.csv": (
+            [
+                *("base", "chosen", "random", "amount", "seed", "task", "metric", "better"),
+                *("random_value", "value", *_interval_names("change")),
+            ],
+            _selection(view),
+        ),
         "samples.csv": (["item", "role", "model", "stop", "text"], _samples(view)),
         "training.csv": (
             [
@@ -82,6 +89,15 @@ def _gaps(view: ReportView) -> Iterator[Sequence[object]]:
             *_cells(r.change),
             r.detectable,
             *_cells(r.closed),
+        ]
+
+
+def _selection(view: ReportView) -> Iterator[Sequence[object]]:
+    for r in view.selected:
+        yield [
+            *(r.subject.base, r.subject.corpus, r.at_random.corpus, r.subject.amount),
+            *(r.subject.seed, r.task, r.metric, r.better, r.random_value, r.value),
+            *_cells(r.change),
         ]
 
 

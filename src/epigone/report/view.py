@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from epigone.findings import Findings, Subject
+from epigone.findings import Findings, Selected, Subject
 from epigone.schema import Message, Score
 
 StepState = Literal["done", "pending", "failed"]
@@ -157,6 +157,7 @@ class ReportView:
     subjects: tuple[Subject, ...]
     scores: tuple[Score, ...]
     findings: Findings
+    selected: tuple[Selected, ...] = ()
     items: tuple[Item, ...] = ()
     corpora: tuple[Corpus, ...] = ()
     trunks: tuple[Trunk, ...] = ()

@@ -83,8 +83,11 @@ def _of(step: Step) -> Asking | None:
     found = price_of(model)
     usd = most_usd = None
     if found is not None:
-        usd = float(found[0].cost(prompt_tokens, tokens))
-        most_usd = float(found[0].cost(prompt_tokens, most))
+        # What is measured is asked one by one.
+        batched = isinstance(spec, AskSpec) and model.means is not None and model.means.batch
+        price = found[0].in_batches if batched else found[0]
+        usd = float(price.cost(prompt_tokens, tokens))
+        most_usd = float(price.cost(prompt_tokens, most))
     return Asking(step.name, requests, prompt_tokens, tokens, assumed, usd, most_usd)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from epigone.study.amounts import WHOLE
+from epigone.study.declare import Corpus
 from epigone.study.specs import (
     BY_STUDENTS,
     AskSpec,
@@ -88,3 +89,33 @@ def _students(
         )
         for i, seed in enumerate(seeds, 1)
     }
+
+
+def random_twins(corpora: Mapping[str, Corpus]) -> dict[str, str]:
+    """For each corpus whose prompts are chosen, one of the same prompts at random, if there is."""
+
+    def asked(corpus: Corpus) -> object:
+        told = corpus.synthesize
+        return told and told.model_copy(update={"select": "random", "rounds": 1})
+
+    return {
+        name: twin
+        for name, corpus in corpora.items()
+        if corpus.synthesize is not None and corpus.synthesize.select != "random"
+        for twin, other in corpora.items()
+        if other.synthesize is not None
+        and other.synthesize.select == "random"
+        and asked(other) == asked(corpus)
+    }
+
+
+def lonely(corpora: Mapping[str, Corpus]) -> list[str]:
+    """Corpora whose prompts are chosen, with nothing to tell whether that was better."""
+    twins = random_twins(corpora)
+    return [
+        name
+        for name, corpus in corpora.items()
+        if corpus.synthesize is not None
+        and corpus.synthesize.select != "random"
+        and name not in twins
+    ]

@@ -64,6 +64,7 @@ def means_of(told: MeansSpec | None) -> Means:
         budget=Decimal(budget) if budget else None,
         ledgers=Path(os.environ.get(LEDGERS) or LEDGER_FOLDER),
         purpose=os.environ.get(PURPOSE, ""),
+        batch=told.batch,
     )
 
 
