@@ -26,7 +26,7 @@ from report_example import (
 )
 from report_reading import Page
 
-from epigone.findings import Subject
+from epigone.findings import Subject, selected
 from epigone.findings.verdict import points
 from epigone.report import Step, Teacher, build
 from epigone.report.charts import PALETTE
@@ -74,6 +74,23 @@ def test_hostile_text_starts_no_formula_in_the_tables(tmp_path):
             assert "\x1b" not in cell
             if cell.startswith("-"):
                 float(cell)
+
+
+def test_chosen_prompts_stand_beside_random_ones(tmp_path, page):
+    assert "Chosen against random prompts" not in page.text
+    lines = [replace(s, corpus=f"{c}{NASTY}") for c in ("picked", "chance")
+             for s in subjects((SMALL,)) if s.amount == AMOUNTS[0]]  # fmt: skip
+    lines = [replace(s, model=f"m{i}") for i, s in enumerate(lines)]
+    made = [replace(s, model=m.model) for s, m in zip(scores()[:2], lines, strict=True)]
+    made[1] = replace(made[1], task=made[0].task, metric=made[0].metric, better=made[0].better)
+    rows = selected(lines, made, {f"picked{NASTY}": f"chance{NASTY}"})
+    assert len(rows) == 1
+    got = Page(build(replace(example(), selected=rows), tmp_path).read_text(encoding="utf-8"))
+    assert "Chosen against random prompts" in got.text
+    assert visible(f"picked{NASTY}") in " ".join(got.words)
+    with open(tmp_path / "tables" / "selection.csv", newline="", encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert row["change"] == str(rows[0].change.value)
 
 
 def test_the_same_view_gives_the_same_bytes(tmp_path):
