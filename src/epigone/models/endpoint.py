@@ -18,6 +18,7 @@ import httpx
 import tenacity
 
 from epigone.errors import EndpointError, RequestRefused
+from epigone.models.received import decoded, sound
 from epigone.schema import Message
 
 # Where the key stands, unless a service has a variable of its own.
@@ -28,9 +29,6 @@ AGAIN = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
 _ATTEMPTS = 6
 _LONGEST_WAIT = 60.0
 _LARGEST = 16 << 20
-# How deep answers may be.
-_DEEPEST = 50
-_SHORTEST_KEY = 8
 
 
 # Models of OpenAI that think before they answer; what they think is counted as part of it.
@@ -222,7 +220,7 @@ class Client:
                 fix=FIXES.get(response.status_code, ""),
             )
         try:
-            told = decoded(content, lambda text: without_key(text, self._key))
+            told = decoded(content, self._key)
             return told, read(told)
         except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
             said = self._told(content.decode(errors="replace"))
@@ -285,59 +283,6 @@ def _first(told: Any) -> dict[str, float] | None:
     except (KeyError, TypeError, IndexError, ValueError):
         return None
     return found or None
-
-
-def decoded(content: bytes, clean: Callable[[str], str]) -> dict[str, Any]:
-    """The JSON object of an answer as it can be written down: every text clean, no deeper than
-    anyone needs, numbers that JSON has.
-
-    Raises ValueError, TypeError or RecursionError for anything else.
-    """
-    found = json.loads(
-        content.decode("utf-8", "replace"), parse_constant=no_number, parse_float=_finite
-    )
-    if not isinstance(found, dict):
-        raise TypeError("no object")
-    cleaned: dict[str, Any] = _cleaned(found, clean, 0)
-    return cleaned
-
-
-def _cleaned(value: Any, clean: Callable[[str], str], depth: int) -> Any:
-    if depth > _DEEPEST:
-        raise ValueError("too deep")
-    if isinstance(value, str):
-        return clean(value)
-    if isinstance(value, dict):
-        return {clean(name): _cleaned(each, clean, depth + 1) for name, each in value.items()}
-    if isinstance(value, list):
-        return [_cleaned(each, clean, depth + 1) for each in value]
-    if isinstance(value, int) and abs(value) >= 2**63:
-        raise ValueError("a number that nobody counts to")
-    return value
-
-
-def no_number(name: str) -> None:
-    """Refuse NaN and the like, which Python would read."""
-    raise ValueError(f"{name} is no number of JSON")
-
-
-def _finite(text: str) -> float:
-    found = float(text)
-    if not math.isfinite(found):
-        raise ValueError(f"{text} is no number")
-    return found
-
-
-def without_key(text: str, key: str) -> str:
-    """A sound text without a key that a server may have repeated."""
-    # What is shorter is no key, and stands in texts.
-    return sound(text.replace(key, "***") if len(key) >= _SHORTEST_KEY else text)
-
-
-def sound(text: str) -> str:
-    """A text that can be written to a file."""
-    # JSON may hold halves of characters, which no file takes.
-    return text.encode("utf-8", "replace").decode()
 
 
 def _count(value: Any) -> int:

@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 
 from epigone.errors import EndpointError, UserError
 from epigone.files import write_jsonl
-from epigone.models.endpoint import Endpoint, no_number
+from epigone.models.endpoint import Endpoint
+from epigone.models.received import no_number
 from epigone.schema import Message, Progress
 from epigone.teachers.ask import Asker, BudgetReached, NotHad, Refused, each
 from epigone.teachers.prompts import Prompt

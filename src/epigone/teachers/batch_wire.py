@@ -11,7 +11,7 @@ from typing import IO, Any, TypeVar
 import aiohttp
 
 from epigone.errors import EndpointError, RequestRefused
-from epigone.models.endpoint import decoded
+from epigone.models.received import decoded
 from epigone.teachers.wire import LARGEST, SHOWN, Answer, Failed, Request, Wire, count, read
 
 Found = TypeVar("Found")
@@ -135,7 +135,7 @@ class BatchWire(Wire):
 
     def _result(self, line: bytes) -> Result | None:
         try:
-            row = decoded(line, self._clean)
+            row = decoded(line, self._key)
             key, response, error = row["custom_id"], row.get("response"), row.get("error")
             if not isinstance(key, str):
                 return None
@@ -170,7 +170,7 @@ class BatchWire(Wire):
         """What `take` makes of the JSON that an endpoint answers."""
         content, headers = await self._called(method, path, **sent)
         try:
-            return take(decoded(content, self._clean))
+            return take(decoded(content, self._key))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             said = self.told(content[:SHOWN].decode(errors="replace"))
             raise Failed(f"not told of by a batch: {said}", status=200, headers=headers) from None

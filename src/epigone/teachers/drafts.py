@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from epigone.corpus.formats import REPLIES
 from epigone.errors import CorpusError
 from epigone.files import canonical
-from epigone.models.endpoint import sound
+from epigone.models.received import sound
 from epigone.schema import Message
 from epigone.teachers.prompts import turns_of, values_of
 

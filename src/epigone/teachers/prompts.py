@@ -14,7 +14,7 @@ from epigone.corpus.formats import LISTS, PROMPTS, ROLES
 from epigone.corpus.values import Values, Whole
 from epigone.errors import CorpusError
 from epigone.files import canonical
-from epigone.models.endpoint import sound
+from epigone.models.received import sound
 from epigone.schema import Message
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from epigone.corpus.contamination import Index, Item, words
-from epigone.models.endpoint import KEY, sound
+from epigone.models.endpoint import KEY
+from epigone.models.received import sound
 from epigone.schema import Progress, silent
 from epigone.teachers.answers import Settings
 from epigone.teachers.collect import ask_prompts

@@ -17,14 +17,13 @@ from epigone.models.endpoint import (
     AGAIN,
     FIXES,
     Endpoint,
-    decoded,
     host,
     key_in_environment,
     reason,
     retry_after,
     thinks,
-    without_key,
 )
+from epigone.models.received import decoded, without_key
 from epigone.schema import Message
 
 LARGEST = 16 << 20
@@ -165,7 +164,7 @@ class Wire:
         content, headers = await self._called("POST", request.path, json=request.body)
         found: Any = None
         try:
-            found = decoded(content, self._clean)
+            found = decoded(content, self._key)
             read(found)
         except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
             said = self._clean(content.decode(errors="replace"))
