@@ -25,7 +25,7 @@ from epigone.teachers import task as tasks
 from epigone.teachers.ask import BudgetReached
 from epigone.teachers.means import Means
 from epigone.teachers.money import Price
-from epigone.teachers.pairs import NEAR, rouge_l
+from epigone.teachers.pairs import NEAR, Pair, rouge_l
 from epigone.teachers.synthesis import BARREN, Growth
 from epigone.teachers.synthesize import SETTINGS, synthesize_task
 from epigone.teachers.tldr import summarize
@@ -226,6 +226,25 @@ def test_seeds_of_ones_own(tmp_path: Path) -> None:
 def test_the_seeds_of_nq_pass_their_own_checks() -> None:
     assert len(NQ.seeds) == 10
     assert [NQ.check(p) for p in NQ.seeds] == [""] * 10
+
+
+@pytest.mark.parametrize(
+    ("answer", "wrong"),
+    [
+        ("The answer is not provided.", "no answer"),
+        ("Unknown", "no answer"),
+        ("N/A", "no answer"),
+        ("I don't know.", "no answer"),
+        ("Not explicitly mentioned", "no answer"),
+        ("who was it?", "an answer that is its question"),
+        ("none of the above was found", "an answer too long"),
+        ("The Unknown Soldier", ""),
+        ("NASA", ""),
+        ("no", ""),
+    ],
+)
+def test_what_is_no_short_answer(answer: str, wrong: str) -> None:
+    assert NQ.check(Pair("Who was it", answer)) == wrong
 
 
 def passage(i: int) -> str:

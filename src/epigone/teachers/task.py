@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from epigone.corpus.contamination import words
 from epigone.errors import UserError
 from epigone.files import read_jsonl
 from epigone.study import task_file
@@ -93,7 +94,9 @@ def _text(value: Any) -> str:
 
 
 def _check(told: task_file.TaskFile, folder: Path) -> Check:
-    checks: list[Check] = []
+    checks: list[Check] = [
+        lambda pair: "an answer that is its question" if _same(pair.question, pair.answer) else ""
+    ]
     if told.longest_answer:
         checks.append(
             lambda pair: (
@@ -106,6 +109,10 @@ def _check(told: task_file.TaskFile, folder: Path) -> Check:
     if told.validator:
         checks.append(_validator(told.validator, folder))
     return lambda pair: next((wrong for check in checks if (wrong := check(pair))), "")
+
+
+def _same(one: str, other: str) -> bool:
+    return words(one) == words(other) != []
 
 
 def _validator(named: str, folder: Path) -> Check:

@@ -12,8 +12,6 @@ from typing import Any
 
 import yaml
 
-from epigone.study import task_file
-
 
 @dataclass(frozen=True, slots=True)
 class Wording:
@@ -56,5 +54,7 @@ def task_wordings() -> dict[str, str]:
     """Hashes of what a teacher is asked with, by task; "task" is any that is in a folder."""
     texts = {"answers": "", "tldr": wording("tldr").text, "task": wording("task").text}
     for name, folder in built_in().items():
-        texts[name] = texts["task"] + (folder / task_file.NAME).read_text(encoding="utf-8")
+        # A validator that rejects otherwise makes another corpus.
+        own = sorted(path for path in folder.iterdir() if path.suffix in (".yaml", ".py"))
+        texts[name] = texts["task"] + "".join(path.read_text(encoding="utf-8") for path in own)
     return {name: hashlib.sha256(text.encode()).hexdigest()[:16] for name, text in texts.items()}
