@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,8 +23,8 @@ from epigone.corpus.readers import File
 from epigone.corpus.rows import Row
 from epigone.errors import EndpointError, UserError
 from epigone.files import read_jsonl
-from epigone.teachers.answers import Settings
-from epigone.teachers.ask import Asker, BudgetReached
+from epigone.teachers.answers import Settings, pace
+from epigone.teachers.ask import Asker, BudgetReached, Tally
 from epigone.teachers.collect import ask_teacher
 from epigone.teachers.means import Means
 from epigone.teachers.money import Price
@@ -365,3 +366,15 @@ def test_what_is_in_flight_when_it_is_ended_is_kept(
     assert sum(row["kind"] == "came" for row in ledger) == billed
     assert not (tmp_path / "out").exists()
     assert ask(server, prompts, tmp_path)["known"] == billed
+
+
+def test_the_time_left_follows_from_what_came() -> None:
+    asker = SimpleNamespace(
+        note="", budget=SimpleNamespace(spent=Decimal(0)), tally=Tally(came=30, known=30, tokens=9)
+    )
+    # Thirty answers took a minute; sixty items are done, each of one answer; thirty are left.
+    assert pace(asker, 60.0, 60, 90) == "0.5/s, 60 s left, 9 tokens"  # type: ignore[arg-type]
+    # Two answers an item: thirty items are done, ninety are left, at half an answer a second.
+    assert pace(asker, 60.0, 30, 120) == "0.5/s, 6 min left, 9 tokens"  # type: ignore[arg-type]
+    asker.tally = Tally(known=5)
+    assert pace(asker, 1.0, 5, 10) == "0.0/s, 0 tokens"  # type: ignore[arg-type]

@@ -280,3 +280,17 @@ def test_copies_are_no_summaries(fake: Fakes, tmp_path: Path, says: str, reason:
         )  # fmt: skip
     with pytest.raises(EndpointError, match=reason):
         summarize(file, tmp_path / "out", fake(says=says).ref, 1, means=Means(ledgers=tmp_path))
+
+
+def test_a_pool_grows_by_batches_as_it_does_live(
+    fake: Fakes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("epigone.teachers.batch.QUIET", 0.02)
+    monkeypatch.setattr("epigone.teachers.batches.POLL", (0.01, 0.02))
+    live = make(fake(says="pairs"), tmp_path / "live", 60)
+    server = fake(says="pairs", faults={"500": 0.1})
+    facts = make(server, tmp_path, 60, means=Means(price=PRICE, batch=True))
+    ends = [folder / "out" / "answers.jsonl" for folder in (tmp_path, tmp_path / "live")]
+    assert ends[0].read_bytes() == ends[1].read_bytes()
+    assert Decimal(facts["cost"]) * 2 == Decimal(live["cost"])
+    assert set(server.told()["billed"].values()) == {1}

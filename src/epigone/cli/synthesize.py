@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from epigone.cli.asking import (
+    Batch,
     Budget,
     Concurrency,
     EndpointOption,
@@ -64,6 +65,7 @@ def synthesize(
     concurrency: Concurrency = 32,
     rpm: Rpm = 0,
     tpm: Tpm = 0,
+    batch: Batch = False,
     price: PriceOption = "",
     budget: Budget = "",
     key_env: KeyEnv = "EPIGONE_API_KEY",
@@ -82,7 +84,7 @@ def synthesize(
     from epigone.teachers import tldr
     from epigone.teachers.synthesis import Growth
 
-    means = means_of(concurrency, rpm, tpm, price, budget, runs)
+    means = means_of(concurrency, rpm, tpm, price, budget, runs, batch=batch)
     about = {"licence": licence, "terms": terms}
     settings = tldr.SETTINGS if task == "tldr" else pairs.SETTINGS
     told: dict[str, Any] = {

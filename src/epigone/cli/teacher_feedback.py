@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from epigone.cli.asking import (
+    Batch,
     Budget,
     Concurrency,
     EndpointOption,
@@ -68,6 +69,7 @@ def rank(
     concurrency: Concurrency = 32,
     rpm: Rpm = 0,
     tpm: Tpm = 0,
+    batch: Batch = False,
     price: PriceOption = "",
     budget: Budget = "",
     key_env: KeyEnv = "EPIGONE_API_KEY",
@@ -84,7 +86,7 @@ def rank(
 
     asking = _asking(
         endpoint, (max_tokens, tries, temperature, top_p, seed),
-        means_of(concurrency, rpm, tpm, price, budget, runs), key_env, terms, licence,
+        means_of(concurrency, rpm, tpm, price, budget, runs, batch=batch), key_env, terms, licence,
     )  # fmt: skip
     with Teller() as teller:
         facts = feedback.rank(answers, out, asking, n=n, keep_cut=keep_cut, progress=teller)
@@ -117,6 +119,7 @@ def revise(
     concurrency: Concurrency = 32,
     rpm: Rpm = 0,
     tpm: Tpm = 0,
+    batch: Batch = False,
     price: PriceOption = "",
     budget: Budget = "",
     key_env: KeyEnv = "EPIGONE_API_KEY",
@@ -133,7 +136,7 @@ def revise(
 
     asking = _asking(
         endpoint, (max_tokens, tries, temperature, top_p, seed),
-        means_of(concurrency, rpm, tpm, price, budget, runs), key_env, terms, licence,
+        means_of(concurrency, rpm, tpm, price, budget, runs, batch=batch), key_env, terms, licence,
     )  # fmt: skip
     with Teller() as teller:
         facts = feedback.revise(

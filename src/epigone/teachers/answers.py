@@ -199,7 +199,7 @@ async def ask_each(
     def told(done: int | None = None) -> None:
         nonlocal ended
         ended = ended if done is None else done
-        progress(ended, len(wanted), pace(asker, started))
+        progress(ended, len(wanted), pace(asker, time.monotonic() - started, ended, len(wanted)))
 
     def left() -> str:
         done = asker.tally.came + asker.tally.known
@@ -222,11 +222,19 @@ async def ask_each(
     return [found[i] for i in range(len(wanted))]
 
 
-def pace(asker: Asker, started: float) -> str:
-    """How fast answers come, and what they cost so far."""
+def pace(asker: Asker, elapsed: float, done: int, wanted: int) -> str:
+    """How fast answers come, how long the rest will take, and what they cost so far.
+
+    `elapsed` are seconds; `done` of the items `wanted` are there.
+    """
     tally = asker.tally
-    seconds = max(time.monotonic() - started, 1e-3)
-    parts = [asker.note, f"{tally.came / seconds:.1f}/s", f"{tally.tokens:,} tokens"]
+    rate = tally.came / max(elapsed, 1e-3)
+    parts = [asker.note, f"{rate:.1f}/s"]
+    if done and tally.came:
+        # An item may take several answers, and what the ledger knew took no time.
+        left = (wanted - done) * (tally.came + tally.known) / done / rate
+        parts.append(f"{left / 60:.0f} min left" if left >= 90 else f"{left:.0f} s left")
+    parts.append(f"{tally.tokens:,} tokens")
     if asker.budget.spent:
         parts.append(f"${asker.budget.spent:.4f}")
     if tally.refused:

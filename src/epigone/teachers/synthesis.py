@@ -75,7 +75,9 @@ async def synthesize(
     started = time.monotonic()
 
     def told() -> None:
-        progress(len(grown.found.made), growth.size, pace(asker, started))
+        made = len(grown.found.made)
+        told = pace(asker, time.monotonic() - started, made, growth.size)
+        progress(made, growth.size, told)
 
     asker.watch = told
     while len(grown.found.made) < growth.size and not grown.found.dry:
