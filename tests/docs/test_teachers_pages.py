@@ -70,7 +70,7 @@ def test_what_the_page_shows_is_a_study() -> None:
         "evaluate": {"benchmarks": ["nq_open"]},
     }  # fmt: skip
     study = parse(yaml.safe_dump(declared | rest))
-    assert lonely(study.corpora) == []
+    assert lonely(study.corpora, study.amounts) == []
     stages = [s.stage for s in expand(study, Asking()).steps]
     # Six corpora, one of them in four rounds.
     assert stages.count("ask") == 6 + 3

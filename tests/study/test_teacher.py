@@ -21,18 +21,18 @@ teacher:
   endpoint: {url: http://127.0.0.1:1/v1, model: m, price: [0.15, 0.6], requests_per_minute: 60}
 bases: [one, two]
 corpora:
-  talk: {kind: broad, synthesize: {task: answers, prompts: p.jsonl}, size: 10}
-  quiz: {kind: local, synthesize: nq, size: 7, for: facts}
+  talk: {kind: broad, synthesize: {task: answers, prompts: p.jsonl}, size: 10, held_out: 4}
+  quiz: {kind: local, synthesize: nq, size: 7, for: facts, held_out: 0}
 amounts: {talk: [8k, 32k], quiz: [1k]}
 evaluate:
   benchmarks: [facts]
-  style: {n: 32}
+  style: {n: 4}
 """
 
 
 class Asking(World):
     def wording(self, task: str) -> str | None:
-        known = {"answers": "a", "nq": "n", "tldr": "t", "task": "k"}
+        known = {"answers": "a", "nq": "n", "tldr": "t", "": "k"}
         return known.get(task)
 
     def task_version(self, task: str) -> int:
@@ -130,6 +130,16 @@ def test_rounds_ask_train_and_select() -> None:
         seen.add(step.name)
 
 
+def test_a_hundred_rounds_are_expanded_at_once() -> None:
+    text = (
+        rounds("disagreement").replace("rounds: 3", "rounds: 100").replace("size: 10", "size: 200")
+    )
+    stages = [s.stage for s in expand(parse(text), Asking()).steps]
+    # As a tree instead of a graph it would not end.
+    assert stages.count("ask") == 101
+    assert stages.count("select") == 99
+
+
 def test_one_student_for_the_loss_and_none_for_words() -> None:
     loss, words = steps_of(rounds("loss")), steps_of(rounds("diversity"))
     assert "student_2" not in loss["select/talk_round2"].inputs
@@ -143,14 +153,22 @@ def declared(text: str) -> Declaration:
 
 
 def test_a_choice_is_compared_with_the_same_prompts_at_random() -> None:
-    twin = "  chance: {kind: broad, synthesize: {task: answers, prompts: p.jsonl}, size: 10}\n"
+    asked = "synthesize: {task: answers, prompts: p.jsonl}, size: 10, held_out: 4"
+    twin = f"  chance: {{kind: broad, {asked}}}\n"
     text = rounds("loss").replace("  quiz:", f"{twin}  quiz:")
     text = text.replace("quiz: [1k]", "quiz: [1k], chance: [8k]")
-    assert random_twins(declared(text).corpora) == {"talk": "chance"}
-    assert lonely(declared(text).corpora) == []
-    assert lonely(declared(rounds("loss")).corpora) == ["talk"]
+    assert random_twins(declared(text).corpora, declared(text).amounts) == {"talk": "chance"}
+    assert lonely(declared(text).corpora, declared(text).amounts) == []
+    assert lonely(declared(rounds("loss")).corpora, declared(rounds("loss")).amounts) == ["talk"]
     other = text.replace(twin, twin.replace("p.jsonl", "q.jsonl"))
-    assert random_twins(declared(other).corpora) == {}
+    assert random_twins(declared(other).corpora, declared(other).amounts) == {}
+    for changed in (
+        text.replace(twin, twin.replace("broad", "local")),
+        text.replace(twin, twin.replace("held_out: 4", "held_out: 4, languages: []")),
+        text.replace("chance: [8k]", "chance: [9k]"),
+    ):
+        study = declared(changed)
+        assert lonely(study.corpora, study.amounts) == ["talk"]
 
 
 @pytest.mark.parametrize(
@@ -159,8 +177,15 @@ def test_a_choice_is_compared_with_the_same_prompts_at_random() -> None:
         ("synthesize: nq, size: 7", "synthesize: nq", "what is synthesized has a size"),
         ("synthesize: nq, size: 7", "from: [x], size: 7", "what is synthesized has a size"),
         ("synthesize: nq, size: 7", "synthesize: nq, from: [x], size: 7", "one of two"),
-        ("synthesize: nq, size: 7", "held_out: 0", "one of two"),
+        ("synthesize: nq, size: 7, ", "", "one of two"),
         ("for: facts", "for: fact", "facts"),
+        ("size: 7, for: facts, held_out: 0", "size: 7", "as many prompts held out as are asked"),
+        (
+            "prompts: p.jsonl",
+            "prompts: p.jsonl, select: loss, rounds: 11",
+            "more rounds than prompts",
+        ),
+        ("prompts: p.jsonl", "prompts: p.jsonl, turns: 1, max_tokens: 9", "at most 54 tokens"),
         ("{task: answers, prompts: p.jsonl}", "answers", "answers needs prompts"),
         ("synthesize: nq", "synthesize: {task: nq, prompts: p}", "nq takes no prompts"),
         ("synthesize: nq", "synthesize: {task: nq, rounds: 2}", "nq takes no rounds"),

@@ -75,11 +75,32 @@ def test_any_text_is_read(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["*" * 300_000, "- " * 150_000, "Question " * 40_000, " \t" * 10**5]
+    "text",
+    ["*" * 300_000, "- " * 150_000, "Question " * 40_000, " \t" * 10**5],
 )
 def test_long_lines_of_marks_do_not_keep_it_busy(text: str) -> None:
     # In quadratic time this would not end today.
     assert [*LABELS.parse(text)] == [Unpaired("no pair in it", text)]
+
+
+@pytest.mark.parametrize("between", ["\n" * 300_000, "\r\n" * 100_000, "\n \t" * 100_000])
+def test_an_answer_of_empty_lines_does_not_either(between: str) -> None:
+    ((pair),) = LABELS.parse(f"Question: a\nAnswer: b{between}c")
+    assert isinstance(pair, Pair)
+    assert pair.answer.split() == ["b", "c"]
+    assert [*LABELS.parse(f"Question: a\nAnswer: b{between}3.")] == [Pair("a", "b")]
+
+
+def test_questions_about_two_things_are_two_if_their_answers_are() -> None:
+    pool = Pool()
+    pool.add(Pair("what is the capital of france", "Paris"))
+    assert pool.refuse(Pair("what is the capital of spain", "Madrid")) == ""
+    near = "nearly asked already"
+    assert pool.refuse(Pair("what is the capital of spain", "Paris")) == near
+    assert pool.refuse(Pair("what was the capital of france", "Lyon")) == near
+    assert pool.refuse(Pair("what is the old capital of france", "Lyon")) == near
+    pool.add(Pair("when was the war of 1812 over", "1815"))
+    assert pool.refuse(Pair("when was the war of 1914 over", "1918")) == ""
 
 
 @given(
@@ -106,7 +127,7 @@ def test_near_copies_are_those_of_a_comparison_of_all_with_all() -> None:
         refused = pool.refuse(Pair(question, "x"))
         assert refused == ("asked already" if same else "nearly asked already" if near else "")
         if not refused:
-            pool.add(question)
+            pool.add(Pair(question, "x"))
             kept.append(said)
     assert len(kept) > 50
 

@@ -84,10 +84,11 @@ def plan(
         print(f"\nterms of {', '.join(names)}: {says}")
     if todo:
         cost.tell(estimated)
-    for name in lonely(loaded.declaration.corpora):
+    declared = loaded.declaration
+    for name in lonely(declared.corpora, declared.amounts):
         print(
             f"warning: nothing will tell whether the choice of {name} was better than chance: "
-            "add a corpus of the same prompts with select: random"
+            "add a corpus that is the same, but with select: random, and has one of its amounts"
         )
     _tell_totals(expansion, planned, asks)
 

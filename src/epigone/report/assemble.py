@@ -76,7 +76,9 @@ def view_of(declaration: Declaration, expansion: Expansion, store: Store) -> Rep
         subjects=_subjects(expansion),
         scores=scores,
         findings=_findings(declaration, expansion, scores),
-        selected=selected(_subjects(expansion), scores, random_twins(declaration.corpora)),
+        selected=selected(
+            _subjects(expansion), scores, random_twins(declaration.corpora, declaration.amounts)
+        ),
         items=_items(planned, store, teacher.name),
         corpora=tuple(_corpus(p, store) for p in planned if p.step.stage == "corpus" and p.record),
         trunks=_trunks(planned, expansion, store),

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from epigone.errors import UserError
+from epigone.errors import UnknownName, UserError
 from epigone.evaluation.catalogue import known_tasks, lm_eval_version
 from epigone.files import read_json
 from epigone.models import catalogue, references
@@ -94,8 +94,18 @@ class World:
         return known_tasks().get(task, 0)
 
     def wording(self, task: str) -> str | None:
-        """A hash of what a teacher is asked with for a task by that name, None for no such name."""
-        return task_wordings().get(task)
+        """A hash of what a teacher is asked with for a task by that name, None for a folder's.
+
+        Raises UnknownName for neither.
+        """
+        known = task_wordings()
+        if (
+            task not in known
+            and "/" not in task
+            and not (self._folder or Path.cwd()).joinpath(Path(task).expanduser()).is_dir()
+        ):
+            raise UnknownName("task", task, [name for name in known if name])
+        return known.get(task)
 
     def suite(self, task: str) -> str:
         """The version of lm-eval where the task is its own, else ""."""

@@ -115,6 +115,17 @@ class Corpus(Declared):
                 ("size",),
                 UserError("what is synthesized has a size, nothing else", value=self.size),
             )
+        if self.synthesize is not None and self.size is not None:
+            if self.synthesize.rounds > self.size:
+                error = UserError("more rounds than prompts", value=self.synthesize.rounds)
+                raise Mistake(("synthesize", "rounds"), error)
+            if self.held_out >= self.size:
+                error = UserError(
+                    "as many prompts held out as are asked",
+                    value=f"{self.held_out} of {self.size}",
+                    fix="held_out: 0, or a larger size",
+                )
+                raise Mistake(("held_out",), error)
         return self
 
     @model_validator(mode="after")
@@ -139,6 +150,14 @@ class Corpus(Declared):
                 ("from",), UserError("some sources have a weight and others none", fix="weigh all")
             )
         return self
+
+    @property
+    def most_tokens(self) -> int | None:
+        """Tokens of answers to train on, if each is as long as it may be; None where not known."""
+        told = self.synthesize
+        if told is None or self.size is None or told.max_tokens is None or told.turns != 1:
+            return None
+        return (self.size - self.held_out) * told.max_tokens
 
     def rules_on(self) -> tuple[str, ...]:
         """Names of the rules that are on, in their order."""
@@ -315,6 +334,13 @@ class Declaration(Declared):
                 error = UserError("a teacher that cannot be asked", value=self.teacher.name,
                                   fix="give the teacher an endpoint")  # fmt: skip
                 raise Mistake(("corpora", name, "synthesize"), error, at_key=True)
+            most = corpus.most_tokens
+            if most is not None and max(self.amounts[name]) > most:
+                error = UserError(
+                    f"corpus {name!r} can have at most {most:,} tokens of answers",
+                    value=max(self.amounts[name]), fix="a larger size or max_tokens",
+                )  # fmt: skip
+                raise Mistake(("amounts", name), error)
             if corpus.benchmark and corpus.benchmark not in tasks:
                 unknown = UnknownName("benchmark of the study", corpus.benchmark, tasks)
                 raise Mistake(("corpora", name, "for"), unknown)
@@ -351,8 +377,14 @@ class Declaration(Declared):
 
 
 def style_corpus(declaration: Declaration) -> str:
-    """The corpus whose held-out prompts all models answer: the first broad one, else the first."""
-    for name, corpus in declaration.corpora.items():
-        if corpus.kind == "broad":
-            return name
-    return next(iter(declaration.corpora))
+    """The corpus whose held-out prompts all models answer: the first broad one, else the first.
+
+    One whose prompts were chosen comes last: what is held out of it would be chosen as well.
+    """
+
+    def rank(name: str) -> tuple[bool, bool]:
+        corpus = declaration.corpora[name]
+        chosen = corpus.synthesize is not None and corpus.synthesize.select != "random"
+        return corpus.kind != "broad", chosen
+
+    return min(declaration.corpora, key=rank)

@@ -58,7 +58,10 @@ class Resolve(Protocol):
         """The version of a benchmark of Epigone's own, else 0."""
 
     def wording(self, task: str) -> str | None:
-        """A hash of what a teacher is asked with for a task by that name, None for no such name."""
+        """A hash of what a teacher is asked with, None for a folder's; raises UnknownName.
+
+        Without a name it is what any folder's task is asked with.
+        """
 
     def suite(self, task: str) -> str:
         """The version of lm-eval where the task is its own, else ""; raises UnknownName."""
@@ -120,7 +123,7 @@ def ask_spec(corpus: Corpus, model: ModelSpec, terms: str, resolve: Resolve) -> 
     with at("synthesize", "task"):
         wording = resolve.wording(told.task)
         if wording is None:
-            data, wording = data_spec(told.task, resolve), resolve.wording("task")
+            data, wording = data_spec(told.task, resolve), resolve.wording("")
         assert wording is not None
     with at("synthesize", "prompts"):
         if told.prompts is not None:

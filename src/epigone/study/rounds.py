@@ -48,7 +48,7 @@ def asks(
     found: dict[str, Step] = {}
     for number in range(rounds):
         size = whole.size // rounds + (number < whole.size % rounds)
-        part = whole.model_copy(update={"size": size})
+        part = AskSpec.model_validate(dict(whole) | {"size": size})
         axes = (name,) if rounds == 1 else (name, f"round{number + 1}")
         inputs = dict(avoided)
         if by != "random" and (found or by not in BY_STUDENTS):
@@ -91,31 +91,37 @@ def _students(
     }
 
 
-def random_twins(corpora: Mapping[str, Corpus]) -> dict[str, str]:
-    """For each corpus whose prompts are chosen, one of the same prompts at random, if there is."""
+def random_twins(
+    corpora: Mapping[str, Corpus], amounts: Mapping[str, Sequence[int]]
+) -> dict[str, str]:
+    """For each corpus whose prompts are chosen, one that is the same but for that, if there is.
+
+    The two have an amount in common, at which their students are compared.
+    """
 
     def asked(corpus: Corpus) -> object:
         told = corpus.synthesize
-        return told and told.model_copy(update={"select": "random", "rounds": 1})
+        assert told is not None
+        at_random = told.model_copy(update={"select": "random", "rounds": 1})
+        return corpus.model_copy(update={"synthesize": at_random})
 
     return {
         name: twin
         for name, corpus in corpora.items()
-        if corpus.synthesize is not None and corpus.synthesize.select != "random"
+        if _chosen(corpus)
         for twin, other in corpora.items()
         if other.synthesize is not None
-        and other.synthesize.select == "random"
+        and not _chosen(other)
         and asked(other) == asked(corpus)
+        and set(amounts[name]) & set(amounts[twin])
     }
 
 
-def lonely(corpora: Mapping[str, Corpus]) -> list[str]:
+def lonely(corpora: Mapping[str, Corpus], amounts: Mapping[str, Sequence[int]]) -> list[str]:
     """Corpora whose prompts are chosen, with nothing to tell whether that was better."""
-    twins = random_twins(corpora)
-    return [
-        name
-        for name, corpus in corpora.items()
-        if corpus.synthesize is not None
-        and corpus.synthesize.select != "random"
-        and name not in twins
-    ]
+    twins = random_twins(corpora, amounts)
+    return [name for name, corpus in corpora.items() if _chosen(corpus) and name not in twins]
+
+
+def _chosen(corpus: Corpus) -> bool:
+    return corpus.synthesize is not None and corpus.synthesize.select != "random"

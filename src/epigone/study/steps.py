@@ -86,9 +86,11 @@ def expand(declaration: Declaration, resolve: Resolve) -> Expansion:
 
 
 def _behind_its_inputs(step: Step, found: dict[str, Step]) -> None:
+    if step.name in found:
+        return
     for before in step.inputs.values():
         _behind_its_inputs(before, found)
-    found.setdefault(step.name, step)
+    found[step.name] = step
 
 
 def _model(subject: Subject, bases: list[ModelSpec]) -> ModelSpec:

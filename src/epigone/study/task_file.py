@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from pydantic import Field, model_validator
@@ -47,6 +48,10 @@ class TaskFile(Declared):
         if "{{question}}" not in self.prompt:
             error = UserError("a prompt without its question", value=self.prompt[:80],
                               fix="write {{question}} where it goes")  # fmt: skip
+            raise Mistake(("prompt",), error)
+        if other := set(re.findall(r"\{\{(\w+)\}\}", self.prompt)) - {"question"}:
+            error = UserError("a place that nothing fills", value=f"{{{{{min(other)}}}}}",
+                              fix="a prompt has {{question}} alone")  # fmt: skip
             raise Mistake(("prompt",), error)
         if self.question.strip().lower() == self.answer.strip().lower():
             error = UserError("question and answer have one name", value=self.answer)

@@ -211,8 +211,7 @@ async def ask_each(
     except EndpointError as error:
         # What is in flight may still be answered.
         await asker.finish()
-        kind = BudgetReached if isinstance(error, BudgetReached) else EndpointError
-        raise kind(f"{error.what}; {left()}", value=error.value, fix=error.fix) from None
+        raise left_of(error, left()) from None
     if missing:
         raise EndpointError(
             f"{len(missing):,} answers could not be had; {left()}",
@@ -220,6 +219,12 @@ async def ask_each(
             fix="all that came is kept; run the same command again",
         )
     return [found[i] for i in range(len(wanted))]
+
+
+def left_of(error: EndpointError, left: str) -> EndpointError:
+    """The same error with what is there by then."""
+    kind = BudgetReached if isinstance(error, BudgetReached) else EndpointError
+    return kind(f"{error.what}; {left}", value=error.value, fix=error.fix)
 
 
 def pace(asker: Asker, elapsed: float, done: int, wanted: int) -> str:

@@ -15,6 +15,9 @@ NEAR = 0.7
 _FENCE = re.compile(r"(`{3,})[^\n`]*\n(?P<block>(?:(?!\1).)*)\1|`(?P<inline>[^`\n]+)`", re.DOTALL)
 
 
+_BETWEEN = re.compile(r"\s*(?:[-*_]{3,}|\(?\d{1,4}[.):])\s*")
+
+
 @dataclass(frozen=True, slots=True)
 class Pair:
     """What is asked, and what is answered."""
@@ -92,9 +95,12 @@ class Labels:
 
 def _trimmed(text: str) -> str:
     # What follows an answer's own paragraph, as the number of the next pair or a rule, is none of
-    # it.
-    text = re.sub(r"\n\s*(?:[-*_]{3,}|\(?\d{1,4}[.):])?\s*$", "", text.strip())
-    text = text.strip().removesuffix("**").strip()
+    # it. Only the last line is looked at: an answer may be a million empty ones.
+    text = text.strip()
+    head, _, last = text.rpartition("\n")
+    if head and _BETWEEN.fullmatch(last):
+        text = head.rstrip()
+    text = text.removesuffix("**").strip()
     if fence := _FENCE.fullmatch(text):
         return (fence["block"] or fence["inline"] or "").strip()
     # The end of a fence around all pairs.
@@ -108,6 +114,7 @@ class Pool:
         """An empty one; `avoid` holds what is asked later, of which none may be in it."""
         self._avoid = avoid or Index(())
         self._said: list[list[str]] = []
+        self._answers: list[list[str]] = []
         self._same: set[tuple[str, ...]] = set()
         # For each word the questions that have it.
         self._with: defaultdict[str, list[int]] = defaultdict(list)
@@ -121,20 +128,21 @@ class Pool:
             return "asked already"
         if name := self._avoid.find([pair.question], [pair.answer]):
             return f"an item of the evaluation: {name}"
-        if self._near(said):
+        if self._near(said, words(pair.answer)):
             return "nearly asked already"
         return ""
 
-    def add(self, question: str) -> None:
+    def add(self, pair: Pair) -> None:
         """It is there from now on."""
-        said = words(question)
+        said = words(pair.question)
+        self._answers.append(words(pair.answer))
         for word in set(said):
             self._with[word].append(len(self._said))
         self._said.append(said)
         self._same.add(tuple(said))
 
-    def _near(self, said: list[str]) -> bool:
-        """Whether ROUGE-L of any other question reaches NEAR."""
+    def _near(self, said: list[str], answer: list[str]) -> bool:
+        """Whether ROUGE-L of any other question reaches NEAR, and it is no question of its own."""
         own = Counter(said)
         shared: Counter[int] = Counter()
         for word in own:
@@ -145,9 +153,22 @@ class Pool:
             # Words that both have bound the longest common subsequence; of distinct ones, loosely.
             if distinct + (len(said) - len(own)) < least:
                 continue
-            if rouge_l(said, told) >= NEAR:
+            if rouge_l(said, told) >= NEAR and not (
+                answer != self._answers[other] and apart(said, told)
+            ):
                 return True
         return False
+
+
+def apart(one: Sequence[str], other: Sequence[str]) -> bool:
+    """Whether each of two questions has a word of its own that names something.
+
+    The capital of Spain is no copy of the capital of France, which has another answer.
+    """
+    return all(
+        any(len(word) > 3 or word.isdigit() for word in {*a} - {*b})
+        for a, b in ((one, other), (other, one))
+    )
 
 
 def rouge_l(one: Sequence[str], other: Sequence[str]) -> float:

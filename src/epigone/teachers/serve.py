@@ -66,6 +66,8 @@ def serving(
     # What is for people and for other pages in a browser: nobody asks for it here.
     told.ui = told.endpoint_slots = told.endpoint_props = False
     told.warmup = False
+    # MiB of prompts that are kept for later ones; its own default would be 8,192.
+    told.cache_ram_mib = 256
     told.verbosity = 0
     if key := key_in_environment(Endpoint("", "", KEY)):
         told.api_keys = [key]

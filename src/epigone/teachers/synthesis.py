@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from epigone.corpus.contamination import Index
 from epigone.errors import EndpointError
 from epigone.schema import Message, Progress
-from epigone.teachers.answers import Settings, pace, request_of, wrong
+from epigone.teachers.answers import Settings, left_of, pace, request_of, wrong
 from epigone.teachers.ask import Asker, NotHad, Refused
 from epigone.teachers.pairs import Pair, Pool, Unpaired
 from epigone.teachers.task import Task
@@ -74,10 +75,10 @@ async def synthesize(
     grown = _Grown(task, Pool(avoid))
     started = time.monotonic()
 
-    def told() -> None:
+    def told(*_: object) -> None:
         made = len(grown.found.made)
-        told = pace(asker, time.monotonic() - started, made, growth.size)
-        progress(made, growth.size, told)
+        note = pace(asker, time.monotonic() - started, made, growth.size)
+        progress(made, growth.size, note)
 
     asker.watch = told
     while len(grown.found.made) < growth.size and not grown.found.dry:
@@ -86,16 +87,26 @@ async def synthesize(
         requests = [
             _request(asker, task, grown.pairs, growth, settings, first + i) for i in range(width)
         ]
-        for number, answer in enumerate(await _round(asker, requests), first):
+        try:
+            answers = await _round(asker, requests, told)
+        except EndpointError as error:
+            raise left_of(
+                error, f"{len(grown.found.made):,} of {growth.size:,} examples are there"
+            ) from None
+        for number, answer in enumerate(answers, first):
             grown.take(number, answer, growth.size)
         told()
     return grown.found
 
 
-async def _round(asker: Asker, requests: Sequence[Request]) -> list[Answer | Refused]:
+async def _round(
+    asker: Asker, requests: Sequence[Request], told: Callable[..., None]
+) -> list[Answer | Refused]:
     """What all of them are answered; a round without one of them would go on otherwise."""
     # Not gather, which at the first error leaves the others alone.
     asked = [asyncio.ensure_future(asker.ask(request)) for request in requests]
+    for task in asked:
+        task.add_done_callback(told)
     try:
         await asyncio.wait(asked)
     finally:
@@ -119,7 +130,7 @@ def _width(grown: _Grown, growth: Growth) -> int:
     wide = max(_NARROWEST, min(_WIDEST, len(grown.pairs) // growth.shown))
     done, asked = len(grown.found.made), grown.found.requests
     yielded = max(done / asked, 1.0) if asked else float(growth.each)
-    return min(wide, max(1, round((growth.size - done) / yielded + 0.5)))
+    return min(wide, max(1, math.ceil((growth.size - done) / yielded)))
 
 
 def _request(
@@ -148,10 +159,14 @@ class _Grown:
         self._task, self._pool = task, pool
         self._barren = 0
         for pair in task.seeds:
-            pool.add(pair.question)
+            pool.add(pair)
 
     def take(self, number: int, answer: Answer | Refused, size: int) -> None:
         """Accept what is new in an answer, up to `size` in all."""
+        if len(self.found.made) == size:
+            # Asked together with the one that completed the pool.
+            self.found.requests += 1
+            return
         before = len(self.found.made)
         self.found.requests += 1
         if isinstance(answer, Refused):
@@ -166,7 +181,7 @@ class _Grown:
     def _read(self, number: int, answer: Answer, size: int) -> None:
         parsed = [*self._task.labels.parse(answer.text)]
         # The last pair of an answer that was cut may be cut as well.
-        cut = parsed.pop() if wrong(answer, cut=False) and len(parsed) > 1 else None
+        cut = parsed.pop() if wrong(answer, cut=False) else None
         for pair in parsed:
             if len(self.found.made) == size:
                 return
@@ -175,11 +190,12 @@ class _Grown:
             elif fault := self._task.check(pair) or self._pool.refuse(pair):
                 self._reject(number, fault, self._task.labels.shown([pair]))
             else:
-                self._pool.add(pair.question)
+                self._pool.add(pair)
                 self.pairs.append(pair)
                 self.found.made.append(Made(pair, answer.model, answer.created))
-        if isinstance(cut, Pair):
-            self._reject(number, "cut at its longest", self._task.labels.shown([cut]))
+        if cut is not None:
+            text = cut.text if isinstance(cut, Unpaired) else self._task.labels.shown([cut])
+            self._reject(number, "cut at its longest", text)
 
     def _reject(self, number: int, reason: str, text: str) -> None:
         self.found.rejected.append((number, reason, text[:500]))

@@ -42,7 +42,8 @@ def synthesize_task(
 
     Writes answers.jsonl (a conversation of one question and its answer each), rejected.jsonl and
     asked.json into `out`. `avoid` are items of an evaluation. Raises EndpointError where the
-    endpoint is down, refuses everything, or gives nothing new any more; what came is written then.
+    endpoint is down or refuses everything; also where it gives nothing new any more, once what came
+    is written.
     """
     asks, means, out = endpoint_of(endpoint, key_env), means or Means(), Path(out)
     means = replace(means, purpose=means.purpose or purpose_of(out))

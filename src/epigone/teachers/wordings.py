@@ -51,10 +51,10 @@ def built_in() -> dict[str, Path]:
 
 @cache
 def task_wordings() -> dict[str, str]:
-    """Hashes of what a teacher is asked with, by task; "task" is any that is in a folder."""
-    texts = {"answers": "", "tldr": wording("tldr").text, "task": wording("task").text}
+    """Hashes of what a teacher is asked with, by task; that of no name is any in a folder."""
+    texts = {"answers": "", "tldr": wording("tldr").text, "": wording("task").text}
     for name, folder in built_in().items():
         # A validator that rejects otherwise makes another corpus.
         own = sorted(path for path in folder.iterdir() if path.suffix in (".yaml", ".py"))
-        texts[name] = texts["task"] + "".join(path.read_text(encoding="utf-8") for path in own)
+        texts[name] = texts[""] + "".join(path.read_text(encoding="utf-8") for path in own)
     return {name: hashlib.sha256(text.encode()).hexdigest()[:16] for name, text in texts.items()}
