@@ -8,6 +8,13 @@ import signal
 import sys
 
 
+def cores() -> int:
+    """How many cores this process may use; all of the machine's where the system does not say."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def die_with_parent() -> None:
     """End this process when its parent ends, however that ends.
 

@@ -18,7 +18,7 @@ PAGE = (Path(__file__).parents[2] / "docs/benchmarks.md").read_text()
 def test_the_study_is_one() -> None:
     block, teacher, other = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     asked = Teacher.model_validate(yaml.safe_load(teacher)["teacher"])
-    assert asked.endpoint.startswith("endpoint:https://")
+    assert asked.endpoint.ref.startswith("endpoint:https://")
     toxicity = Evaluate.model_validate(yaml.safe_load(other)["evaluate"]).toxicity
     assert toxicity is not None
     assert [s.name for s in toxicity.scorers] == ["proxy", "classifier"]

@@ -112,8 +112,8 @@ def test_a_teacher_is_asked_once_for_all_that_a_study_needs(
         # Another study of the same questions pays for none of them.
         text = (folder / "study.yaml").read_text().replace("name: asked", "name: other")
         (folder / "other.yaml").write_text(text)
-        assert epigone("run", "other.yaml", "--only", "ask").returncode in (0, 1)
-        assert set(server.told()["billed"]) == set(told["billed"])
+        assert epigone("run", "other.yaml", "--only", "ask").returncode == 0
+        assert server.told()["billed"] == told["billed"]
     for path in [*folder.rglob("*")]:
         assert path.is_dir() or KEY.encode() not in path.read_bytes(), path
 

@@ -75,7 +75,7 @@ def test_every_seed_is_a_good_example(task: Task) -> None:
     pool = Pool()
     for pair in task.seeds:
         assert pool.refuse(pair) == "", pair
-        pool.add(pair.question)
+        pool.add(pair)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_nobody_is_shown_an_item(task: Task, spec: BenchmarkSpec) -> None:
     assert len(asked) == len(ITEMS)
     index, pool = Index(asked), Pool()
     for item in ITEMS:
-        pool.add(item["question"])
+        pool.add(Pair(item["question"], ""))
     for pair in task.seeds:
         # The whole conversation: what all prompts begin with must not count.
         assert index.find([task.asked(pair)], [pair.answer]) == ""

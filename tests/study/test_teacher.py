@@ -189,6 +189,8 @@ def test_a_choice_is_compared_with_the_same_prompts_at_random() -> None:
         ("{task: answers, prompts: p.jsonl}", "answers", "answers needs prompts"),
         ("synthesize: nq", "synthesize: {task: nq, prompts: p}", "nq takes no prompts"),
         ("synthesize: nq", "synthesize: {task: nq, rounds: 2}", "nq takes no rounds"),
+        ("synthesize: nq", "synthesize: {task: nq, keep_cut: true}", "nq takes no keep_cut"),
+        ("prompts: p.jsonl", "prompts: p.jsonl, each: 9", "answers takes no each"),
         ("prompts: p.jsonl", "prompts: p.jsonl, select: loss", "second round"),
         ("prompts: p.jsonl", "prompts: p.jsonl, rounds: 4", "at random are one round"),
         ("prompts: p.jsonl", "prompts: p.jsonl, select: los", "select"),

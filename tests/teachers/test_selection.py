@@ -15,11 +15,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from epigone.corpus.contamination import Item
 from epigone.errors import CorpusError
-from epigone.schema import silent
+from epigone.schema import Message, silent
 from epigone.study.specs import AskSpec, ModelSpec
 from epigone.teachers.pool import choose, fitting
 from epigone.teachers.prompts import Prompt, Prompts
-from epigone.teachers.selection import disagreements, diverse, jensen_shannon, losses
+from epigone.teachers.selection import _turn, disagreements, diverse, jensen_shannon, losses
 
 ENGLISH = "Please tell me how the people of that old town came to build such a long bridge, {}."
 GERMAN = "Bitte erzähle mir, wie die Menschen dieser alten Stadt eine Brücke gebaut haben, {}."
@@ -37,7 +37,7 @@ def spec_of(size: int, **more: object) -> AskSpec:
 
 def test_what_can_be_asked_is_drawn_by_the_seed() -> None:
     read = prompts_of([ENGLISH.format(i) for i in range(50)])
-    found = [choose(read, spec_of(20, seed=s), ()).prompts for s in (0, 0, 1)]
+    found = [choose(read, spec_of(20, draw=s), ()).prompts for s in (0, 0, 1)]
     assert found[0] == found[1] != found[2]
     assert len({p.id for p in found[0]}) == 20
     # A larger size asks the same ones first.
@@ -114,17 +114,58 @@ def test_students_score_prompts_as_plain_transformers_do(
     prompts = [Prompt(str(i), (), (ENGLISH.format(i) * (i + 1),)) for i in range(4)]
     loss = losses(students, prompts, silent)
     apart = disagreements(students, prompts, silent)
+    from epigone.models.chat import prompt_ids
     from epigone.models.load import load
-    from epigone.teachers.selection import _ids
 
     for i, prompt in enumerate(prompts):
         loaded = [load(folder) for folder in students]
-        ids = torch.tensor([_ids(loaded[0].tokenizer, prompt)])
+        tokenizer = loaded[0].tokenizer
+        whole = prompt_ids(tokenizer, [Message("user", prompt.turns[0])])
+        # The turn stands between what the plain template puts around it.
+        text = tokenizer.decode(whole)
+        start = len(prompt_ids(tokenizer, [Message("user", "x")])) - len(
+            tokenizer(text[text.rindex(prompt.turns[0][-20:]) + 19 :])["input_ids"]
+        )
+        assert 0 < start < len(whole)
+        found = _turn(tokenizer, prompt)
+        assert tuple(whole[: len(found.before)]) == found.before
+        assert tokenizer.decode(found.ids) in prompt.turns[0]
+        ids = torch.tensor([[*found.before, *found.ids]])
+        own = slice(len(found.before) - 1, -1)
         with torch.inference_mode():
-            logits = [m.model(ids).logits[0].float() for m in loaded]
-        target = torch.nn.functional.cross_entropy(logits[0][:-1], ids[0, 1:])
+            logits = [m.model(ids).logits[0, own].float() for m in loaded]
+        target = torch.nn.functional.cross_entropy(logits[0], torch.tensor(found.ids))
         assert loss[i] == pytest.approx(float(target), rel=2e-2)
         both = [part.softmax(-1).double().numpy() for part in logits]
         theirs = [jensenshannon(a, b) ** 2 for a, b in zip(*both, strict=True)]
         assert apart[i] == pytest.approx(sum(theirs) / len(theirs), rel=1e-3)
     assert min(apart) > 0
+
+
+def test_a_long_system_text_hides_no_prompt(tiny_base: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base)
+    system = Message("system", "You are careful and kind, and say so. " * 60)
+    one, other = (Prompt("p", (system,), (ENGLISH.format(i),)) for i in (1, 2))
+    turns = [_turn(tokenizer, p) for p in (one, other)]
+    assert turns[0].before == turns[1].before
+    assert turns[0].ids != turns[1].ids
+    assert tokenizer.decode(turns[0].ids).strip() == one.turns[0]
+
+
+def test_dialogues_that_begin_alike_are_asked_once() -> None:
+    made = [Prompt(f"p{i}", (), ("How do bridges stand?", f"And {i}?")) for i in range(6)]
+    read = Prompts((*made, *prompts_of([ENGLISH.format(9)]).prompts), Counter())
+    fit = fitting(read, spec_of(9, turns=1), ())
+    assert len(fit.up_to(9)) == 2
+    assert fit.skipped["asked already"] == 5
+    # What an earlier round asked is not asked under another name.
+    later = fitting(read, spec_of(9, turns=1), (), {"p3"})
+    assert [p.id for p in later.up_to(9)] == ["p0"] or len(later.up_to(9)) <= 1
+    assert len(fitting(read, spec_of(9), ()).up_to(9)) == 7
+
+
+def test_a_pool_must_last_for_all_rounds() -> None:
+    read = prompts_of([ENGLISH.format(i) for i in range(12)])
+    assert len(choose(read, spec_of(4, of=12), ()).prompts) == 4
+    with pytest.raises(CorpusError, match="only 12 of 12 prompts"):
+        choose(read, spec_of(4, of=13), ())

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
@@ -122,7 +123,12 @@ def test_a_pool_survives_kills(fake: Fakes, tmp_path: Path) -> None:
     ends = [folder / "out" / "answers.jsonl" for folder in (tmp_path, tmp_path / "calm")]
     assert ends[0].read_bytes() == ends[1].read_bytes()
     # What was in flight at a kill came twice, nothing else did.
-    assert set(server.told()["billed"]) == set(calm.told()["billed"])
+    told = server.told()["billed"]
+    assert set(told) == set(calm.told()["billed"])
+    (ledger,) = (tmp_path / "ledger").glob("*.jsonl")
+    kinds = Counter((row["row"]["key"], row["row"]["kind"]) for row in read_jsonl(ledger))
+    open_ = sum(n - kinds[key, "came"] for (key, kind), n in kinds.items() if kind == "sent")
+    assert sum(told.values()) - len(told) <= open_ <= 8 * 32
 
 
 def test_a_teacher_that_has_no_more_is_told(fake: Fakes, tmp_path: Path) -> None:
@@ -176,6 +182,18 @@ def task_folder(folder: Path, text: str = TASK, validator: str = VALIDATOR) -> P
     return folder
 
 
+def test_a_sole_pair_that_was_cut_is_none(fake: Fakes, tmp_path: Path) -> None:
+    server = fake(says="Question: why\nAnswer: they are cau", faults={"length": 1.0})
+    with pytest.raises(EndpointError, match="gives no more"):
+        make(server, tmp_path, 3)
+    assert rows(tmp_path / "out" / "answers.jsonl") == []
+
+
+def test_a_validator_is_not_run_before_it_is_asked(tmp_path: Path) -> None:
+    task = tasks.read(task_folder(tmp_path / "sums", validator="raise SystemExit('run')"))
+    assert task.labels.answer == "Sum"
+
+
 def test_a_task_of_ones_own_with_a_validator(fake: Fakes, tmp_path: Path) -> None:
     task = tasks.read(task_folder(tmp_path / "sums"))
     assert sorted(p.name for p in (tmp_path / "sums").iterdir()) == ["task.yaml", "validate.py"]
@@ -202,13 +220,15 @@ def test_a_task_of_ones_own_with_a_validator(fake: Fakes, tmp_path: Path) -> Non
         ({"validator": "import nothing_of_that_name"}, "cannot be had"),
         ({"text": TASK.replace("validate.py:check", "validate")}, "not a validator"),
         ({"text": TASK + "schema: {type: 7}\n"}, "not a JSON schema"),
+        ({"text": TASK.replace("{{question}}", "{{question}} in {{unit}}")}, "nothing fills"),
+        ({"text": TASK.replace('answer: "3"', 'answer: "4"')}, "wrong by its own check"),
     ],
 )
 def test_mistakes_in_a_task_are_told_in_a_line(
     change: dict[str, str], says: str, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=says) as raised:
-        tasks.read(task_folder(tmp_path / "sums", **change))
+        tasks.read(task_folder(tmp_path / "sums", **change)).probe()
     assert "\n" not in str(raised.value)
 
 
@@ -261,7 +281,7 @@ def test_summaries_of_passages(fake: Fakes, tmp_path: Path) -> None:
     assert facts["skipped"] == {"asked already": 1, "fewer than 20 words": 1, "no text": 1}
     found = rows(tmp_path / "out" / "answers.jsonl")
     assert facts["written"] + sum(facts["rejected"].values()) == 20
-    assert all(passage(i) in r["messages"][0]["content"] for i, r in enumerate(found[:1]))
+    assert passage(0) in found[0]["messages"][0]["content"]
     assert server.told()["mistakes"] == []
 
 

@@ -90,20 +90,24 @@ def plan(
             f"warning: nothing will tell whether the choice of {name} was better than chance: "
             "add a corpus that is the same, but with select: random, and has one of its amounts"
         )
-    _tell_totals(expansion, planned, asks)
+    _tell_totals(expansion, planned, asks, recorded=declared.teacher.endpoint is None)
 
 
-def _tell_totals(expansion: Expansion, planned: Sequence[Planned], asks: Sequence[Asking]) -> None:
+def _tell_totals(
+    expansion: Expansion, planned: Sequence[Planned], asks: Sequence[Asking], *, recorded: bool
+) -> None:
     total = _totals(planned, asks)
     print(
         f"\n{len(expansion.cells())} cells; "
         f"{len(planned)} steps: {total['done']} done, {total['to_do']} to do; "
         f"{total['teacher_tokens_to_train']:,} teacher tokens to train on; "
         f"about {seconds(total['seconds'])} of work on this machine as it is, without downloads"
-        + ("" if asks else "; $0.00 for the teacher, which is recorded")
+        + ("; $0.00 for the teacher, which is recorded" if recorded else "")
     )
     for line in told(asks) if asks else ():
         print(line)
+    if not asks and not recorded:
+        print("the teacher is asked for nothing more")
     if total["to_do"]:
         _tell_machine(planned)
 

@@ -42,10 +42,16 @@ def serve(
                 )
             )  # fmt: skip
         if json:
-            say_json({"endpoint": served.ref, "url": served.url, "model": served.model})
+            say_json(
+                {"endpoint": served.ref, "url": served.url, "model": served.model,
+                 "context": served.context}
+            )  # fmt: skip
         else:
             how = "" if served.chats else " --completions, for it has no chat template"
-            print(f"serving {served.model} until ^C; ask it with --endpoint {served.ref}{how}")
+            print(
+                f"serving {served.model} until ^C, {served.context:,} tokens a request; "
+                f"ask it with --endpoint {served.ref}{how}"
+            )
         sys.stdout.flush()
         ended = threading.Event()
         signal.signal(signal.SIGTERM, lambda *_: ended.set())

@@ -32,6 +32,7 @@ from epigone.schema import Cell, Record, Sample, Score
 from epigone.study.declare import Declaration
 from epigone.study.rounds import random_twins
 from epigone.study.specs import (
+    AskSpec,
     CorpusSpec,
     DataSpec,
     FeedbackSpec,
@@ -42,6 +43,7 @@ from epigone.study.specs import (
     TrainSpec,
     amount_folder,
 )
+from epigone.study.step import Step as StudyStep
 from epigone.study.steps import Expansion
 from epigone.study.templates import BUILT_IN
 from epigone.study.terms import terms_in
@@ -206,7 +208,7 @@ def _corpus(p: Planned, store: Store) -> Corpus:
         kind=spec.kind,
         read=sum(s["read"] for s in audit["sources"]),
         kept=p.record.facts["kept"],
-        sources=tuple(_source(s) for s in spec.sources),
+        sources=tuple(_source(s) for s in (*spec.sources, *_asked_with(p.step))),
         dropped={
             rule: row["conversations_dropped"] for rule, row in audit["rules"].items() if row["on"]
         },
@@ -215,6 +217,13 @@ def _corpus(p: Planned, store: Store) -> Corpus:
             k: _number(v) for k, v in p.record.facts.items() if isinstance(v, int | float | str)
         },
     )
+
+
+def _asked_with(step: StudyStep) -> list[DataSpec]:
+    """The prompts, passages and seeds that a corpus was asked for with, each once."""
+    asked = [s.spec for s in step.inputs.values() if isinstance(s.spec, AskSpec)]
+    found = [d for spec in asked for d in (spec.data, spec.seeds) if d is not None]
+    return [d for i, d in enumerate(found) if d not in found[:i]]
 
 
 def _source(source: DataSpec) -> Source:

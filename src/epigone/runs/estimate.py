@@ -13,6 +13,7 @@ from epigone.models import references
 from epigone.runs.store import Damaged, Store
 from epigone.schema import Cell
 from epigone.study import cost, train_file
+from epigone.study.amounts import WHOLE
 from epigone.study.confounds import confounds
 from epigone.study.cost import MACHINES, Machine, Shape, Task, Training
 from epigone.study.specs import (
@@ -174,9 +175,22 @@ def _runs(expansion: Expansion, todo: Sequence[Step], shares: _Shares) -> list[R
         if isinstance(spec := step.spec, TrainSpec):
             share = shares.of(step.inputs["corpus"])
             shape = references.shape(spec.base.ref)
-            training = cost.training(shape, spec.recipe, spec.amounts, share.value, share.answer)
+            amounts = amounts_of(step)
+            training = cost.training(shape, spec.recipe, amounts, share.value, share.answer)
             found.append(Run(step, spec, tuple(made[step.hash]), shape, share, training))
     return found
+
+
+def amounts_of(step: Step) -> tuple[int, ...]:
+    """The amounts of a training step; of a whole corpus that is asked for, what it may come to."""
+    spec = step.spec
+    assert isinstance(spec, TrainSpec)
+    if spec.amounts != (WHOLE,):
+        return spec.amounts
+    corpus = step.inputs["corpus"]
+    kind = corpus.spec.kind if isinstance(corpus.spec, CorpusSpec) else "broad"
+    asked = sum(s.spec.size for s in corpus.inputs.values() if isinstance(s.spec, AskSpec))
+    return (max(1, round(asked * cost.ANSWER[kind])),)
 
 
 def _gpu_seconds(step: Step, machine: Machine) -> tuple[float, str]:
@@ -256,7 +270,9 @@ def _unfit(todo: Sequence[Step]) -> Iterator[str]:
 def _warnings(runs: Sequence[Run]) -> Iterator[str]:
     groups: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
-        groups[run.variant].append(run)
+        # Students that only select are compared with nobody.
+        if run.cells:
+            groups[run.variant].append(run)
     told: dict[str, list[str]] = defaultdict(list)
     for variant, group in groups.items():
         amounts: dict[str, set[int]] = defaultdict(set)

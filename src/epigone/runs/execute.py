@@ -17,6 +17,7 @@ from queue import SimpleQueue
 from typing import Any, Literal, Protocol
 
 from epigone.errors import StepFailed, Stopped, UserError
+from epigone.processes import cores
 from epigone.runs.perform import task_of
 from epigone.runs.plan import Planned, asks_endpoint, check_data, learn_speed, memory, work
 from epigone.runs.store import LOG, Damaged, Store
@@ -119,9 +120,8 @@ def lanes() -> tuple[int, int]:
     Two on a CPU: small products use two cores better as two processes than as two threads
     (docs/decisions/0005). One where there is a GPU, which a step then has to itself.
     """
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    count = 1 if cores < 2 or Path("/dev/nvidiactl").exists() else 2
-    return count, max(1, cores // count)
+    count = 1 if cores() < 2 or Path("/dev/nvidiactl").exists() else 2
+    return count, max(1, cores() // count)
 
 
 def expected(planned: Sequence[Planned]) -> float:

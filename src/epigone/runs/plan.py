@@ -10,7 +10,7 @@ from typing import Any, Literal
 from epigone.errors import CorpusError
 from epigone.files import cache_root, read_json, write_json
 from epigone.models import references
-from epigone.runs.estimate import Answering, answers_of, base_of, rows_of
+from epigone.runs.estimate import Answering, amounts_of, answers_of, base_of, rows_of
 from epigone.runs.store import Damaged, Store
 from epigone.schema import Record
 from epigone.study import cost, train_file
@@ -18,6 +18,7 @@ from epigone.study.amounts import refuse_empty, segments
 from epigone.study.cost import Shape
 from epigone.study.identity import differences
 from epigone.study.specs import (
+    CANDIDATES,
     CorpusSpec,
     FeedbackSpec,
     ModelSpec,
@@ -126,10 +127,14 @@ def work(step: Step) -> float:
         corpus = step.inputs["corpus"].spec if "corpus" in step.inputs else None
         kind = corpus.kind if isinstance(corpus, CorpusSpec) else "broad"
         shape, share, answer = _shape(spec.base), cost.SUPERVISED[kind], cost.ANSWER[kind]
-        flops = cost.training(shape, spec.recipe, spec.amounts, share, answer).flops
+        flops = cost.training(shape, spec.recipe, amounts_of(step), share, answer).flops
     elif isinstance(spec, FeedbackSpec):
         counted = rows_of(spec.sources) or _ASSUMED_FEEDBACK
         flops = cost.feedback_flops(_shape(spec.base), spec, *counted)
+    elif isinstance(spec, SelectSpec):
+        students = [s.spec.base for s in step.inputs.values() if isinstance(s.spec, TrainSpec)]
+        read = CANDIDATES * spec.pool.size * cost.PROMPT_TOKENS
+        flops = sum(2.0 * _shape(base).parameters * read for base in students)
     elif isinstance(spec, Answering) and spec.model.kind != "teacher":
         flops = cost.answer_flops(_shape(base_of(step, spec.model)), *answers_of(spec))
     else:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -14,6 +13,7 @@ from typing import Any
 
 from epigone.errors import EpigoneError
 from epigone.files import SCRATCH, fsync_dir, read_json, sha256_file, write_json
+from epigone.processes import cores
 from epigone.schema import Record
 from epigone.study.step import Step
 
@@ -151,7 +151,7 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "machine": platform.machine(),
         "threads": os.environ.get("OMP_NUM_THREADS", "all"),
-        "cpus": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
+        "cpus": cores(),
         "versions": versions,
     }
 

@@ -156,7 +156,10 @@ def told(found: Sequence[Asking]) -> Iterator[str]:
     else:
         usd = sum(a.usd or 0 for a in found)
         most = sum(a.most_usd or 0 for a in found)
-        money = f"${usd:,.2f}, or ${most:,.2f} if every answer is as long as it may be"
+        money = (
+            f"${usd:,.2f}, or ${most:,.2f} if every answer is as long as it may be; "
+            "what the ledger holds already costs nothing and is not left out"
+        )
     yield f"the teacher is asked {requests:,} times, about {tokens} out: {money}"
     for assumed in dict.fromkeys(a.assumed for a in found):
         yield f"  assumed: {assumed}"

@@ -127,10 +127,10 @@ def ask_spec(corpus: Corpus, model: ModelSpec, terms: str, resolve: Resolve) -> 
         assert wording is not None
     with at("synthesize", "prompts"):
         if told.prompts is not None:
-            data = data_spec(told.prompts, resolve)
+            data = _data(Source(ref=told.prompts), resolve)
     with at("synthesize", "seeds"):
         if told.seeds is not None:
-            seeds = data_spec(told.seeds, resolve)
+            seeds = _data(Source(ref=told.seeds), resolve)
     if terms:
         known_terms(terms)
     own = told.model_dump(exclude={"task", "prompts", "seeds", "select", "rounds"})
@@ -141,7 +141,7 @@ def ask_spec(corpus: Corpus, model: ModelSpec, terms: str, resolve: Resolve) -> 
         size=corpus.size,
         data=data,
         seeds=seeds,
-        languages=tuple(sorted(set(corpus.languages))),
+        languages=tuple(sorted(set(corpus.languages))) if told.prompts is not None else (),
         terms=terms,
         **own,
     )

@@ -48,7 +48,9 @@ def asks(
     found: dict[str, Step] = {}
     for number in range(rounds):
         size = whole.size // rounds + (number < whole.size % rounds)
-        part = AskSpec.model_validate(dict(whole) | {"size": size})
+        part = AskSpec.model_validate(
+            dict(whole) | {"size": size, "of": whole.size if rounds > 1 else 0}
+        )
         axes = (name,) if rounds == 1 else (name, f"round{number + 1}")
         inputs = dict(avoided)
         if by != "random" and (found or by not in BY_STUDENTS):

@@ -125,13 +125,14 @@ class AskSpec(Spec):
 
     `wording` is the hash of the text that it is asked with, of Epigone's own; `data` are prompts or
     passages, or the folder of a task; `seeds` are pairs to begin with where the task's own are not
-    meant.
+    meant. Of several rounds, `size` is what this one asks, and `of` what all of them ask.
     """
 
     model: ModelSpec
     task: str
     wording: str
     size: int = Field(ge=1)
+    of: int = 0
     data: DataSpec | None = None
     seeds: DataSpec | None = None
     system: str = ""
@@ -142,7 +143,8 @@ class AskSpec(Spec):
     temperature: float | None = None
     top_p: float | None = None
     keep_cut: bool = False
-    seed: int = 0
+    draw: int = 0
+    seed: int | None = None
     languages: tuple[str, ...] = ()
     terms: str = ""
 
@@ -151,6 +153,8 @@ class AskSpec(Spec):
 Select = Literal["random", "loss", "disagreement", "diversity"]
 SELECTED: tuple[Select, ...] = get_args(Select)
 BY_STUDENTS = ("loss", "disagreement")
+# So many times as many prompts as are wanted are looked at: a pool may be a million.
+CANDIDATES = 20
 
 
 class SelectSpec(Spec):

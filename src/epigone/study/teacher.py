@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -111,7 +111,8 @@ class Synthesis(Declared):
     temperature: float | None = Field(default=None, ge=0, le=10)
     top_p: float | None = Field(default=None, gt=0, le=1)
     keep_cut: bool = Field(default=False, description="answers that end at max_tokens count")
-    seed: int = Field(default=0, ge=0, description="draws prompts and examples")
+    draw: int = Field(default=0, ge=0, description="seed of the prompts and examples drawn")
+    seed: int | None = Field(default=None, ge=0, description="sent along with each request")
 
     @model_validator(mode="after")
     def _fitting(self) -> Synthesis:
@@ -119,17 +120,16 @@ class Synthesis(Declared):
         if reads and self.prompts is None:
             error = UserError(f"{self.task} needs prompts", fix="name their file")
             raise Mistake(("task",), error)
-        only: dict[str, tuple[Any, bool]] = {
-            "prompts": (self.prompts, reads),
-            "seeds": (self.seeds, not reads),
-            "system": (self.system, self.task == ANSWERS),
-            "turns": (self.turns, self.task == ANSWERS),
-            "select": (self.select if self.select != "random" else "", self.task == ANSWERS),
-            "rounds": (self.rounds if self.rounds > 1 else 0, self.task == ANSWERS),
-        }
-        for name, (value, takes) in only.items():
-            if value and not takes:
-                raise Mistake((name,), UserError(f"{self.task} takes no {name}", value=value))
+        answers = self.task == ANSWERS
+        only = {
+            "prompts": reads, "seeds": not reads, "shown": not reads, "each": not reads,
+            "keep_cut": reads, "system": answers, "turns": answers, "select": answers,
+            "rounds": answers,
+        }  # fmt: skip
+        for name, takes in only.items():
+            if not takes and name in self.model_fields_set:
+                error = UserError(f"{self.task} takes no {name}", value=getattr(self, name))
+                raise Mistake((name,), error)
         if self.select in BY_STUDENTS and self.rounds == 1:
             error = UserError("a student can select from its second round on", value=self.select,
                               fix="rounds: 2, or more")  # fmt: skip

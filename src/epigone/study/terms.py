@@ -89,7 +89,9 @@ def terms_of(named: str, teacher: str = "") -> Terms:
 def terms_in(spec: AskSpec | CorpusSpec | TrainSpec | FeedbackSpec) -> list[Terms]:
     """The terms under which a step's own sources stand, each once; licences that bar business."""
     if isinstance(spec, AskSpec):
-        return [terms_of(spec.terms, spec.model.name)]
+        # What the teacher was asked with stands in the corpus beside its answers.
+        asked = [terms_of(d.terms) for d in (spec.data, spec.seeds) if d is not None and d.terms]
+        return [terms_of(spec.terms, spec.model.name), *asked]
     sources = spec.replay if isinstance(spec, TrainSpec) else spec.sources
     teacher = spec.teacher if isinstance(spec, CorpusSpec) else ""
     found = {

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from epigone.corpus.contamination import Index
 from epigone.schema import Message
 from epigone.study.specs import AskSpec
 from epigone.teachers.answers import Settings
@@ -16,7 +15,7 @@ from epigone.teachers.stage import settings_of
 from epigone.teachers.synthesize import SETTINGS
 from epigone.teachers.task import read
 from epigone.teachers.tldr import SETTINGS as SUMMARIES
-from epigone.teachers.tldr import read_passages
+from epigone.teachers.tldr import asked_with, read_passages
 from epigone.teachers.wordings import built_in
 
 # Assumed while nothing is asked yet: tokens of an answer and of a summary, and the share of the
@@ -45,8 +44,8 @@ def expected(
     """
     if spec.task == "tldr":
         assert data is not None
-        prompts = read_passages(data, Index(()), spec.size).prompts
-        return _of_prompts(prompts, settings_of(spec, SUMMARIES), SUMMARY, count)
+        passages = choose(read_passages(data), spec, ()).prompts
+        return _of_prompts(asked_with(passages), settings_of(spec, SUMMARIES), SUMMARY, count)
     if spec.task == "answers":
         assert data is not None
         prompts = choose(read_prompts(data, spec.system), spec, ()).prompts

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from epigone.corpus.contamination import Index, Item
 from epigone.corpus.language import language, prose
 from epigone.errors import CorpusError
+from epigone.files import canonical
 from epigone.schema import Message
 from epigone.study.specs import AskSpec
 from epigone.teachers.prompts import Prompt, Prompts
@@ -44,11 +45,19 @@ def fitting(
 ) -> Fitting:
     """What may be asked: not yet asked, of the right language, and no item of an evaluation."""
     index = Index(items)
+    # Dialogues that begin alike are one prompt where only their beginning is asked.
+    seen = {_content(_cut(p, spec)) for p in read.prompts if p.id in asked}
 
     def drawn() -> Iterator[Prompt | str]:
-        for prompt in sorted(read.prompts, key=lambda p: _draw(spec.seed, p)):
-            if prompt.id not in asked:
-                yield _fit(prompt, spec, index)
+        for prompt in sorted(read.prompts, key=lambda p: _draw(spec.draw, p)):
+            if prompt.id in asked:
+                continue
+            cut = _cut(prompt, spec)
+            if _content(cut) in seen:
+                yield "asked already"
+            else:
+                seen.add(_content(cut))
+                yield _fit(cut, spec, index)
 
     return Fitting(drawn(), Counter(read.skipped))
 
@@ -58,25 +67,34 @@ def choose(
 ) -> Prompts:
     """The `size` prompts that are asked, or those that were `chosen` by their names.
 
-    Raises CorpusError where there are fewer.
+    Raises CorpusError where there are fewer, or fewer than all rounds together ask.
     """
     if chosen is not None:
         known = {p.id: p for p in read.prompts}
         found = [_cut(known[name], spec) for name in chosen]
         return Prompts(tuple(found), Counter(read.skipped))
     fit = fitting(read, spec, items)
-    found = fit.up_to(spec.size)
-    if len(found) < spec.size:
+    found = enough(fit, max(spec.size, spec.of), len(read.prompts))
+    return Prompts(tuple(found[: spec.size]), fit.skipped)
+
+
+def enough(fit: Fitting, wanted: int, of: int, most: int = 0) -> list[Prompt]:
+    """So many of the prompts, or up to `most`; raises CorpusError where there are fewer."""
+    found = fit.up_to(max(wanted, most))
+    if len(found) < wanted:
         raise CorpusError(
-            f"only {len(found):,} of {len(read.prompts):,} prompts can be asked",
-            value=f"size={spec.size}",
+            f"only {len(found):,} of {of:,} prompts can be asked",
+            value=f"size={wanted}",
             fix=", ".join(f"{n} {why}" for why, n in fit.skipped.items()) or "lower the size",
         )
-    return Prompts(tuple(found), fit.skipped)
+    return found
+
+
+def _content(prompt: Prompt) -> str:
+    return canonical([[(m.role, m.content) for m in prompt.given], prompt.turns])
 
 
 def _fit(prompt: Prompt, spec: AskSpec, index: Index) -> Prompt | str:
-    prompt = _cut(prompt, spec)
     told = language(prose(tuple(Message("user", t) for t in prompt.turns)), spec.languages)
     if spec.languages and told and told not in spec.languages:
         return "another language"

@@ -6,6 +6,7 @@ import heapq
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,13 @@ from epigone.files import read_jsonl, write_jsonl
 from epigone.models.references import locate_data
 from epigone.schema import Message, Progress
 from epigone.study.amounts import WHOLE
-from epigone.study.specs import SelectSpec, amount_folder
-from epigone.teachers.pool import CHOSEN, fitting
+from epigone.study.specs import CANDIDATES, SelectSpec, amount_folder
+from epigone.teachers.pool import CHOSEN, enough, fitting
 from epigone.teachers.prompts import Prompt, read_prompts
 
 Way = Callable[[Sequence[Path], Sequence[Prompt], Progress], list[float]]
-# So many times as many prompts as are wanted are looked at: a pool may be a million.
-CANDIDATES = 20
-# Tokens of a prompt that students read.
-_LONGEST = 128
+# Tokens of a turn that students are asked about, and of what stands before it.
+_LONGEST, _BEFORE = 128, 256
 # Positions whose distributions over the vocabulary are held at a time.
 _AT_ONCE = 32
 
@@ -47,7 +46,8 @@ def run(
         for row in read_jsonl(folder / CHOSEN)
     }
     left = fitting(read, spec.pool, items, asked)
-    candidates = left.up_to(CANDIDATES * spec.pool.size)
+    wanted = spec.pool.size
+    candidates = enough(left, wanted, len(read.prompts), CANDIDATES * wanted)
     students = [
         folder / amount_folder(WHOLE)
         for role, folder in sorted(inputs.items())
@@ -75,16 +75,16 @@ def run(
 
 
 def losses(students: Sequence[Path], prompts: Sequence[Prompt], progress: Progress) -> list[float]:
-    """Mean loss of a student on each prompt's tokens, in nats."""
+    """Mean loss of a student on the tokens of each prompt's first turn, in nats."""
     from epigone.models.load import load
     from epigone.models.score import loglikelihoods
 
     loaded = load(students[0])
-    ids = [_ids(loaded.tokenizer, p) for p in prompts]
-    requests = [((i[0],), i[1:]) for i in ids]
+    turns = [_turn(loaded.tokenizer, p) for p in prompts]
+    requests = [(turn.before, turn.ids) for turn in turns]
     told = _told(progress, "the student's loss")
     found = loglikelihoods(loaded.model, requests, progress=told)
-    return [-value / max(len(i) - 1, 1) for (value, _), i in zip(found, ids, strict=True)]
+    return [-value / len(turn.ids) for (value, _), turn in zip(found, turns, strict=True)]
 
 
 def disagreements(
@@ -107,9 +107,11 @@ def disagreements(
     found = []
     with torch.inference_mode():
         for done, prompt in enumerate(prompts, 1):
-            ids = torch.tensor([_ids(loaded[0].tokenizer, prompt)], device=loaded[0].device)
+            turn = _turn(loaded[0].tokenizer, prompt)
+            ids = torch.tensor([[*turn.before, *turn.ids[:-1]]], device=loaded[0].device)
             logits = [m.model(input_ids=ids, use_cache=False).logits[0] for m in loaded]
-            found.append(float(jensen_shannon(logits).mean()))
+            own = [part[len(turn.before) - 1 :] for part in logits]
+            found.append(float(jensen_shannon(own).mean()))
             told(done, len(prompts))
     return found
 
@@ -173,13 +175,31 @@ def _grams(prompt: Prompt) -> frozenset[tuple[str, ...]]:
     return frozenset([*((w,) for w in said), *pairwise(said)])
 
 
-def _ids(tokenizer: Any, prompt: Prompt) -> tuple[int, ...]:
-    """The first tokens of a prompt as a student would be asked it."""
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """The first tokens of a user's turn, and what stands before it."""
+
+    before: tuple[int, ...]
+    ids: tuple[int, ...]
+
+
+def _turn(tokenizer: Any, prompt: Prompt) -> _Turn:
+    """A prompt's first turn as a student would be asked it; what all prompts share is left out."""
     from epigone.models.chat import prompt_ids
 
-    asked = [*prompt.given, Message("user", prompt.turns[0])]
-    ids = prompt_ids(tokenizer, asked)[:_LONGEST]
-    return tuple(ids) if len(ids) > 1 else (ids[0], ids[0])
+    asked = prompt_ids(tokenizer, [*prompt.given, Message("user", prompt.turns[0])])
+    # Where another turn would begin and end: a template's own tokens surprise nobody.
+    other = prompt_ids(tokenizer, [*prompt.given, Message("user", "\u2042")])
+    start = _alike(asked, other)
+    end = len(asked) - min(_alike(asked[::-1], other[::-1]), len(asked) - start - 1)
+    start = min(max(start, 1), len(asked) - 1)
+    ids = asked[start : max(end, start + 1)][:_LONGEST]
+    return _Turn(tuple(asked[max(0, start - _BEFORE) : start]), tuple(ids))
+
+
+def _alike(one: Sequence[int], other: Sequence[int]) -> int:
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b),
+                min(len(one), len(other)))  # fmt: skip
 
 
 def _told(progress: Progress, what: str) -> Callable[..., None]:

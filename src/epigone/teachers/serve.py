@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from typing import Any
 from epigone.errors import EndpointError, MissingExtra, ModelError
 from epigone.models import catalogue, references
 from epigone.models.endpoint import KEY, Endpoint, key_in_environment
+from epigone.processes import cores
 from epigone.schema import Progress, silent
 
 # Tokens of a prompt and its answer together, where nobody asks for another number.
@@ -23,11 +23,15 @@ _LOCAL = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """A model that is being served; `chats` is whether it has a chat template of its own."""
+    """A model that is being served, with so many tokens of context for each request.
+
+    `chats` is whether it has a chat template of its own.
+    """
 
     url: str
     model: str
     chats: bool
+    context: int
 
     @property
     def ref(self) -> str:
@@ -47,9 +51,10 @@ def serving(
 ) -> Iterator[Serving]:
     """Serve a catalogue model or a GGUF file on 127.0.0.1; it ends with the process.
 
-    `parallel` requests share the machine, each with `context` tokens; port 0 is any free one,
-    threads 0 a thread for each core. Where $EPIGONE_API_KEY is set, requests need it. Raises
-    MissingExtra without xllamacpp, UserError for what is no GGUF, EndpointError for a port in use.
+    `parallel` requests share the machine, each with `context` tokens, or as many as the model was
+    trained on; port 0 is any free one, threads 0 a thread for each core. Where $EPIGONE_API_KEY is
+    set, requests need it. Raises MissingExtra without xllamacpp, UserError for what is no GGUF,
+    EndpointError for a port in use.
     """
     if importlib.util.find_spec("xllamacpp") is None:
         raise MissingExtra("serving a local teacher", "serve")
@@ -61,8 +66,10 @@ def serving(
     told.model.path = str(file)
     told.model_alias = {name}
     told.hostnames, told.port = [_LOCAL], port
-    told.n_parallel, told.n_ctx = parallel, parallel * min(context, trained or context)
-    told.cpuparams.n_threads = threads or len(os.sched_getaffinity(0))
+    # No model knows what to make of more than it was trained on.
+    context = min(context, trained or context)
+    told.n_parallel, told.n_ctx = parallel, parallel * context
+    told.cpuparams.n_threads = threads or cores()
     # What is for people and for other pages in a browser: nobody asks for it here.
     told.ui = told.endpoint_slots = told.endpoint_props = False
     told.warmup = False
@@ -73,7 +80,7 @@ def serving(
         told.api_keys = [key]
     server = _started(xllamacpp.Server, told, port)
     try:
-        yield Serving(f"{server.listening_address}/v1", name, template)
+        yield Serving(f"{server.listening_address}/v1", name, template, context)
     finally:
         del server
 

@@ -13,6 +13,7 @@ from epigone.files import read_jsonl, write_jsonl
 from epigone.models.references import locate_data
 from epigone.schema import Progress
 from epigone.study.specs import AskSpec, DataSpec
+from epigone.study.teacher import ANSWERS, TLDR
 from epigone.teachers import synthesize, tldr
 from epigone.teachers.answers import Settings
 from epigone.teachers.collect import ask_prompts
@@ -27,23 +28,18 @@ from epigone.teachers.wordings import built_in
 def run(spec: AskSpec, inputs: Mapping[str, Path], out: Path, progress: Progress) -> dict[str, Any]:
     """See `epigone.teachers.run`; writes answers.jsonl, rejected.jsonl and asked.json."""
     items = [item for _, folder in sorted(inputs.items()) for item in items_in(folder)]
-    endpoint = spec.model.ref.removeprefix("endpoint:")
     told: dict[str, Any] = {
         "means": means_of(spec.model.means),
         "key_env": spec.model.means.key_env if spec.model.means else "",
         "about": {"teacher": spec.model.name, "licence": "", "terms": spec.terms},
         "progress": progress,
     }
-    if spec.task == "tldr":
-        settings = settings_of(spec, tldr.SETTINGS)
-        return tldr.summarize(
-            _located(spec.data, progress), out, endpoint, spec.size, settings, avoid=items, **told
-        )
-    if spec.task == "answers":
+    if spec.task in (ANSWERS, TLDR):
         return _answers(spec, inputs, items, out, told)
     folder = built_in()[spec.task] if spec.task else _located(spec.data, progress)
     seeds = None if spec.seeds is None else _located(spec.seeds, progress)
-    growth = Growth(spec.size, spec.shown, spec.each, spec.seed)
+    growth = Growth(spec.size, spec.shown, spec.each, spec.draw)
+    endpoint = spec.model.ref.removeprefix("endpoint:")
     return synthesize.synthesize_task(
         read_task(folder, seeds), out, endpoint, growth,
         settings_of(spec, synthesize.SETTINGS), avoid=items, **told,
@@ -53,7 +49,8 @@ def run(spec: AskSpec, inputs: Mapping[str, Path], out: Path, progress: Progress
 def _answers(
     spec: AskSpec, inputs: Mapping[str, Path], items: list[Item], out: Path, told: dict[str, Any]
 ) -> dict[str, Any]:
-    read = read_prompts(_located(spec.data, told["progress"]), spec.system)
+    data = _located(spec.data, told["progress"])
+    read = read_prompts(data, spec.system) if spec.task == ANSWERS else tldr.read_passages(data)
     chosen = None
     if "chosen" in inputs:
         chosen = [row["id"] for row in read_jsonl(inputs["chosen"] / CHOSEN)]
@@ -61,6 +58,9 @@ def _answers(
     # Later rounds ask others.
     write_jsonl(out / CHOSEN, ({"id": p.id} for p in prompts.prompts))
     endpoint = spec.model.ref.removeprefix("endpoint:")
+    if spec.task == TLDR:
+        settings = settings_of(spec, tldr.SETTINGS)
+        return tldr.ask_summaries(prompts, out, endpoint, settings, **told)
     return ask_prompts(prompts, out, endpoint, settings_of(spec, Settings()), **told)
 
 

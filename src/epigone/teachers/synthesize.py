@@ -48,6 +48,8 @@ def synthesize_task(
     asks, means, out = endpoint_of(endpoint, key_env), means or Means(), Path(out)
     means = replace(means, purpose=means.purpose or purpose_of(out))
     index = Index(avoid)
+    # Before anything is paid for.
+    task.probe()
 
     async def work(asker: Asker) -> Synthesis:
         return await synthesize(asker, task, growth, settings, index, progress)

@@ -6,6 +6,7 @@ import importlib
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,16 @@ class Task:
             description=self.description, examples=examples, each=each, form=form
         )
 
+    def probe(self) -> None:
+        """Raise UserError where a seed is wrong by the task's own check, or there is no check."""
+        for seed in self.seeds:
+            if wrong := self.check(seed):
+                raise UserError(
+                    f"a seed of the task {self.name} is wrong by its own check",
+                    value=seed.question[:80],
+                    fix=wrong,
+                )
+
     def asked(self, pair: Pair) -> str:
         """What a student is asked."""
         return self.prompt.fill(question=pair.question)
@@ -52,7 +63,7 @@ class Task:
 def read(folder: Path, seeds: Path | None = None) -> Task:
     """The task in a folder with a task.yaml; `seeds` is a file of other pairs to begin with.
 
-    Raises UserError for a mistake in it, or a validator that cannot be had.
+    Its validator is not loaded before it is asked. Raises UserError for a mistake in the file.
     """
     told = read_task(folder / task_file.NAME)
     own = tuple(Pair(s.question.strip(), s.answer.strip()) for s in told.seeds)
@@ -116,7 +127,23 @@ def _same(one: str, other: str) -> bool:
 
 
 def _validator(named: str, folder: Path) -> Check:
-    """A function of the user's own, of a question and an answer."""
+    """A function of the user's own, of a question and an answer; loaded when it is first called."""
+    loaded = cache(lambda: _load(named, folder))
+
+    def check(pair: Pair) -> str:
+        function = loaded()
+        try:
+            return str(function(pair.question, pair.answer) or "")
+        except UserError:
+            raise
+        except Exception as error:
+            # The user's own code, which must not lose what was paid for.
+            return f"the validator failed: {type(error).__name__}: {str(error)[:100]}"
+
+    return check
+
+
+def _load(named: str, folder: Path) -> Callable[[str, str], Any]:
     where, _, name = named.rpartition(":")
     try:
         if where.endswith(".py"):
@@ -127,21 +154,11 @@ def _validator(named: str, folder: Path) -> Check:
             exec(compile(source, module.__file__, "exec"), module.__dict__)
         else:
             module = importlib.import_module(where)
-        function = getattr(module, name)
+        found: Callable[[str, str], Any] = getattr(module, name)
+        return found
     except UserError:
         raise
     except Exception as error:
         raise UserError(
             "the validator cannot be had", value=named, fix=f"{type(error).__name__}: {error}"
         ) from None
-
-    def check(pair: Pair) -> str:
-        try:
-            return str(function(pair.question, pair.answer) or "")
-        except UserError:
-            raise
-        except Exception as error:
-            # The user's own code, which must not lose what was paid for.
-            return f"the validator failed: {type(error).__name__}: {str(error)[:100]}"
-
-    return check

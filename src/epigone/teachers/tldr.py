@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,19 +44,38 @@ def summarize(
     Passages are lines of a text file, or JSON: texts, or objects with a passage, post, content,
     body, article, document, text or prompt. Files are written as by `ask_teacher`.
     """
-    return ask_prompts(
-        read_passages(Path(passages), Index(avoid), size), out, endpoint, settings,
-        check=check, means=means, about=about, key_env=key_env, progress=progress,
-        told={"task": "tldr", "wording_version": wording("tldr").version},
+    read = read_passages(Path(passages), size, Index(avoid))
+    return ask_summaries(
+        read, out, endpoint, settings, means=means, about=about, key_env=key_env,
+        progress=progress,
     )  # fmt: skip
 
 
-def read_passages(path: Path, avoid: Index, size: int | None = None) -> Prompts:
-    """Prompts that ask for a summary of each passage; raises CorpusError for a file without any."""
+def ask_summaries(
+    passages: Prompts, out: str | Path, endpoint: str, settings: Settings = SETTINGS, **told: Any
+) -> dict[str, Any]:
+    """As `summarize`, for passages that are read already, each the turn of a prompt."""
+    version = {"task": "tldr", "wording_version": wording("tldr").version}
+    asked = Prompts(asked_with(passages.prompts), passages.skipped)
+    return ask_prompts(asked, out, endpoint, settings, check=check, told=version, **told)
+
+
+def asked_with(passages: Iterable[Prompt]) -> tuple[Prompt, ...]:
+    """Passages in the words that ask for their summary."""
+    text = wording("tldr")
+    return tuple(
+        replace(p, turns=tuple(text.fill(passage=turn) for turn in p.turns)) for p in passages
+    )
+
+
+def read_passages(path: Path, size: int | None = None, avoid: Index | None = None) -> Prompts:
+    """The first `size` passages of a file, each as the turn of a prompt.
+
+    Raises CorpusError for a file without any.
+    """
     skipped: Counter[str] = Counter()
     found: dict[str, Prompt] = {}
-    text = wording("tldr")
-    for passage in read_texts(path, _PASSAGES, skipped):
+    for passage in map(str.strip, read_texts(path, _PASSAGES, skipped)):
         own = hashlib.sha256(passage.encode("utf-8", "replace")).hexdigest()[:16]
         if len(found) == size:
             break
@@ -65,10 +85,10 @@ def read_passages(path: Path, avoid: Index, size: int | None = None) -> Prompts:
             skipped[f"fewer than {_SHORTEST} words"] += 1
         elif own in found:
             skipped["asked already"] += 1
-        elif avoid.find([passage]):
+        elif avoid is not None and avoid.find([passage]):
             skipped["an item of the evaluation"] += 1
         else:
-            found[own] = Prompt(own, (), (text.fill(passage=passage.strip()),))
+            found[own] = Prompt(own, (), (passage,))
     return Prompts.of(path, found.values(), skipped)
 
 
