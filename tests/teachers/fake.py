@@ -128,10 +128,8 @@ def text_of(body: dict[str, Any], says: str = "") -> str:
     own = name_of(body)
     if body.get("response_format"):
         return json.dumps({"answer": int(own[:4], 16)})
-    if says == "pairs" or (says == "both" and "more examples of the same kind" in str(body)):
+    if says == "pairs":
         return pairs_of(own)
-    if says == "both":
-        says = ""
     return says or f"An answer, {own[:16]}. " + "It goes on. " * (int(own[:2], 16) % 9)
 
 

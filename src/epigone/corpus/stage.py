@@ -55,11 +55,17 @@ def run(
     asked = [folder / ANSWERS for role, folder in inputs.items() if role.startswith("asked_")]
     if asked:
         files += asked
-        own = DataSpec(ref=ANSWERS, fingerprint="", format="openai")
-        spec = spec.model_copy(update={"sources": (*spec.sources, *[own] * len(asked))})
+        spec = spec.model_copy(update={"sources": (*spec.sources, *map(_asked, asked))})
     tokenizer = locate(spec.tokenizer.ref, progress, fingerprint=spec.tokenizer.fingerprint)
     items = [item for _, folder in sorted(inputs.items()) for item in items_in(folder)]
     return build(files, spec, tokenizer / "tokenizer.json", out, progress, items)
+
+
+def _asked(file: Path) -> DataSpec:
+    """Answers that a teacher was asked for, under the terms that every row tells."""
+    first: dict[str, object] = next(iter(read_jsonl(file)), {})
+    licence, terms = (str(first.get(name) or "") for name in ("licence", "terms"))
+    return DataSpec(ref=ANSWERS, fingerprint="", format="openai", licence=licence, terms=terms)
 
 
 def items_in(folder: Path) -> Iterator[Item]:
