@@ -6,10 +6,12 @@ from email.utils import format_datetime
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from epigone.errors import EndpointError
 from epigone.models import endpoint as module
-from epigone.models.endpoint import KEY, Client, Endpoint
+from epigone.models.endpoint import KEY, Client, Endpoint, retry_after
 from epigone.schema import Message
 
 ASK = (Message("system", "Be brief."), Message("user", "hi"))
@@ -139,3 +141,19 @@ def test_log_probabilities_of_the_first_token(server: Any) -> None:
     server.answer = lambda body: ("A", [("A", -0.1), (" A", -2.5), ("B", -3.0), ("A", -9.0)])
     reply = client(server).ask(ASK, logprobs=True, top_logprobs=4)
     assert reply.first == {"A": -0.1, " A": -2.5, "B": -3.0}
+
+
+def test_a_date_with_an_absurd_zone_asks_for_nothing() -> None:
+    assert retry_after({"retry-after": "Mon, 01 Jan 0001 00:00:00 +2359"}) == 0
+    assert retry_after({"retry-after": "Fri, 31 Dec 9999 23:59:59 +99999999999999999"}) == 0
+
+
+dates = st.from_regex(
+    r"(Mon, )?[0-9]{1,2} (Jan|Feb|Dec) [0-9]{1,5} [0-9]{1,2}:[0-9]{2}:[0-9]{2} [+-]?[0-9A-Z]{0,20}",
+    fullmatch=True,
+)
+
+
+@given(st.sampled_from(["retry-after", "retry-after-ms"]), st.text() | dates)
+def test_whatever_it_asks_for_is_a_number_of_seconds(name: str, told: str) -> None:
+    assert retry_after({name: told}) >= 0

@@ -147,7 +147,7 @@ def pairs_of(own: str) -> str:
 
 def fault_of(fake: Fake, own: str, came: int) -> str:
     """The failure of a request that came so often before; what passes fails twice at the most."""
-    for names, salt, often in ((STAYING, "stay", 10**9), (PASSING, f"pass{came}", 2)):
+    for names, salt, often in (((*STAYING, "403"), "stay", 10**9), (PASSING, f"pass{came}", 2)):
         draw = int(hashlib.sha256(f"{own}{salt}".encode()).hexdigest()[:8], 16) / 16**8
         for name in names:
             share = fake.faults.get(name, 0.0)
@@ -228,7 +228,7 @@ def _failed(fault: str, request: web.Request) -> web.Response | None:
         return _error(429, "Rate limit reached", {"Retry-After": "0.05"})
     if fault == "429-date":
         return _error(429, "Rate limit reached", {"Retry-After": formatdate(usegmt=True)})
-    if fault in ("400", "408", "500", "503"):
+    if fault in ("400", "403", "408", "500", "503"):
         return _error(int(fault), "The server had an error while processing your request")
     if fault == "hang-up":
         assert request.transport

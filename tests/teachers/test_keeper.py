@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.teachers.conftest import Running
@@ -29,13 +30,13 @@ def _means(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("tenacity.nap.time.sleep", lambda seconds: None)
 
 
-def model_of(server: Running) -> ModelSpec:
+def model_of(server: Running, **means: Any) -> ModelSpec:
     ref = f"endpoint:{server.ref}"
-    return ModelSpec(kind="teacher", name="t", ref=ref, means=MeansSpec(price="2,8"))
+    return ModelSpec(kind="teacher", name="t", ref=ref, means=MeansSpec(price="2,8", **means))
 
 
-def ask_many(server: Running, n: int) -> list[str]:
-    with keeping(model_of(server), lambda: None):
+def ask_many(server: Running, n: int, **means: Any) -> list[str]:
+    with keeping(model_of(server, **means), lambda: None):
         client = Client(Endpoint(server.url, "teacher"))
 
         def one(i: int) -> str:
@@ -71,12 +72,15 @@ def test_its_cost_is_what_was_billed_or_less_sure(fake: Fakes, tmp_path: Path) -
     assert sure.open == 0
 
 
-def test_a_budget_is_never_passed(fake: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("batch", [False, True])
+def test_a_budget_is_never_passed(
+    fake: Fakes, monkeypatch: pytest.MonkeyPatch, batch: bool
+) -> None:
     server = fake(latency=0.01)
     for budget in ("0.004", "0.009", "0.02"):
         monkeypatch.setenv(BUDGET, budget)
         with pytest.raises(BudgetReached, match="of the budget"):
-            ask_many(server, 400)
+            ask_many(server, 400, batch=batch)
         cost = Decimal(str(server.told()["cost"]))
         assert 0 < cost <= Decimal(budget)
     assert set(server.told()["billed"].values()) == {1}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import subprocess
@@ -158,6 +160,33 @@ def test_one_process_adds_at_a_time(tmp_path: Path) -> None:
         Ledger(path)
     ledger.close()
     Ledger(path).close()
+
+
+@pytest.mark.parametrize("wrong", [errno.ENOLCK, errno.ENOTSUP])
+def test_a_disk_without_locks_is_told_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: int
+) -> None:
+    def flock(fd: int, how: int) -> None:
+        raise OSError(wrong, os.strerror(wrong))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    before = set(os.listdir("/proc/self/fd"))
+    with pytest.raises(EndpointError, match=os.strerror(wrong)):
+        Ledger(tmp_path / "ledger.jsonl")
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+def test_what_ends_a_wait_for_another_process_leaves_nothing_open(tmp_path: Path) -> None:
+    def waits() -> None:
+        raise KeyboardInterrupt
+
+    path = tmp_path / "ledger.jsonl"
+    ledger = Ledger(path)
+    before = set(os.listdir("/proc/self/fd"))
+    with pytest.raises(KeyboardInterrupt):
+        Ledger(path, waits=waits)
+    assert set(os.listdir("/proc/self/fd")) == before
+    ledger.close()
 
 
 @pytest.mark.parametrize(("size", "limit"), [(9000, 5000), (1, 150)])

@@ -322,7 +322,7 @@ def retry_after(headers: Mapping[str, str]) -> float:
         return max(0.0, float(headers.get("retry-after-ms", "")) / 1000)
     with suppress(ValueError):
         return max(0.0, float(told))
-    with suppress(ValueError, TypeError):
+    with suppress(ValueError, TypeError, OverflowError):
         when = parsedate_to_datetime(told)
         # A date whose zone is not known is one of Greenwich.
         when = when if when.tzinfo else when.replace(tzinfo=UTC)

@@ -202,8 +202,7 @@ async def ask_each(
         progress(ended, len(wanted), pace(asker, time.monotonic() - started, ended, len(wanted)))
 
     def left() -> str:
-        done = asker.tally.came + asker.tally.known
-        return f"{done:,} answers to {len(wanted):,} {what} are there"
+        return f"{asker.tally.answers:,} answers to {len(wanted):,} {what} are there"
 
     asker.watch = told
     try:
@@ -237,7 +236,7 @@ def pace(asker: Asker, elapsed: float, done: int, wanted: int) -> str:
     parts = [asker.note, f"{rate:.1f}/s"]
     if done and tally.came:
         # An item may take several answers, and what the ledger knew took no time.
-        left = (wanted - done) * (tally.came + tally.known) / done / rate
+        left = (wanted - done) * tally.answers / done / rate
         parts.append(f"{left / 60:.0f} min left" if left >= 90 else f"{left:.0f} s left")
     parts.append(f"{tally.tokens:,} tokens")
     if asker.budget.spent:

@@ -66,6 +66,11 @@ class Tally:
     prompt_tokens: int = 0
     odd: int = 0
 
+    @property
+    def answers(self) -> int:
+        """All answers that are there."""
+        return self.came + self.known
+
 
 class Asker:
     """Asks one endpoint; every method belongs to the event loop that `asking` runs in."""
@@ -167,13 +172,13 @@ class Asker:
         raise NotHad(str(failed))
 
     def _refusal(self, error: RequestRefused) -> Refused:
-        if error.status in _FOR_ALL or (error.status == 403 and not self.tally.came):
+        if error.status in _FOR_ALL or (error.status == 403 and not self.tally.answers):
             raise self._halted(error) from None
         return self._refused(error.status, str(error))
 
     def _refused(self, status: int, why: str) -> Refused:
         self.tally.refused += 1
-        if self.tally.refused >= _ENOUGH and not self.tally.came:
+        if self.tally.refused >= _ENOUGH and not self.tally.answers:
             what = f"{host(self.endpoint)} answers nothing that can be used"
             raise self._halted(EndpointError(what, value=why))
         return Refused(status, why)

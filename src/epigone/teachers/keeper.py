@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from epigone.errors import EndpointError
@@ -89,7 +90,8 @@ def keeping(model: ModelSpec, waits: Callable[[], None]) -> Iterator[None]:
     """
     endpoint: Endpoint = endpoint_of(model.ref)
     means = means_of(model.means)
-    price, _ = price_of(endpoint, means)
+    # What is measured is asked one by one.
+    price, _ = price_of(endpoint, replace(means, batch=False))
     ledger = Ledger(ledger_file(means.ledgers, endpoint), means.purpose, waits)
     try:
         budget = Budget(means.budget, ledger.spent + ledger.open)

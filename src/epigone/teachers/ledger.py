@@ -118,23 +118,29 @@ class Ledger:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-            fsync_dir(path.parent)
         except OSError as error:
-            raise EndpointError(
-                "the ledger cannot be written", value=str(path), fix=error.strerror or ""
-            ) from None
+            raise _unusable(path, error) from None
+        try:
+            fsync_dir(path.parent)
+            self._lock(waits)
+            self._end = self._read()
+        except BaseException as error:
+            os.close(self._fd)
+            if isinstance(error, OSError):
+                raise _unusable(path, error) from None
+            raise
+
+    def _lock(self, waits: Callable[[], None] | None) -> None:
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             if waits is None:
-                os.close(self._fd)
                 raise HeldElsewhere(
-                    "another process is asking this endpoint", value=str(path),
+                    "another process is asking this endpoint", value=str(self.path),
                     fix="wait for its end",
                 ) from None  # fmt: skip
             waits()
             fcntl.flock(self._fd, fcntl.LOCK_EX)
-        self._end = self._read()
 
     @property
     def open(self) -> Decimal:
@@ -279,6 +285,12 @@ def sent(key: str, most: Decimal, tokens: int, purpose: str, **batch: Any) -> Ro
     """
     told = {"most": str(most), "tokens": tokens, "for": purpose, "at": round(time.time(), 3)}
     return Row("sent", key, {**told, **batch})
+
+
+def _unusable(path: Path, error: OSError) -> EndpointError:
+    return EndpointError(
+        "the ledger cannot be written", value=str(path), fix=error.strerror or str(error)
+    )
 
 
 def _checked(line: bytes) -> dict[str, Any] | None:

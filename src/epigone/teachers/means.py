@@ -102,8 +102,8 @@ def endpoint_of(ref: str, key_env: str = KEY, seconds: float = 600.0) -> Endpoin
 
 
 def purpose_of(out: Path) -> str:
-    """The purpose of what is asked for a folder."""
-    return hashlib.sha256(os.fsencode(out.absolute())).hexdigest()[:12]
+    """The purpose of what is asked for a folder, however its name is spelt."""
+    return hashlib.sha256(os.fsencode(os.path.realpath(out))).hexdigest()[:12]
 
 
 def ask_all(
