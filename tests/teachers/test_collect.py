@@ -24,10 +24,10 @@ from epigone.corpus.rows import Row
 from epigone.errors import EndpointError, UserError
 from epigone.files import read_jsonl
 from epigone.teachers.answers import Settings, pace
-from epigone.teachers.ask import Asker, BudgetReached, Tally
+from epigone.teachers.ask import Asker, Tally
 from epigone.teachers.collect import ask_teacher
 from epigone.teachers.means import Means
-from epigone.teachers.money import Price
+from epigone.teachers.money import BudgetReached, Price
 
 PRICE = Price(Decimal("2"), Decimal("8"))
 Fakes = Callable[..., Running]

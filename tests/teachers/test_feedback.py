@@ -22,7 +22,7 @@ from epigone.errors import EndpointError, UserError
 from epigone.files import read_jsonl
 from epigone.schema import Message, Sample
 from epigone.teachers.answers import Settings
-from epigone.teachers.ask import Asker, BudgetReached
+from epigone.teachers.ask import Asker
 from epigone.teachers.drafts import read_drafts
 from epigone.teachers.feedback import Asking, rank, read_constitution, revise
 from epigone.teachers.judging import (
@@ -36,7 +36,7 @@ from epigone.teachers.judging import (
 )
 from epigone.teachers.ledger import Ledger, ledger_file
 from epigone.teachers.means import Means, endpoint_of
-from epigone.teachers.money import Price
+from epigone.teachers.money import BudgetReached, Price
 from epigone.training.preferences import Pair, Revision, read
 
 PRICE = Price(Decimal("2"), Decimal("8"))
