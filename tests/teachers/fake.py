@@ -42,6 +42,7 @@ class Fake:
     faults: dict[str, float] = field(default_factory=dict)
     latency: float = 0.0
     per_minute: dict[str, float] = field(default_factory=dict)
+    minute: float = 60.0
     down: bool = False
     says: str = ""
     # Shares of what a judge says, see judge.py; without them nothing is judged.
@@ -91,9 +92,9 @@ class Fake:
         return None
 
     def too_many(self, tokens: int) -> bool:
-        """Whether one window of 60 seconds holds more than the limits; counts what came."""
+        """Whether one window of a `minute` holds more than the limits; counts what came."""
         now = time.monotonic()
-        while self.window and self.window[0][0] <= now - 60:
+        while self.window and self.window[0][0] <= now - self.minute:
             self.window.popleft()
         self.window.append((now, tokens))
         found = {"requests": float(len(self.window)), "tokens": sum(t for _, t in self.window)}
