@@ -54,11 +54,11 @@ def test_an_endpoint_that_refuses_everything_is_not_asked_for_ever(
 
 def test_what_is_larger_than_a_minutes_limit_is_told_as_such(fake: Fakes, tmp_path: Path) -> None:
     prompts = tmp_path / "prompts.jsonl"
-    large = "long " * 2000
+    large = "long " * 60_000
     told = [f"{large} {i}" for i in range(25)] + [f"Tell me of {i}." for i in range(5)]
     prompts.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in told))
     server = fake()
-    facts = ask(server, prompts, tmp_path, means=Means(tokens_per_minute=2500))
+    facts = ask(server, prompts, tmp_path, means=Means(tokens_per_minute=60_000))
     # No such row counts towards an endpoint that refuses everything.
     assert facts["rejected"] == {"larger than a minute's limit": 25}
     assert facts["written"] == 5
