@@ -6,10 +6,12 @@ from email.utils import format_datetime
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from epigone.errors import EndpointError
+from epigone.errors import EndpointError, RequestRefused
 from epigone.models import endpoint as module
-from epigone.models.endpoint import KEY, Client, Endpoint
+from epigone.models.endpoint import KEY, Client, Endpoint, retry_after
 from epigone.schema import Message
 
 ASK = (Message("system", "Be brief."), Message("user", "hi"))
@@ -128,7 +130,7 @@ def test_nobody_listens() -> None:
 
 
 def test_an_answer_without_end_is_cut(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_LARGEST", 1000)
+    monkeypatch.setattr(module, "LARGEST", 1000)
     server.answer = lambda body: "x" * 10_000
     with pytest.raises(EndpointError, match="an answer without end"):
         client(server, attempts=1).ask(ASK)
@@ -139,3 +141,45 @@ def test_log_probabilities_of_the_first_token(server: Any) -> None:
     server.answer = lambda body: ("A", [("A", -0.1), (" A", -2.5), ("B", -3.0), ("A", -9.0)])
     reply = client(server).ask(ASK, logprobs=True, top_logprobs=4)
     assert reply.first == {"A": -0.1, " A": -2.5, "B": -3.0}
+
+
+def test_a_date_with_an_absurd_zone_asks_for_nothing() -> None:
+    assert retry_after({"retry-after": "Mon, 01 Jan 0001 00:00:00 +2359"}) == 0
+    assert retry_after({"retry-after": "Fri, 31 Dec 9999 23:59:59 +99999999999999999"}) == 0
+
+
+dates = st.from_regex(
+    r"(Mon, )?[0-9]{1,2} (Jan|Feb|Dec) [0-9]{1,5} [0-9]{1,2}:[0-9]{2}:[0-9]{2} [+-]?[0-9A-Z]{0,20}",
+    fullmatch=True,
+)
+
+
+@given(st.sampled_from(["retry-after", "retry-after-ms"]), st.text() | dates)
+def test_whatever_it_asks_for_is_a_number_of_seconds(name: str, told: str) -> None:
+    assert retry_after({name: told}) >= 0
+
+
+@pytest.mark.parametrize("status", [501, 505])
+def test_what_a_server_cannot_do_is_not_tried_again(server: Any, status: int) -> None:
+    server.failures = [(status, {}, "{}")]
+    with pytest.raises(RequestRefused, match=f"HTTP {status}"):
+        client(server).ask(ASK)
+    assert len(server.requests) == 1
+
+
+def test_a_spent_quota_is_no_limit_of_a_minute(server: Any) -> None:
+    server.failures = [(429, {}, '{"error": {"message": "x", "code": "insufficient_quota"}}')]
+    with pytest.raises(RequestRefused, match="HTTP 402"):
+        client(server).ask(ASK)
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("status", [507, 520, 524, 528])
+def test_errors_of_gateways_are_tried_again(server: Any, waited: list[float], status: int) -> None:
+    server.failures = [(status, {}, "")]
+    assert client(server).ask(ASK).text == "hello"
+
+
+def test_an_error_behind_the_endpoint_is_no_answer(server: Any, waited: list[float]) -> None:
+    server.failures = [b'{"choices": [{"finish_reason": "error", "message": {"content": "h"}}]}']
+    assert client(server).ask(ASK).text == "hello"

@@ -83,6 +83,12 @@ def test_relative_paths_start_at_the_base_folder(
         ("endpoint:ftp://h#m", "endpoint:https"),
         ("endpoint:http://h/v1", "endpoint:https"),
         ("endpoint:http://me:secret@h/v1#m", "environment variable"),
+        ("endpoint:http://[::1/v1#m", "not an endpoint's URL"),
+        ("endpoint:http://h:1x/v1#m", "not an endpoint's URL"),
+        ("endpoint:http://me:secret@h/v1", "environment variable"),
+        ("endpoint:ftp://me:secret@h/v1#m", "environment variable"),
+        ("endpoint:http://me:secret@[::1/v1#m", "not an endpoint's URL"),
+        ("endpoint:http://me:secret#1@h/v1#m", "not an endpoint's URL"),
     ],
 )
 def test_mistakes_are_told_with_the_fix(ref: str, told: str) -> None:

@@ -13,20 +13,21 @@ from epigone.study.specs import AskSpec, SelectSpec, TrainSpec
 from epigone.study.step import Step
 from epigone.study.steps import expand
 
-TEXT = """\
+ENDPOINT = "{url: http://127.0.0.1:1/v1, model: m, price: [0.15, 0.6], requests_per_minute: 60}"
+TEXT = f"""\
 name: asked
 teacher:
   name: t
   terms: openai
-  endpoint: {url: http://127.0.0.1:1/v1, model: m, price: [0.15, 0.6], requests_per_minute: 60}
+  endpoint: {ENDPOINT}
 bases: [one, two]
 corpora:
-  talk: {kind: broad, synthesize: {task: answers, prompts: p.jsonl}, size: 10, held_out: 4}
-  quiz: {kind: local, synthesize: nq, size: 7, for: facts, held_out: 0}
-amounts: {talk: [8k, 32k], quiz: [1k]}
+  talk: {{kind: broad, synthesize: {{task: answers, prompts: p.jsonl}}, size: 10, held_out: 4}}
+  quiz: {{kind: local, synthesize: nq, size: 7, for: facts, held_out: 0}}
+amounts: {{talk: [8k, 32k], quiz: [1k]}}
 evaluate:
   benchmarks: [facts]
-  style: {n: 4}
+  style: {{n: 4}}
 """
 
 
@@ -199,6 +200,7 @@ def test_a_choice_is_compared_with_the_same_prompts_at_random() -> None:
         ("model: m,", "model: m, key_env: 'sk-123 4',", "key_env"),
         ("requests_per_minute", "request_per_minute", "did you mean .requests_per_minute"),
         ("terms: openai", "terms: opnai", "opnai"),
+        (ENDPOINT, "endpoint:http://me:pass@h/v1", r"not an endpoint: h/v1 \("),
     ],
 )
 def test_mistakes_are_told_at_their_place(old: str, new: str, says: str) -> None:

@@ -42,6 +42,7 @@ class Fake:
     faults: dict[str, float] = field(default_factory=dict)
     latency: float = 0.0
     per_minute: dict[str, float] = field(default_factory=dict)
+    minute: float = 60.0
     down: bool = False
     says: str = ""
     # Shares of what a judge says, see judge.py; without them nothing is judged.
@@ -91,9 +92,9 @@ class Fake:
         return None
 
     def too_many(self, tokens: int) -> bool:
-        """Whether one window of 60 seconds holds more than the limits; counts what came."""
+        """Whether one window of a `minute` holds more than the limits; counts what came."""
         now = time.monotonic()
-        while self.window and self.window[0][0] <= now - 60:
+        while self.window and self.window[0][0] <= now - self.minute:
             self.window.popleft()
         self.window.append((now, tokens))
         found = {"requests": float(len(self.window)), "tokens": sum(t for _, t in self.window)}
@@ -145,7 +146,7 @@ def pairs_of(own: str) -> str:
 
 def fault_of(fake: Fake, own: str, came: int) -> str:
     """The failure of a request that came so often before; what passes fails twice at the most."""
-    for names, salt, often in ((STAYING, "stay", 10**9), (PASSING, f"pass{came}", 2)):
+    for names, salt, often in (((*STAYING, "403"), "stay", 10**9), (PASSING, f"pass{came}", 2)):
         draw = int(hashlib.sha256(f"{own}{salt}".encode()).hexdigest()[:8], 16) / 16**8
         for name in names:
             share = fake.faults.get(name, 0.0)
@@ -226,7 +227,7 @@ def _failed(fault: str, request: web.Request) -> web.Response | None:
         return _error(429, "Rate limit reached", {"Retry-After": "0.05"})
     if fault == "429-date":
         return _error(429, "Rate limit reached", {"Retry-After": formatdate(usegmt=True)})
-    if fault in ("400", "408", "500", "503"):
+    if fault in ("400", "403", "408", "500", "503"):
         return _error(int(fault), "The server had an error while processing your request")
     if fault == "hang-up":
         assert request.transport

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import json
+import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -16,11 +21,13 @@ from tests.teachers.conftest import Running
 from tests.teachers.test_collect import ask, prompt_file
 
 from epigone.errors import EndpointError
+from epigone.teachers import ask as ask_module
 from epigone.teachers import batch as batch_module
 from epigone.teachers import batches as batches_module
 from epigone.teachers.answers import Settings
-from epigone.teachers.ask import Asker, BudgetReached
+from epigone.teachers.ask import Asker
 from epigone.teachers.batch_wire import BatchWire, Job
+from epigone.teachers.money import BudgetReached
 
 Fakes = Callable[..., Running]
 
@@ -220,7 +227,7 @@ def test_files_stay_within_their_size(
         file.write(json.dumps({"prompt": "long " * 500}) + "\n")
     facts = by_batch(server, prompts, tmp_path)
     assert facts["written"] == 20
-    assert facts["rejected"] == {"refused by the endpoint": 1}
+    assert facts["rejected"] == {"larger than a batch's file": 1}
     assert len(server.batches()["batches"]) >= 3
     assert server.told()["mistakes"] == []
 
@@ -258,3 +265,59 @@ def test_a_budget_is_never_passed(fake: Fakes, tmp_path: Path) -> None:
     by_batch(server, prompts, tmp_path, means=replace(BATCH, budget=Decimal(5)))
     assert set(server.told()["billed"].values()) == {1}
     same(tmp_path, tmp_path / "quiet")
+
+
+def test_too_many_requests_for_ever_end_in_one_line(
+    fake: Fakes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, waits, notes = [0.0], [], []
+
+    async def sleep(self: Asker, seconds: float) -> None:
+        waits.append(seconds)
+        now[0] += seconds
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr(Asker, "_sleep", sleep)
+    monkeypatch.setattr(ask_module, "clock", lambda: now[0])
+    server = fake(batch={"calls": {"429": 1.0}})
+    with pytest.raises(EndpointError, match=r"has said for 1\d minutes that there are too many"):
+        by_batch(server, prompt_file(tmp_path, 9), tmp_path,
+                 progress=lambda d, t, n="": notes.append(n))  # fmt: skip
+    assert 12 < server.batches()["calls"]["upload"] < 60
+    assert max(waits) <= 60
+    assert any("too many requests 9 times in a row" in note for note in notes)
+
+
+class Full:
+    """A file on a disk that is full, from its making on or for what is written."""
+
+    def __init__(self, when: str) -> None:
+        self.when = when
+
+    def __call__(self, **named: Any) -> Any:
+        if self.when == "made":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return open("/dev/full", "w+b", buffering=0 if self.when == "written" else 1 << 20)
+
+
+@pytest.mark.parametrize("when", ["made", "written", "flushed", "collected"])
+def test_a_full_disk_is_one_line(
+    fake: Fakes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    server, download = fake(), BatchWire.download
+    prompts = prompt_file(tmp_path, 9)
+
+    async def full(self: BatchWire, name: str, file: Any) -> None:
+        await download(self, name, Full("written")())
+
+    with monkeypatch.context() as patched:
+        if when == "collected":
+            patched.setattr(BatchWire, "download", full)
+        else:
+            patched.setattr("tempfile.TemporaryFile", Full(when))
+        folder = re.escape(str(tmp_path / "ledger"))
+        with pytest.raises(EndpointError, match=f"cannot be written.*: {folder} .No space"):
+            by_batch(server, prompts, tmp_path)
+    facts = by_batch(server, prompts, tmp_path)
+    paid(server, facts)
+    assert len(server.batches()["batches"]) == 1

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -197,11 +199,31 @@ def test_a_batch_that_is_no_more_is_given_up_by_cancelling(fake: Fakes, tmp_path
     until(lambda: server.batches()["calls"].get("look"))
     child.end(signal.SIGKILL)
     httpx.post(server.url.replace("/v1", "/forget-files"), content="batch_")
-    with pytest.raises(EndpointError, match="HTTP 404"):
+    with pytest.raises(EndpointError, match=r"knows no batch batch_0000: .*404") as raised:
         by_batch(server, prompts, tmp_path)
+    assert "(end it with epigone teacher cancel)" in str(raised.value)
     facts = cancel_batches(server.ref, tmp_path / "ledger")
     assert (facts["batches"], facts["answers"], facts["requests"]) == (["batch_0000"], 0, 10)
     server.steer(batch={})
     facts = by_batch(server, prompts, tmp_path)
     assert facts["written"] == 10
     assert Decimal(facts["may_cost_more"]) > 0
+
+
+@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGINT])
+def test_an_end_while_a_batch_is_waited_for_is_one_line(
+    fake: Fakes, tmp_path: Path, told: signal.Signals
+) -> None:
+    server = fake(batch={"looks": 10**6})
+    words = ["teacher", "ask", prompt_file(tmp_path, 30), "--endpoint", server.ref, "-o", "out",
+             "--batch", "--price", "2,8"]  # fmt: skip
+    asking = subprocess.Popen(
+        [sys.executable, "-m", "epigone", *map(str, words)], cwd=tmp_path, text=True,
+        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    until(lambda: server.batches()["calls"].get("look"))
+    asking.send_signal(told)
+    _, errors = asking.communicate(timeout=30)
+    assert asking.returncode == 130 or asking.returncode == 143
+    assert "Traceback" not in errors and "never retrieved" not in errors
+    assert len(errors.splitlines()) == 1

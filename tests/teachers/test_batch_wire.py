@@ -11,10 +11,11 @@ import pytest
 
 from epigone.errors import RequestRefused
 from epigone.models.endpoint import Endpoint
+from epigone.models.received import Answer
 from epigone.schema import Message
 from epigone.teachers import batch_wire
 from epigone.teachers.batch_wire import BatchWire, Result, line_of
-from epigone.teachers.wire import Answer, Failed, chat
+from epigone.teachers.wire import Failed, chat
 
 KEY = "sk-planted-key/123"
 BODY: dict[str, Any] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,7 +22,7 @@ from epigone.errors import EndpointError, UserError
 from epigone.files import read_jsonl
 from epigone.schema import Message, Sample
 from epigone.teachers.answers import Settings
-from epigone.teachers.ask import Asker, BudgetReached
+from epigone.teachers.ask import Asker
 from epigone.teachers.drafts import read_drafts
 from epigone.teachers.feedback import Asking, rank, read_constitution, revise
 from epigone.teachers.judging import (
@@ -33,8 +34,9 @@ from epigone.teachers.judging import (
     shown,
     verdict,
 )
-from epigone.teachers.means import Means
-from epigone.teachers.money import Price
+from epigone.teachers.ledger import Ledger, ledger_file
+from epigone.teachers.means import Means, endpoint_of
+from epigone.teachers.money import BudgetReached, Price
 from epigone.training.preferences import Pair, Revision, read
 
 PRICE = Price(Decimal("2"), Decimal("8"))
@@ -533,3 +535,23 @@ def test_the_command_line(fake: Fakes, tmp_path: Path, cli: Callable[..., Any]) 
     done = cli("teacher", "feedback", "revise", "none.jsonl", *own, "-o", "x", cwd=tmp_path)
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_waiting_for_another_process_is_shown(fake: Fakes, tmp_path: Path) -> None:
+    server = fake(judge=SHARES)
+    own = asking(server, tmp_path)
+    held = Ledger(ledger_file(own.means.ledgers, endpoint_of(server.ref)))
+    notes: list[str] = []
+
+    def progress(done: float, total: float, note: str = "") -> None:
+        if not notes:
+            held.close()
+        notes.append(note)
+
+    a, b = (samples(tmp_path / f"{s}.jsonl", s, 9) for s in ("ann", "bob"))
+    # Who is told nothing does not wait for ever.
+    in_the_end = threading.Timer(10, held.close)
+    in_the_end.start()
+    rank([a, b], tmp_path / "out", own, progress=progress)
+    in_the_end.cancel()
+    assert "another process" in notes[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import subprocess
@@ -160,6 +162,33 @@ def test_one_process_adds_at_a_time(tmp_path: Path) -> None:
     Ledger(path).close()
 
 
+@pytest.mark.parametrize("wrong", [errno.ENOLCK, errno.ENOTSUP])
+def test_a_disk_without_locks_is_told_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: int
+) -> None:
+    def flock(fd: int, how: int) -> None:
+        raise OSError(wrong, os.strerror(wrong))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    before = set(os.listdir("/proc/self/fd"))
+    with pytest.raises(EndpointError, match=os.strerror(wrong)):
+        Ledger(tmp_path / "ledger.jsonl")
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+def test_what_ends_a_wait_for_another_process_leaves_nothing_open(tmp_path: Path) -> None:
+    def waits() -> None:
+        raise KeyboardInterrupt
+
+    path = tmp_path / "ledger.jsonl"
+    ledger = Ledger(path)
+    before = set(os.listdir("/proc/self/fd"))
+    with pytest.raises(KeyboardInterrupt):
+        Ledger(path, waits=waits)
+    assert set(os.listdir("/proc/self/fd")) == before
+    ledger.close()
+
+
 @pytest.mark.parametrize(("size", "limit"), [(9000, 5000), (1, 150)])
 def test_a_full_disk_leaves_what_was_whole(tmp_path: Path, size: int, limit: int) -> None:
     code = """
@@ -218,3 +247,26 @@ def test_each_model_at_each_endpoint_has_a_ledger_with_a_harmless_name() -> None
     own = ledger_file(Path("l"), Endpoint("https://a/v1/", "m"))
     assert own == ledger_file(Path("l"), Endpoint("https://a/v1", "m"))
     assert os.path.basename(own).startswith("a-v1-m-")
+
+
+def test_an_answer_ends_the_attempt_that_it_belongs_to(tmp_path: Path) -> None:
+    """A request that lies in a batch is asked live all the same, by an older program say."""
+
+    def batched(key: str, most: str) -> Row:
+        return ledger_module.sent(key, Decimal(most), 0, "", batch="own")
+
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    ledger.write([batched("a", "4"), batched("b", "8"), Row("batch", "own", {"state": "made"}),
+                  sent("a"), sent("b")])  # fmt: skip
+    assert (ledger.open, ledger.in_batches) == (14, 12)
+    assert ledger.batch_of("a") == "own"
+    ledger.write([came("a")])
+    assert (ledger.open, ledger.batch_of("a")) == (13, "own")
+    ledger.write([Row("void", "b", {"batch": "own"})])
+    assert (ledger.open, ledger.in_batches, ledger.batch_of("b")) == (5, 4, "")
+    with pytest.raises(EndpointError, match="in a batch that is open"):
+        ledger.check_single("a")
+    ledger.check_single("b")
+    ledger.write([Row("void", "a", {"batch": "own"}), came("b")])
+    assert (ledger.open, ledger.in_batches, ledger.spent) == (0, 0, Decimal("0.5"))
+    ledger.close()

@@ -182,3 +182,43 @@ def test_a_lower_limit_counts_what_went_before() -> None:
     bucket.change(50)
     wait: Any = bucket.wait(10, 1.0)
     assert wait > 59
+
+
+def test_what_is_too_large_by_its_bytes_alone_goes_alone() -> None:
+    time = Time()
+    limits = Limits(tokens=100, clock=time, sleep=time.sleep)
+    left = []
+
+    async def go() -> None:
+        for tokens, likely in ((50, 20), (250, 90), (50, 20)):
+            await limits.acquire(tokens, likely)
+            left.append(time.now)
+
+    asyncio.run(go())
+    assert left[1] - left[0] > 60
+    assert left[2] - left[1] > 60
+    with pytest.raises(TooLarge):
+        asyncio.run(limits.acquire(250, 101))
+
+
+def test_too_many_requests_make_all_wait_longer_each_time() -> None:
+    time, draw = Time(), random.Random(0)
+    limits = Limits(clock=time, sleep=time.sleep)
+    longest: list[float] = []
+    for _ in range(12):
+        left = time.now
+        # Those that are on their way together count once.
+        for _ in range(32):
+            limits.limited(left, 0.0, draw)
+            left -= 1e-3
+        asyncio.run(limits.acquire(1))
+        longest.append(time.now - left)
+        time.now += 0.1
+    assert limits.refused == 12
+    assert longest[0] < 1
+    assert 10 < max(longest) <= 61
+    limits.answered()
+    before = time.now
+    limits.limited(before, 3.0, draw)
+    asyncio.run(limits.acquire(1))
+    assert time.now - before == pytest.approx(3, abs=0.1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from tests.teachers.fake import usage_of
 
 from epigone.errors import UserError
+from epigone.teachers.means import purpose_of
 from epigone.teachers.money import (
     Budget,
     Price,
@@ -64,3 +66,14 @@ def test_a_budget_counts_what_is_in_flight_at_its_worst() -> None:
     assert budget.fits(Decimal("0.69"))
     assert budget.spent == Decimal("0.31")
     assert Budget(None, Decimal(0)).fits(Decimal(10**9))
+
+
+def test_a_folder_is_one_purpose_however_it_is_spelt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    monkeypatch.chdir(tmp_path)
+    spelt = ["a/out", "./a//out", "a/../a/out", "link/out", tmp_path / "a" / "out"]
+    assert len({purpose_of(Path(s)) for s in spelt}) == 1
+    assert purpose_of(Path("b/out")) != purpose_of(Path("a/out"))

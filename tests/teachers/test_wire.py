@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from epigone.errors import RequestRefused
-from epigone.models.endpoint import Endpoint
+from epigone.errors import EndpointError, RequestRefused
+from epigone.models.endpoint import Endpoint, verdict
+from epigone.models.received import Answer, read
 from epigone.schema import Message
+from epigone.teachers import ask as ask_module
 from epigone.teachers.ask import Asker, NotHad, Refused, asking
 from epigone.teachers.ledger import Ledger
-from epigone.teachers.wire import Answer, Failed, Wire, chat, own_seed, read
+from epigone.teachers.wire import Failed, Wire, chat, own_seed
 
 KEY = "sk-planted-key/123"
 GOOD: dict[str, Any] = {
@@ -45,7 +47,7 @@ def answered(
         try:
             async with asking(endpoint, ledger) as asker:
                 return await asyncio.wait_for(asker.ask(request), 20)
-        except (NotHad, RequestRefused) as error:
+        except (NotHad, EndpointError) as error:
             return error
         finally:
             await runner.cleanup()
@@ -94,10 +96,42 @@ UNREADABLE = {
 
 @pytest.mark.parametrize("name", WHOLE_BUT_NONE)
 def test_json_that_is_no_answer_is_not_bought_again(name: str, tmp_path: Path) -> None:
-    found, ledger = answered(WHOLE_BUT_NONE[name], tmp_path)
-    assert isinstance(found, Refused)
-    kinds = [json.loads(line)["row"]["kind"] for line in ledger.path.open()]
-    assert kinds == ["sent", "lost"]
+    told = []
+    # Whoever answers so will answer so again; another run does not ask for it.
+    for _ in range(2):
+        found, ledger = answered(WHOLE_BUT_NONE[name], tmp_path)
+        assert isinstance(found, Refused)
+        told.append((found.status, found.why))
+        kinds = [json.loads(line)["row"]["kind"] for line in ledger.path.open()]
+        assert kinds == ["sent", "lost"]
+        ledger.close()
+    assert told[0] == told[1]
+
+
+def test_a_request_too_many_is_asked_again_slowly_and_not_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, notes, waits = [1000.0], [], []
+
+    async def sleep(self: Asker, seconds: float) -> None:
+        if seconds > 0:
+            notes.append(self.note)
+            waits.append(seconds)
+        now[0] += seconds
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr(Asker, "_sleep", sleep)
+    monkeypatch.setattr(ask_module, "clock", lambda: now[0])
+    found, ledger = answered(b'{"error": {"message": "slow down"}}', tmp_path, status=429)
+    assert isinstance(found, EndpointError)
+    assert "has said for" in str(found) and "too many requests: HTTP 429: slow down" in str(found)
+    assert str(found).isprintable()
+    # Ten minutes of waiting at most a minute each time, with full jitter and fewer at first.
+    assert 600 < now[0] - 1000 < 661
+    assert 12 < len(waits) < 60
+    assert max(waits) <= 60 and max(waits[:3]) <= 16
+    assert any("too many requests 9 times in a row, asking slowly" in note for note in notes)
+    assert ledger.open == 0
 
 
 @pytest.mark.parametrize("name", UNREADABLE)
@@ -164,6 +198,25 @@ def test_what_holds_for_all_is_raised(status: int, told: str, tmp_path: Path) ->
     assert isinstance(found, RequestRefused)
     assert told in str(found)
     assert ledger.open == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "again", "billed"),
+    [(400, False, False), (408, True, True), (409, True, False), (425, False, False),
+     (429, True, False), (500, True, False), (501, False, False), (502, True, True),
+     (504, True, True), (505, False, False), (507, True, False), (520, True, True),
+     (524, True, True), (528, True, True), (529, True, False), (599, True, False)],
+)  # fmt: skip
+def test_what_a_status_means_is_the_same_everywhere(
+    status: int, again: bool, billed: bool, tmp_path: Path
+) -> None:
+    assert verdict(status, b"{}") == (again, billed, status)
+    found, ledger = answered(b"{}", tmp_path, status=status) if status != 429 else (None, None)
+    if ledger is not None:
+        assert isinstance(found, NotHad) == again
+        kinds = [json.loads(line)["row"]["kind"] for line in ledger.path.open()]
+        assert set(kinds) == {"sent", "lost" if billed else "void"}
+        assert (len(kinds) > 2) == again
 
 
 def test_a_spent_quota_is_no_limit_of_a_minute(tmp_path: Path) -> None:

@@ -11,26 +11,30 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
 import tenacity
 
 from epigone.errors import EndpointError, RequestRefused
-from epigone.models.received import decoded, sound
+from epigone.models.received import LARGEST, UNREADABLE, decoded, sound, without_key
+from epigone.models.received import read as read_answer
 from epigone.schema import Message
 
 # Where the key stands, unless a service has a variable of its own.
 KEY = "EPIGONE_API_KEY"
 Answer = TypeVar("Answer")
-# Statuses of failures that may pass.
-AGAIN = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
+# Statuses of failures that may pass, beside those of a server's errors, and of these the lasting.
+_AGAIN, _LASTING = frozenset({408, 409, 429}), frozenset({501, 505})
 _ATTEMPTS = 6
 _LONGEST_WAIT = 60.0
-_LARGEST = 16 << 20
-
-
+# What to do about a status.
+_FIXES = {
+    401: "put a valid key into the endpoint's environment variable",
+    403: "the key may not use this model",
+    404: "check the URL, which ends in /v1, and the model's name",
+}
 # Models of OpenAI that think before they answer; what they think is counted as part of it.
 _THINKING = re.compile(r"(o\d|gpt-5)(?![a-z])")
 _THOUGHTS = 4096
@@ -74,19 +78,39 @@ def key_in_environment(endpoint: Endpoint) -> str:
 
 
 class Keeper(Protocol):
-    """Keeps what an endpoint answers, and knows what may still be asked; several threads use it."""
+    """Keeps what one endpoint answers, and knows what it may be asked; several threads use it."""
 
-    def known(self, path: str, body: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The JSON that answered this before."""
+    endpoint: Endpoint
 
-    def sends(self, path: str, body: Mapping[str, Any]) -> None:
-        """It is about to leave; raises EndpointError where it may not."""
+    def asks(self, path: str, body: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The JSON that answered this before, or None: then it leaves, and `came` or `failed`.
 
-    def came(self, path: str, body: Mapping[str, Any], response: dict[str, Any]) -> None:
-        """The JSON that answered it."""
+        Waits until it may leave; raises EndpointError where it may not.
+        """
 
-    def failed(self, path: str, body: Mapping[str, Any], why: str, *, billed: bool) -> None:
-        """Nothing that can be used came; `billed` where it may cost all the same."""
+    def came(
+        self,
+        path: str,
+        body: Mapping[str, Any],
+        response: dict[str, Any],
+        headers: Mapping[str, str],
+    ) -> None:
+        """The JSON that answered it, and its headers."""
+
+    def failed(
+        self,
+        path: str,
+        body: Mapping[str, Any],
+        why: str,
+        headers: Mapping[str, str],
+        *,
+        billed: bool,
+        whole: bool,
+    ) -> None:
+        """Nothing that can be used came; `billed` where it may cost all the same.
+
+        A `whole` JSON that is no answer would be the same again.
+        """
 
 
 _keeper: Keeper | None = None
@@ -94,7 +118,7 @@ _keeper: Keeper | None = None
 
 @contextmanager
 def kept_by(keeper: Keeper) -> Iterator[None]:
-    """Have every client that is made in the meantime keep its answers so."""
+    """Have every client of its endpoint that is made in the meantime keep its answers so."""
     # Stages make their clients themselves, and know nothing of money.
     global _keeper
     before, _keeper = _keeper, keeper
@@ -107,17 +131,25 @@ def kept_by(keeper: Keeper) -> Iterator[None]:
 class _Again(Exception):
     """A failure that may pass; `after` is how many seconds the endpoint asks to wait.
 
-    `answered` where it was an answer, of which nothing can be made; `billed` where it may have been
-    paid for all the same.
+    `answered` where it was an answer, of which nothing can be made, and `whole` where it was JSON;
+    `billed` where it may have been paid for all the same.
     """
 
     def __init__(
-        self, what: str, after: float = 0.0, *, answered: bool = False, billed: bool = False
+        self,
+        what: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        answered: bool = False,
+        billed: bool = False,
+        whole: bool = False,
     ) -> None:
         super().__init__(what)
-        self.after = after
+        self.headers = headers or {}
+        self.after = retry_after(self.headers)
         self.answered = answered
         self.billed = billed
+        self.whole = whole
 
 
 class Client:
@@ -136,7 +168,7 @@ class Client:
         headers = {header: told} if self._key else {}
         self._http = httpx.Client(headers=headers, timeout=endpoint.seconds, follow_redirects=False)
         self._attempts = attempts
-        self._keeper = _keeper
+        self._keeper = _keeper if _keeper and _same(_keeper.endpoint, endpoint) else None
 
     def close(self) -> None:
         """Close its connections."""
@@ -159,9 +191,6 @@ class Client:
         finds to be no answer. Raises RequestRefused for what would be refused again or, with the
         status 200, never was an answer; EndpointError when the last attempt failed.
         """
-        known = None if self._keeper is None else self._keeper.known(path, body)
-        if known is not None:
-            return read(known)
         attempts = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_Again),
             stop=tenacity.stop_after_attempt(self._attempts),
@@ -186,19 +215,23 @@ class Client:
     def _once(self, path: str, body: Mapping[str, Any], read: Callable[[Any], Answer]) -> Answer:
         if self._keeper is None:
             return self._sent(path, body, read)[1]
-        self._keeper.sends(path, body)
+        known = self._keeper.asks(path, body)
+        if known is not None:
+            return read(known)
         try:
-            response, found = self._sent(path, body, read)
-        except (_Again, RequestRefused) as error:
-            billed = isinstance(error, _Again) and error.billed
-            self._keeper.failed(path, body, str(error), billed=billed)
+            response, found, headers = self._sent(path, body, read)
+        except BaseException as error:
+            again = error if isinstance(error, _Again) else _Again("", billed=True)
+            billed = again.billed and not isinstance(error, RequestRefused)
+            why = str(error) or type(error).__name__
+            self._keeper.failed(path, body, why, again.headers, billed=billed, whole=again.whole)
             raise
-        self._keeper.came(path, body, response)
+        self._keeper.came(path, body, response, headers)
         return found
 
     def _sent(
         self, path: str, body: Mapping[str, Any], read: Callable[[Any], Answer]
-    ) -> tuple[Any, Answer]:
+    ) -> tuple[Any, Answer, Mapping[str, str]]:
         url = f"{self.endpoint.url.rstrip('/')}/{path}"
         try:
             with self._http.stream("POST", url, json=body) as response:
@@ -207,37 +240,58 @@ class Client:
             left = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
             what = f"{type(error).__name__}: {self._told(str(error))}"
             raise _Again(what, billed=left) from None
-        if response.status_code in AGAIN:
-            why = f"HTTP {response.status_code}: {self._told(reason(content))}"
-            # A gateway may have lost patience with a model that went on.
-            billed = response.status_code in (408, 502, 504)
-            raise _Again(why, retry_after(response.headers), billed=billed)
         if response.status_code != 200:
-            raise RequestRefused(
-                f"{host(self.endpoint)} refuses the request: HTTP {response.status_code}",
-                status=response.status_code,
-                value=self._told(reason(content)),
-                fix=FIXES.get(response.status_code, ""),
-            )
+            said = self._told(reason(content))
+            again, billed, status = verdict(response.status_code, content)
+            if again:
+                raise _Again(f"HTTP {status}: {said}", response.headers, billed=billed)
+            raise refusal(self.endpoint, status, said)
+        told: Any = None
         try:
             told = decoded(content, self._key)
-            return told, read(told)
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+            return told, read(told), response.headers
+        except UNREADABLE:
             said = self._told(content.decode(errors="replace"))
-            raise _Again(f"no answer to the request: {said}", answered=True, billed=True) from None
+            raise _Again(
+                f"no answer to the request: {said}", response.headers,
+                answered=True, billed=True, whole=told is not None,
+            ) from None  # fmt: skip
 
     def _told(self, text: str) -> str:
         # Some servers repeat what they were sent. The key goes before the text is cut, which would
         # leave a part of it.
-        return text.replace(self._key, "***")[:200] if self._key else text[:200]
+        return without_key(text, self._key)[:200]
 
 
-# What to do about a status.
-FIXES = {
-    401: "put a valid key into the endpoint's environment variable",
-    403: "the key may not use this model",
-    404: "check the URL, which ends in /v1, and the model's name",
-}
+class Verdict(NamedTuple):
+    """What a status means: whether asking again may help, and whether it may be billed so too.
+
+    `status` is the one that tells what is meant.
+    """
+
+    again: bool
+    billed: bool
+    status: int
+
+
+def verdict(status: int, content: bytes) -> Verdict:
+    """What an endpoint means by a status other than 200 and what it says with it."""
+    if b'"insufficient_quota"' in content:
+        # No minute's limit: nobody has to wait for its end.
+        status = 402
+    again = status in _AGAIN or (status >= 500 and status not in _LASTING)
+    # A gateway may have lost patience with a model that went on.
+    return Verdict(again, status in (408, 502, 504) or 520 <= status < 529, status)
+
+
+def refusal(endpoint: Endpoint, status: int, said: str) -> RequestRefused:
+    """The error of a request that would be refused again."""
+    what = f"{host(endpoint)} refuses the request: HTTP {status}"
+    return RequestRefused(what, status=status, value=said, fix=_FIXES.get(status, ""))
+
+
+def _same(one: Endpoint, other: Endpoint) -> bool:
+    return (one.url.rstrip("/"), one.model) == (other.url.rstrip("/"), other.model)
 
 
 def _wait(state: tenacity.RetryCallState) -> float:
@@ -251,24 +305,15 @@ def _read(response: httpx.Response) -> bytes:
     content = bytearray()
     for part in response.iter_bytes():
         content += part
-        if len(content) > _LARGEST:
+        if len(content) > LARGEST:
             raise _Again("an answer without end", billed=True)
     return bytes(content)
 
 
 def _reply(row: Mapping[str, Any]) -> Reply:
-    choice = row["choices"][0]
-    text = choice["message"].get("content")
-    if not isinstance(text, str | None):
-        raise TypeError("no text")
-    usage = row.get("usage") or {}
-    return Reply(
-        sound(text or ""),
-        sound(str(choice.get("finish_reason") or ""))[:40],
-        _count(usage.get("prompt_tokens")),
-        _count(usage.get("completion_tokens")),
-        _first(choice.get("logprobs")),
-    )
+    said = read_answer(row)
+    first = _first(row["choices"][0].get("logprobs"))
+    return Reply(said.text, said.stop, said.prompt_tokens, said.tokens, first)
 
 
 def _first(told: Any) -> dict[str, float] | None:
@@ -283,10 +328,6 @@ def _first(told: Any) -> dict[str, float] | None:
     except (KeyError, TypeError, IndexError, ValueError):
         return None
     return found or None
-
-
-def _count(value: Any) -> int:
-    return value if isinstance(value, int) and value >= 0 else 0
 
 
 def reason(content: bytes) -> str:
@@ -322,7 +363,7 @@ def retry_after(headers: Mapping[str, str]) -> float:
         return max(0.0, float(headers.get("retry-after-ms", "")) / 1000)
     with suppress(ValueError):
         return max(0.0, float(told))
-    with suppress(ValueError, TypeError):
+    with suppress(ValueError, TypeError, OverflowError):
         when = parsedate_to_datetime(told)
         # A date whose zone is not known is one of Greenwich.
         when = when if when.tzinfo else when.replace(tzinfo=UTC)

@@ -86,22 +86,26 @@ def _is_path(ref: str) -> bool:
 
 def _endpoint(ref: str, rest: str) -> Reference:
     url, _, model = rest.partition("#")
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or not model:
-        raise UserError("not an endpoint", value=ref, fix="write endpoint:https://host/v1#model")
-    if parts.query or any(not label for label in parts.hostname.rstrip(".").split(".")):
-        raise UserError(
-            "not an endpoint's URL",
-            value=parts.hostname,
-            fix="write endpoint:https://host/v1#model",
-        )
-    if parts.username or parts.password:
+    fix = "write endpoint:https://host/v1#model"
+    # What stands before it may be a password, which nobody is told.
+    shown = ref.rpartition("@")[2]
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        why = "" if "@" in ref else f" ({error})"
+        raise UserError(f"not an endpoint's URL{why}", value=shown, fix=fix) from None
+    if "@" in parts.netloc:
         # The reference ends up in files that are shared.
         raise UserError(
             "an endpoint's URL holds a password",
-            value=parts.hostname,
+            value=host,
             fix="keep the key in an environment variable",
         )
+    if parts.scheme not in ("http", "https") or not host or not model:
+        raise UserError("not an endpoint", value=shown, fix=fix)
+    if parts.query or any(not label for label in host.rstrip(".").split(".")):
+        raise UserError("not an endpoint's URL", value=host, fix=fix)
     return Reference("endpoint", f"{url}#{model}")
 
 

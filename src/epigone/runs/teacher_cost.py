@@ -16,7 +16,7 @@ from epigone.study import cost
 from epigone.study.resolved import REFERENCE_TOKENIZER
 from epigone.study.specs import AskSpec, ModelSpec
 from epigone.study.step import Step
-from epigone.teachers.money import Price, known_price, parse_price
+from epigone.teachers.money import Price, parse_price, single_price
 
 _KEPT = "asked-tokens.json"
 _BYTES_A_TOKEN = 4
@@ -43,12 +43,11 @@ def asking(todo: Sequence[Step]) -> list[Asking]:
     return [found for step in todo if (found := _of(step)) is not None]
 
 
-def price_of(model: ModelSpec) -> tuple[Price, str] | None:
-    """What an endpoint's answers cost, and where that is known from."""
-    if model.means is not None and model.means.price is not None:
-        return parse_price(model.means.price), "as the study says"
-    known = known_price(model.ref.partition("#")[2])
-    return None if known is None else (known[0], f"looked up in {known[1]}")
+def price_of(model: ModelSpec) -> Price | None:
+    """What an endpoint's answers cost, asked one by one."""
+    given = model.means.price if model.means else None
+    found = single_price(model.ref.partition("#")[2], parse_price(given) if given else None)
+    return None if found is None else found[0]
 
 
 def check_budget(steps: Sequence[Step], budget: Decimal | None) -> None:
@@ -85,7 +84,7 @@ def _of(step: Step) -> Asking | None:
     if found is not None:
         # What is measured is asked one by one.
         batched = isinstance(spec, AskSpec) and model.means is not None and model.means.batch
-        price = found[0].in_batches if batched else found[0]
+        price = found.in_batches if batched else found
         usd = float(price.cost(prompt_tokens, tokens))
         most_usd = float(price.cost(prompt_tokens, most))
     return Asking(step.name, requests, prompt_tokens, tokens, assumed, usd, most_usd)

@@ -66,7 +66,9 @@ def _named(value: object) -> object:
     url, _, model = rest.partition("#")
     if scheme != "endpoint" or not model:
         fix = "write endpoint:https://host/v1#model"
-        raise Mistake((), UserError("not an endpoint", value=value, fix=fix))
+        # What stands before an @ may be a password, which nobody is told.
+        shown = value.rpartition("@")[2]
+        raise Mistake((), UserError("not an endpoint", value=shown, fix=fix))
     return {"url": url, "model": model}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import json
 import time
@@ -15,11 +16,12 @@ from typing import Any, TypeVar
 from epigone.errors import EndpointError, UserError
 from epigone.files import write_jsonl
 from epigone.models.endpoint import Endpoint
-from epigone.models.received import no_number
+from epigone.models.received import Answer, no_number
 from epigone.schema import Message, Progress
-from epigone.teachers.ask import Asker, BudgetReached, NotHad, Refused, each
+from epigone.teachers.ask import Asker, NotHad, Refused
+from epigone.teachers.money import BudgetReached
 from epigone.teachers.prompts import Prompt
-from epigone.teachers.wire import Answer, Request, chat, completion, own_seed
+from epigone.teachers.wire import Request, chat, completion, own_seed
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
@@ -114,7 +116,7 @@ async def ask_well(
     for again in range(tries + 1):
         found = await asker.ask(request(again), again)
         if isinstance(found, Refused):
-            return found, f"refused by the endpoint: {found.why}"
+            return found, f"{found.reason}: {found.why}"
         fault = wrong(found, cut=cut)
         if fault or check is None:
             break
@@ -202,12 +204,11 @@ async def ask_each(
         progress(ended, len(wanted), pace(asker, time.monotonic() - started, ended, len(wanted)))
 
     def left() -> str:
-        done = asker.tally.came + asker.tally.known
-        return f"{done:,} answers to {len(wanted):,} {what} are there"
+        return f"{asker.tally.answers:,} answers to {len(wanted):,} {what} are there"
 
     asker.watch = told
     try:
-        await each(wanted, one, workers, told)
+        await _each(wanted, one, workers, told)
     except EndpointError as error:
         # What is in flight may still be answered.
         await asker.finish()
@@ -219,6 +220,32 @@ async def ask_each(
             fix="all that came is kept; run the same command again",
         )
     return [found[i] for i in range(len(wanted))]
+
+
+async def _each(
+    items: Sequence[Item],
+    work: Callable[[int, Item], Awaitable[None]],
+    workers: int,
+    told: Callable[[int], None],
+) -> None:
+    """Work on items, so many at a time, in their order; the first error ends all."""
+    numbered = iter(enumerate(items))
+    done = 0
+
+    async def one() -> None:
+        nonlocal done
+        for i, item in numbered:
+            await work(i, item)
+            done += 1
+            told(done)
+
+    tasks = [asyncio.ensure_future(one()) for _ in range(min(workers, len(items)))]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def left_of(error: EndpointError, left: str) -> EndpointError:
@@ -237,7 +264,7 @@ def pace(asker: Asker, elapsed: float, done: int, wanted: int) -> str:
     parts = [asker.note, f"{rate:.1f}/s"]
     if done and tally.came:
         # An item may take several answers, and what the ledger knew took no time.
-        left = (wanted - done) * (tally.came + tally.known) / done / rate
+        left = (wanted - done) * tally.answers / done / rate
         parts.append(f"{left / 60:.0f} min left" if left >= 90 else f"{left:.0f} s left")
     parts.append(f"{tally.tokens:,} tokens")
     if asker.budget.spent:

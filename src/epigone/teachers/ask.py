@@ -5,38 +5,34 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sized
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TypeVar
 
 from epigone.errors import EndpointError, RequestRefused
 from epigone.models.endpoint import Endpoint, host
+from epigone.models.received import Answer, read
 from epigone.teachers.circuit import PATIENCE, Circuit, Down
 from epigone.teachers.ledger import Ledger, Row, key_of, sent
-from epigone.teachers.limits import Limits, TooLarge
-from epigone.teachers.money import FREE, Budget, Price, most_tokens
+from epigone.teachers.limits import Limits, TooLarge, jittered
+from epigone.teachers.money import FREE, Budget, Price, likely_tokens, most_tokens
 from epigone.teachers.scribe import Scribe
-from epigone.teachers.wire import Answer, Failed, Request, Wire, read
+from epigone.teachers.wire import Failed, Request, Wire
 
-Item = TypeVar("Item")
 _ATTEMPTS = 8
 # Tries of one request that may have been paid for without an answer.
 _BILLED = 4
-_LONGEST_WAIT = 60.0
-# An endpoint that asks to wait for longer is asked again by another run.
-_PATIENCE = 600.0
+# An endpoint that asks to wait for longer, or says nothing else for so long than that there are too
+# many requests, is asked again by another run.
+CROWDED = 600.0
 # Refusals that hold for whatever is asked.
-_FOR_ALL = frozenset({301, 302, 307, 308, 401, 402, 404, 405, 407})
+_FOR_ALL = frozenset({301, 302, 307, 308, 401, 402, 404, 405, 407, 501, 505})
 # So many refused or unreadable answers while nothing at all is answered, too.
 _ENOUGH = 20
 # A disk may take its time; what was to go out by then may not go any more.
 _STALE = 1.0
-
-
-class BudgetReached(EndpointError):
-    """The next request could cost more than is left."""
+clock = time.monotonic
 
 
 class NotHad(Exception):
@@ -45,10 +41,11 @@ class NotHad(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A request that the endpoint would refuse again."""
+    """A request that the endpoint would refuse again, or that cannot be sent."""
 
     status: int
     why: str
+    reason: str = "refused by the endpoint"
 
 
 @dataclass(slots=True)
@@ -65,6 +62,11 @@ class Tally:
     tokens: int = 0
     prompt_tokens: int = 0
     odd: int = 0
+
+    @property
+    def answers(self) -> int:
+        """All answers that are there."""
+        return self.came + self.known
 
 
 class Asker:
@@ -86,22 +88,16 @@ class Asker:
         # Called when the note changes, which may be long before an answer comes.
         self.watch: Callable[[], None] = lambda: None
         self.note = f"{ledger.damaged} damaged lines in the ledger" if ledger.damaged else ""
-        self._wire, self._price = wire, price
+        self._wire, self._price, self._clock = wire, price, clock
         self._ledger, self._scribe = ledger, Scribe(ledger, sync=budget is not None)
         self._free = asyncio.Semaphore(concurrency)
-        self._circuit = Circuit(self._say, clock=time.monotonic, sleep=self._sleep)
+        self._circuit = Circuit(self._say, clock=clock, sleep=self._sleep)
         self._settled, self._stopping = asyncio.Event(), asyncio.Event()
         self._stop: EndpointError | None = None
         self._asking: dict[str, asyncio.Task[Answer | Refused]] = {}
         # Waiting times need no seed: they change no result.
         self._random = random.Random()
-        now = time.time()
-        self._limits = Limits(
-            *per_minute,
-            clock=time.monotonic,
-            sleep=self._sleep,
-            recent=[(max(0.0, now - at), tokens) for at, tokens in ledger.recent],
-        )
+        self._limits = Limits(*per_minute, clock=clock, sleep=self._sleep, recent=ledger.recent)
 
     def _say(self, what: str) -> None:
         self.note = what
@@ -126,23 +122,27 @@ class Asker:
         if row is not None:
             self.tally.known += 1
             return read(row["response"])
+        if why := self._ledger.refused(key):
+            return Refused(200, why)
         # The same question twice at once is one request.
         task = self._asking.get(key)
         if task is None:
             task = asyncio.ensure_future(self._answer(key, request))
             self._asking[key] = task
-            task.add_done_callback(lambda _: self._asking.pop(key))
+            task.add_done_callback(lambda task: self._asked(key, task))
         return await asyncio.shield(task)
 
+    def _asked(self, key: str, task: asyncio.Task[Answer | Refused]) -> None:
+        del self._asking[key]
+        if not task.cancelled():
+            # Whoever waited may have gone, and an error that nobody takes is told on stderr.
+            task.exception()
+
     async def _answer(self, key: str, request: Request) -> Answer | Refused:
-        if own := self._ledger.batch_of(key):
-            raise self._halted(
-                EndpointError(
-                    "what is asked is in a batch that is open",
-                    value=self._ledger.batches[own].name or own,
-                    fix="wait for it with --batch, or end it with epigone teacher cancel",
-                )
-            )
+        try:
+            self._ledger.check_single(key)
+        except EndpointError as error:
+            raise self._halted(error) from None
         tried, billed = 0, 0
         failed: Failed | None = None
         async with self._free:
@@ -153,7 +153,7 @@ class Asker:
                 try:
                     return await self._once(key, request)
                 except TooLarge as error:
-                    return self._refused(0, f"it {error}")
+                    return Refused(0, str(error), "larger than a minute's limit")
                 except RequestRefused as error:
                     return self._refusal(error)
                 except Failed as error:
@@ -167,20 +167,20 @@ class Asker:
         raise NotHad(str(failed))
 
     def _refusal(self, error: RequestRefused) -> Refused:
-        if error.status in _FOR_ALL or (error.status == 403 and not self.tally.came):
+        if error.status in _FOR_ALL or (error.status == 403 and not self.tally.answers):
             raise self._halted(error) from None
         return self._refused(error.status, str(error))
 
     def _refused(self, status: int, why: str) -> Refused:
         self.tally.refused += 1
-        if self.tally.refused >= _ENOUGH and not self.tally.came:
+        if self.tally.refused >= _ENOUGH and not self.tally.answers:
             what = f"{host(self.endpoint)} answers nothing that can be used"
             raise self._halted(EndpointError(what, value=why))
         return Refused(status, why)
 
     def _pause(self, tried: int, failed: Failed) -> float:
-        """Full jitter (Brooker 2015), after what the endpoint asks for."""
-        grown = self._random.uniform(0, min(_LONGEST_WAIT, 2.0 ** (tried + failed.limited)))
+        """Seconds to wait, after what the endpoint asks for."""
+        grown = jittered(tried + failed.limited, self._random)
         return failed.after + (min(grown, 1.0) if failed.after else grown)
 
     async def _once(self, key: str, request: Request) -> Answer:
@@ -218,33 +218,41 @@ class Asker:
 
         Its place in the limits comes last: what waits elsewhere behind it would go out later.
         """
-        tokens = most_tokens(request.body)
-        await self._limits.acquire(tokens)
+        tokens = most_tokens(request.body), likely_tokens(request.body)
+        await self._limits.acquire(*tokens)
         if self._circuit.open() and not probing:
             return False
         if self._stop:
             raise stopped_by(self._stop)
-        began = time.monotonic()
-        await self._scribe.write(sent(key, most, tokens, self._ledger.purpose))
-        while time.monotonic() - began > _STALE:
-            began = time.monotonic()
-            await self._limits.acquire(tokens)
+        began = self._clock()
+        await self._scribe.write(sent(key, most, tokens[0], self._ledger.purpose))
+        try:
+            while self._clock() - began > _STALE:
+                began = self._clock()
+                await self._limits.acquire(*tokens)
+            if self._stop:
+                raise stopped_by(self._stop)
+        except (EndpointError, TooLarge):
+            # It never left.
+            await self._scribe.write(Row("void", key, {}))
+            raise
         return True
 
     async def _sent(self, key: str, request: Request, most: Decimal) -> tuple[Answer, Decimal]:
         """Send it, and write down what came of it."""
+        left = self._clock()
         try:
             response, headers = await self._wire.send(request)
         except RequestRefused:
-            self._circuit.answered()
+            self._answered()
             await self._scribe.write(Row("void", key, {}))
             raise
         except Failed as error:
-            await self._note_failure(key, error)
+            await self._note_failure(key, error, left)
             raise
-        self._circuit.answered()
+        self._answered()
         answer = read(response)
-        cost = cost_of(answer, self._price, most)
+        cost = self._price.of(answer, most)
         row = {
             "sample": request.sample, "path": request.path, "request": request.body,
             "response": response, "cost": str(cost),
@@ -253,11 +261,16 @@ class Asker:
         self._limits.learn(headers)
         return answer, cost
 
-    async def _note_failure(self, key: str, failed: Failed) -> None:
-        row = Row("lost", key, {"why": str(failed), "came": failed.came})
-        await self._scribe.write(row if failed.billed else Row("void", key, {}))
+    def _answered(self) -> None:
+        self._circuit.answered()
+        if self._limits.refused > 1:
+            self._say("")
+        self._limits.answered()
+
+    async def _note_failure(self, key: str, failed: Failed, left: float) -> None:
+        await self._scribe.write(failed.row(key))
         self._limits.learn(failed.headers)
-        if failed.after > _PATIENCE:
+        if failed.after > CROWDED:
             raise self._halted(
                 EndpointError(
                     f"{host(self.endpoint)} asks to wait for {failed.after / 60:,.0f} minutes",
@@ -266,11 +279,26 @@ class Asker:
                 )
             )
         if failed.limited:
-            self._limits.pause(failed.after)
+            waited = self._limits.limited(left, failed.after, self._random)
+            self._crowded(failed, self._limits.refused, waited)
         if failed.limited or failed.whole or failed.status == 200:
             self._circuit.answered()
         else:
             self._circuit.failed(key, str(failed))
+
+    def _crowded(self, failed: Failed, often: int, waited: float) -> None:
+        """Tell that there were too many requests so often; raises where that has no end."""
+        if waited > CROWDED:
+            raise self._halted(
+                EndpointError(
+                    f"{host(self.endpoint)} has said for {waited / 60:.0f} minutes that there are "
+                    "too many requests",
+                    value=str(failed),
+                    fix="all that came is kept; run the same command again later",
+                )
+            )
+        if often > 1:
+            self._say(f"too many requests {often} times in a row, asking slowly: {failed}")
 
     async def _room(self, most: Decimal) -> None:
         """Wait until the budget has room; what is in flight mostly costs less than its worst."""
@@ -279,14 +307,7 @@ class Asker:
                 self.budget.take(most)
                 return
             if not self.budget.in_flight:
-                self._halted(
-                    BudgetReached(
-                        f"of the budget of ${self.budget.limit}, answers cost ${self._ledger.spent}"
-                        f" and requests without one up to ${self._ledger.open}; the next one may "
-                        f"cost ${most}",
-                        fix="all that came is kept; go on with a larger --budget",
-                    )
-                )
+                self._halted(self.budget.reached(most, self._ledger.spent, self._ledger.open))
                 break
             self._settled.clear()
             await self._settled.wait()
@@ -312,12 +333,6 @@ class Asker:
         self._halted(EndpointError("stopped", fix="run the same command again to go on"))
         await asyncio.gather(*self._asking.values(), return_exceptions=True)
         await self._scribe.close()
-
-
-def cost_of(answer: Answer, price: Price, most: Decimal) -> Decimal:
-    """What an answer costs; who does not count is believed to charge the most."""
-    counted = answer.prompt_tokens > 0 and (answer.tokens > 0 or not answer.text)
-    return price.cost(answer.prompt_tokens, answer.tokens) if counted else most
 
 
 def stopped_by(error: EndpointError) -> EndpointError:
@@ -353,31 +368,3 @@ async def asking(
             await asker.finish()
         finally:
             await wire.close()
-
-
-async def each(
-    items: Iterable[Item],
-    work: Callable[[int, Item], Awaitable[None]],
-    workers: int,
-    told: Callable[[int], None] = lambda done: None,
-) -> None:
-    """Work on items, so many at a time, in their order; the first error ends all."""
-    numbered = iter(enumerate(items))
-    done = 0
-
-    async def one() -> None:
-        nonlocal done
-        for i, item in numbered:
-            await work(i, item)
-            done += 1
-            told(done)
-
-    if isinstance(items, Sized):
-        workers = min(workers, len(items))
-    tasks = [asyncio.ensure_future(one()) for _ in range(workers)]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

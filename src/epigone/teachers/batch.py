@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-import tempfile
 import time
 from collections import deque
 from collections.abc import AsyncIterator
@@ -16,13 +15,14 @@ from typing import IO
 
 from epigone.errors import RequestRefused
 from epigone.models.endpoint import Endpoint
+from epigone.models.received import Answer, read
 from epigone.teachers.ask import NotHad, Refused, stopped_by
 from epigone.teachers.batch_wire import BatchWire, Job, line_of
 from epigone.teachers.batches import Batches, Crowded, fail
 from epigone.teachers.ledger import Ledger, Row, sent
 from epigone.teachers.limits import TooLarge
 from epigone.teachers.money import FREE, Price
-from epigone.teachers.wire import Answer, Failed, Request, read
+from epigone.teachers.wire import Failed, Request
 
 # What a file may hold (https://platform.openai.com/docs/guides/batch).
 ROWS, BYTES = 50_000, 200_000_000
@@ -71,7 +71,7 @@ class BatchAsker(Batches):
             try:
                 return await self._in_a_batch(key, request)
             except TooLarge as error:
-                return self._refused(0, f"it {error}")
+                return Refused(0, str(error), "larger than a batch's file")
             except RequestRefused as error:
                 return self._refusal(error)
             except Failed as error:
@@ -106,7 +106,7 @@ class BatchAsker(Batches):
                 # An endpoint that could not take all at once takes one after the other.
                 while self.alone and self._ledger.batches:
                     await self._change()
-                with tempfile.TemporaryFile(dir=self._ledger.path.parent) as file:
+                with self._scratch() as file:
                     if rows := await self._fill(file):
                         await self._submit(rows, file)
         finally:
@@ -148,7 +148,12 @@ class BatchAsker(Batches):
             await self._room(most)
             self._queue.popleft()
             rows[waiting.key] = waiting, most
-            size += file.write(line)
+            try:
+                size += file.write(line)
+            except OSError:
+                # Nobody may wait for them.
+                self._queue.extend(waiting for waiting, _ in rows.values())
+                raise
         return rows
 
     async def _submit(self, rows: dict[str, tuple[_Waiting, Decimal]], file: IO[bytes]) -> None:

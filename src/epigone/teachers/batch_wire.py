@@ -10,9 +10,9 @@ from typing import IO, Any, TypeVar
 
 import aiohttp
 
-from epigone.errors import EndpointError, RequestRefused
-from epigone.models.received import decoded
-from epigone.teachers.wire import LARGEST, SHOWN, Answer, Failed, Request, Wire, count, read
+from epigone.errors import RequestRefused
+from epigone.models.received import LARGEST, UNREADABLE, Answer, count, decoded, read
+from epigone.teachers.wire import SHOWN, Failed, Request, Wire
 
 Found = TypeVar("Found")
 Outcome = Answer | Failed | RequestRefused
@@ -23,6 +23,10 @@ _TRANSFER, _MOST = 3600.0, 4 << 30
 # So many batches are told of at once.
 _PAGE = 100
 _ERRORS = 3
+
+
+class Unwritten(Exception):
+    """The disk does not take what an endpoint sends, which is no failure of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +123,7 @@ class BatchWire(Wire):
                 try:
                     file.write(part)
                 except OSError as error:
-                    raise EndpointError(
-                        "the answers of a batch cannot be written", value=str(error)
-                    ) from None
+                    raise Unwritten(error.strerror) from None
 
     def results(self, file: IO[bytes]) -> Iterator[Result | None]:
         """The rows of a file of answers or errors, None for what is none."""
@@ -141,7 +143,7 @@ class BatchWire(Wire):
                 return None
             if isinstance(response, dict) and isinstance(response.get("status_code"), int):
                 return self._answer(key, response["status_code"], response.get("body"))
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except UNREADABLE:
             return None
         if isinstance(error, dict):
             told = f"{error.get('code')}: {error.get('message')}"
@@ -152,7 +154,7 @@ class BatchWire(Wire):
         if status == 200:
             try:
                 return Result(key, read(body), body)
-            except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+            except UNREADABLE:
                 said = json.dumps(body, ensure_ascii=False)
                 what = f"no answer to the request: {said[:200]}"
                 return Result(key, Failed(what, billed=True, came=said[:SHOWN], whole=True))
@@ -171,7 +173,7 @@ class BatchWire(Wire):
         content, headers = await self._called(method, path, **sent)
         try:
             return take(decoded(content, self._key))
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except UNREADABLE:
             said = self.told(content[:SHOWN].decode(errors="replace"))
             raise Failed(f"not told of by a batch: {said}", status=200, headers=headers) from None
 

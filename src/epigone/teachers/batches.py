@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import islice
@@ -12,12 +13,14 @@ from typing import IO, Any, TypeVar
 
 from epigone.errors import EndpointError, RequestRefused
 from epigone.models.endpoint import host
-from epigone.teachers.ask import Asker, cost_of, stopped_by
-from epigone.teachers.batch_wire import ENDED, BatchWire, Job, Outcome, Result
-from epigone.teachers.ledger import Ledger, Row
+from epigone.models.received import Answer
+from epigone.teachers.ask import Asker, stopped_by
+from epigone.teachers.batch_wire import ENDED, BatchWire, Job, Outcome, Result, Unwritten
+from epigone.teachers.ledger import Ledger, Row, lost
+from epigone.teachers.limits import jittered
 from epigone.teachers.money import Price
 from epigone.teachers.scribe import Scribe
-from epigone.teachers.wire import Answer, Failed
+from epigone.teachers.wire import Failed
 
 Found = TypeVar("Found")
 # Seconds between looks at a batch, first and at the longest.
@@ -146,7 +149,7 @@ class Batches(Asker):
                 await self._sleep(wait)
                 wait = min(longest, wait * 1.5)
             first = False
-            job = await self._patiently(lambda: self._api.look(name))
+            job = await self._patiently(lambda: self._known(name))
             done = job.completed + job.failed
             self._tell(own, f"{name}: {job.status} {done:,}/{job.total:,}")
             if job.status in ENDED and not (job.lags and looks):
@@ -154,6 +157,16 @@ class Batches(Asker):
             looks -= job.lags
             ran = ran or job.status not in (*ENDED, "cancelling")
         await self._ended(own, job, cancelled=ran and not ending and job.status == "cancelled")
+
+    async def _known(self, name: str) -> Job:
+        try:
+            return await self._api.look(name)
+        except RequestRefused as error:
+            if error.status not in GONE:
+                raise
+            what = f"{host(self.endpoint)} knows no batch {name}: HTTP {error.status}"
+            fix = "end it with epigone teacher cancel"
+            raise EndpointError(what, value=error.value, fix=fix) from None
 
     async def _ended(self, own: str, job: Job, *, cancelled: bool) -> None:
         """Collect a batch; raises EndpointError for what ends all, as a `cancelled` one does."""
@@ -189,7 +202,7 @@ class Batches(Asker):
         found = Collection()
         for name in (job.answers, job.failures):
             if name and job.status != "failed":
-                with tempfile.TemporaryFile(dir=self._ledger.path.parent) as file:
+                with self._scratch() as file:
                     await self._download(name, file, found)
                     results = iter(self._api.results(file))
                     while some := list(islice(results, _TOGETHER)):
@@ -199,6 +212,18 @@ class Batches(Asker):
         await self._leave(own, why, found, billed=doubtful)
         self.tally.odd += found.odd
         return found
+
+    @contextmanager
+    def _scratch(self) -> Iterator[IO[bytes]]:
+        """A file beside the ledger, for a while; raises EndpointError where it has no room."""
+        folder = self._ledger.path.parent
+        try:
+            with tempfile.TemporaryFile(dir=folder) as file:
+                yield file
+        except (OSError, Unwritten) as error:
+            why = getattr(error, "strerror", "") or str(error)
+            what = "the file of a batch cannot be written"
+            raise EndpointError(what, value=str(folder), fix=why) from None
 
     async def _download(self, name: str, file: IO[bytes], found: Collection) -> None:
         async def whole() -> None:
@@ -258,21 +283,24 @@ class Batches(Asker):
         key, outcome, most = result.key, result.outcome, Decimal(asked["most"])
         if isinstance(outcome, Answer):
             own = Price(*map(Decimal, price)) if price else self._price
-            cost = cost_of(outcome, own, most)
-            told = {name: asked[name] for name in ("sample", "path", "request")}
+            cost = own.of(outcome, most)
+            told = {name: asked[name] for name in ("sample", "path", "request", "batch")}
             came = {**told, "response": result.response, "cost": str(cost)}
             return Row("came", key, came), cost
-        if isinstance(outcome, Failed) and outcome.billed:
-            return Row("lost", key, {"why": str(outcome), "came": outcome.came}), most
-        return Row("void", key, {}), Decimal(0)
+        if isinstance(outcome, Failed):
+            return outcome.row(key, batch=asked["batch"]), most if outcome.billed else Decimal(0)
+        return Row("void", key, {"batch": asked["batch"]}), Decimal(0)
 
     async def _leave(
         self, own: str, why: Failed | RequestRefused, found: Collection, *, billed: bool
     ) -> None:
         """A batch is done with; nothing came of the requests that are left in it."""
         left = {key: self._ledger.asked(own, key) for key in list(self._ledger.batches[own].places)}
-        lost = {"why": "no row of its batch is its", "came": ""}
-        ends = [Row("lost", key, lost) if billed else Row("void", key, {}) for key in left]
+        why_lost = "no row of its batch is its"
+        ends = [
+            lost(key, why_lost, batch=own) if billed else Row("void", key, {"batch": own})
+            for key in left
+        ]
         await self._scribe.write(*ends, Row("batch", own, {"state": "done"}))
         for key, asked in left.items():
             self._settle(asked, Decimal(asked["most"]) if billed else Decimal(0))
@@ -300,12 +328,16 @@ class Batches(Asker):
 
     async def _patiently(self, call: Callable[[], Awaitable[Found]]) -> Found:
         """What a call gives, tried again while that may help. Raises RequestRefused."""
-        tried = 0
+        tried, limited, since = 0, 0, 0.0
         while True:
             try:
                 return await call()
             except Failed as error:
                 tried += not error.limited
+                limited = limited + 1 if error.limited else 0
+                since = self._clock() if limited == 1 else since
+                if limited:
+                    self._crowded(error, limited, self._clock() - since)
                 if tried == ATTEMPTS or error.after > _LONGEST_ASKED:
                     raise self._halted(
                         EndpointError(
@@ -313,7 +345,8 @@ class Batches(Asker):
                             fix="open batches go on; run the same command again later",
                         )
                     ) from None  # fmt: skip
-                await self._sleep(self._pause(tried, error))
+                grown = jittered(limited, self._random) if limited > 1 else 0.0
+                await self._sleep(max(grown, self._pause(tried, error)))
 
     def _tell(self, own: str, what: str) -> None:
         """How a batch stands, beside the others; nothing where it is done."""

@@ -150,7 +150,7 @@ def _asked(
             asker, fit, partial(ask, asker, asking.settings), means.concurrency, progress, what
         )
 
-    return ask_all(endpoint_of(asking.endpoint, asking.key_env), means, work)[1]
+    return ask_all(endpoint_of(asking.endpoint, asking.key_env), means, work, progress)[1]
 
 
 def _rejected(made: Sequence[Opinion]) -> dict[str, int]:

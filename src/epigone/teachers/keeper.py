@@ -3,73 +3,150 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
-from epigone.errors import EndpointError
-from epigone.models.endpoint import Endpoint, kept_by
+from epigone.errors import EndpointError, RequestRefused
+from epigone.models.endpoint import Endpoint, host, kept_by, retry_after
+from epigone.models.received import UNREADABLE, read
 from epigone.study.specs import ModelSpec
-from epigone.teachers.ask import BudgetReached, cost_of
-from epigone.teachers.ledger import Ledger, Row, key_of, ledger_file, sent
+from epigone.teachers.ledger import Ledger, Row, key_of, ledger_file, lost, sent
+from epigone.teachers.limits import WINDOW, Limits, TooLarge
 from epigone.teachers.means import endpoint_of, means_of, price_of
-from epigone.teachers.money import Budget, Price, most_tokens
-from epigone.teachers.wire import read
+from epigone.teachers.money import Budget, Price, likely_tokens, most_tokens
 
 
 class Keeper:
     """See `epigone.models.endpoint.Keeper`; can be used by several threads."""
 
-    def __init__(self, ledger: Ledger, price: Price, budget: Budget) -> None:
-        """Keep in a ledger what a price and a budget allow."""
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        ledger: Ledger,
+        price: Price,
+        budget: Budget,
+        limits: Limits,
+        nap: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Keep in a ledger what a price, a budget and limits allow; `nap` waits for these."""
+        self.endpoint = endpoint
         self._ledger, self._price, self._budget = ledger, price, budget
+        self._limits, self._nap = limits, nap
         self._turn = threading.Condition()
+        # First come, first served: one at a time waits for the limits.
+        self._gate = threading.Lock()
+        self._flying: set[str] = set()
 
-    def known(self, path: str, body: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The JSON that answered this before."""
-        with self._turn:
-            row = self._ledger.get(key_of(path, body, 0))
-        response: dict[str, Any] | None = None if row is None else row["response"]
-        return response
+    def asks(self, path: str, body: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The JSON that answered this before, or None where it leaves now.
 
-    def sends(self, path: str, body: Mapping[str, Any]) -> None:
-        """It is about to leave; waits for what is in flight, raises BudgetReached."""
-        most = self._price.most(body)
-        with self._turn:
-            while not self._budget.fits(most):
-                if not self._budget.in_flight:
-                    raise BudgetReached(
-                        f"of the budget of ${self._budget.limit}, answers cost "
-                        f"${self._ledger.spent} and requests without one up to "
-                        f"${self._ledger.open}; the next one may cost ${most}",
-                        fix="all that came is kept; go on with a larger --budget",
-                    )
-                self._turn.wait()
-            self._budget.take(most)
-            key = key_of(path, body, 0)
-            self._write(sent(key, most, most_tokens(body), self._ledger.purpose))
+        Waits while the same is in flight, and for the budget and the limits. Raises BudgetReached,
+        and EndpointError for what may not be asked.
+        """
+        key, most = key_of(path, body, 0), self._price.most(body)
+        known = self._claimed(key, most)
+        if known is None:
+            try:
+                self._wait(body)
+                with self._turn:
+                    self._write(sent(key, most, most_tokens(body), self._ledger.purpose))
+            except BaseException:
+                self._end(key, most, Decimal(0))
+                raise
+        return known
 
-    def came(self, path: str, body: Mapping[str, Any], response: dict[str, Any]) -> None:
-        """The JSON that answered it."""
-        most = self._price.most(body)
-        cost = cost_of(read(response), self._price, most)
-        row = {
-            "sample": 0, "path": path, "request": dict(body), "response": response,
-            "cost": str(cost),
-        }  # fmt: skip
-        with self._turn:
-            self._write(Row("came", key_of(path, body, 0), row))
-            self._budget.settle(most, cost)
-            self._turn.notify_all()
+    def came(
+        self,
+        path: str,
+        body: Mapping[str, Any],
+        response: dict[str, Any],
+        headers: Mapping[str, str],
+    ) -> None:
+        """The JSON that answered it, and its headers."""
+        key, most = key_of(path, body, 0), self._price.most(body)
+        cost = most
+        try:
+            cost = self._price.of(read(response), most)
+            told = {
+                "sample": 0, "path": path, "request": dict(body), "response": response,
+                "cost": str(cost),
+            }  # fmt: skip
+            row = Row("came", key, told)
+        except UNREADABLE:
+            row = lost(key, "an answer to others only")
+        self._ended(key, most, cost, row, headers)
 
-    def failed(self, path: str, body: Mapping[str, Any], why: str, *, billed: bool) -> None:
+    def failed(
+        self,
+        path: str,
+        body: Mapping[str, Any],
+        why: str,
+        headers: Mapping[str, str],
+        *,
+        billed: bool,
+        whole: bool,
+    ) -> None:
         """Nothing that can be used came; `billed` where it may cost all the same."""
-        most, key = self._price.most(body), key_of(path, body, 0)
+        key, most = key_of(path, body, 0), self._price.most(body)
+        row = lost(key, why, whole=whole) if billed else Row("void", key, {})
+        self._ended(key, most, most if billed else Decimal(0), row, headers)
+
+    def _claimed(self, key: str, most: Decimal) -> dict[str, Any] | None:
+        """What is known; or None, and the budget has room for it and nobody else asks it."""
         with self._turn:
-            self._write(
-                Row("lost", key, {"why": why, "came": ""}) if billed else Row("void", key, {})
-            )
-            self._budget.settle(most, most if billed else most * 0)
+            while True:
+                row = self._ledger.get(key)
+                if row is not None:
+                    response: dict[str, Any] = row["response"]
+                    return response
+                if why := self._ledger.refused(key):
+                    what = f"{host(self.endpoint)} answered before, and so that it cannot be read"
+                    raise RequestRefused(what, status=200, value=why)
+                self._ledger.check_single(key)
+                if key not in self._flying:
+                    if self._budget.fits(most):
+                        break
+                    if not self._budget.in_flight:
+                        raise self._budget.reached(most, self._ledger.spent, self._ledger.open)
+                self._turn.wait()
+            self._flying.add(key)
+            self._budget.take(most)
+        return None
+
+    def _wait(self, body: Mapping[str, Any]) -> None:
+        tokens = most_tokens(body), likely_tokens(body)
+        with self._gate:
+            while True:
+                try:
+                    with self._turn:
+                        wait = self._limits.take(*tokens)
+                except TooLarge as error:
+                    what = f"a question is too large for the limits of {host(self.endpoint)}"
+                    raise RequestRefused(what, status=413, value=str(error)) from None
+                if wait <= 0:
+                    return
+                self._nap(wait)
+
+    def _ended(
+        self, key: str, most: Decimal, cost: Decimal, row: Row, headers: Mapping[str, str]
+    ) -> None:
+        try:
+            with self._turn:
+                self._limits.learn(headers)
+                self._limits.pause(min(WINDOW, retry_after(headers)))
+                self._write(row)
+        finally:
+            self._end(key, most, cost)
+
+    def _end(self, key: str, most: Decimal, cost: Decimal) -> None:
+        """Whatever came of it, others wait for its end."""
+        with self._turn:
+            self._flying.discard(key)
+            self._budget.settle(most, cost)
             self._turn.notify_all()
 
     def _write(self, row: Row) -> None:
@@ -87,13 +164,18 @@ def keeping(model: ModelSpec, waits: Callable[[], None]) -> Iterator[None]:
 
     `waits` is called once where another process asks it, whose end is waited for.
     """
-    endpoint: Endpoint = endpoint_of(model.ref)
+    endpoint = endpoint_of(model.ref)
     means = means_of(model.means)
-    price, _ = price_of(endpoint, means)
+    # What is measured is asked one by one.
+    price, _ = price_of(endpoint, replace(means, batch=False))
     ledger = Ledger(ledger_file(means.ledgers, endpoint), means.purpose, waits)
     try:
         budget = Budget(means.budget, ledger.spent + ledger.open)
-        with kept_by(Keeper(ledger, price, budget)):
+        limits = Limits(
+            means.requests_per_minute, means.tokens_per_minute, clock=time.monotonic,
+            recent=ledger.recent,
+        )  # fmt: skip
+        with kept_by(Keeper(endpoint, ledger, price, budget, limits)):
             yield
     finally:
         ledger.close()

@@ -25,7 +25,8 @@ _RECENT = 65.0
 _START = len(_HEAD) + 16 + len(_TAIL)
 
 # sent: a request is about to leave, which may cost `most`. came: its answer, which cost `cost`.
-# void: it failed in a way that no one is billed for. lost: what came was no answer.
+# void: it failed in a way that no one is billed for. lost: what came was no answer; where it was
+# `whole` JSON, it would be the same again.
 # batch: what became of a batch, whose own id is the key and stands in the `sent` of its requests:
 # its file is "uploaded" and it may be made at any moment, it is "made", it is "done".
 Kind = Literal["sent", "came", "void", "lost", "batch"]
@@ -110,31 +111,37 @@ class Ledger:
         self.purpose = purpose
         self.damaged = 0
         self.spent = Decimal(0)
-        # When requests left in the last minute or so, and how many tokens they might take.
-        self.recent: list[tuple[float, int]] = []
+        self._recent: list[tuple[float, int]] = []
+        self._refused: dict[str, str] = {}
         self._places: dict[str, tuple[int, int]] = {}
         self._sent: dict[str, list[Sent]] = {}
         self.batches: dict[str, Batch] = {}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-            fsync_dir(path.parent)
         except OSError as error:
-            raise EndpointError(
-                "the ledger cannot be written", value=str(path), fix=error.strerror or ""
-            ) from None
+            raise _unusable(path, error) from None
+        try:
+            fsync_dir(path.parent)
+            self._lock(waits)
+            self._end = self._read()
+        except BaseException as error:
+            os.close(self._fd)
+            if isinstance(error, OSError):
+                raise _unusable(path, error) from None
+            raise
+
+    def _lock(self, waits: Callable[[], None] | None) -> None:
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             if waits is None:
-                os.close(self._fd)
                 raise HeldElsewhere(
-                    "another process is asking this endpoint", value=str(path),
+                    "another process is asking this endpoint", value=str(self.path),
                     fix="wait for its end",
                 ) from None  # fmt: skip
             waits()
             fcntl.flock(self._fd, fcntl.LOCK_EX)
-        self._end = self._read()
 
     @property
     def open(self) -> Decimal:
@@ -145,8 +152,20 @@ class Ledger:
     @property
     def in_batches(self) -> Decimal:
         """How much of `open` is in batches that are not done."""
-        sent = (self._sent[key][-1] for batch in self.batches.values() for key in batch.places)
-        return sum((s.most for s in sent if s.purpose == self.purpose), Decimal(0))
+        mosts = (
+            attempt.most
+            for own, batch in self.batches.items()
+            for key in batch.places
+            for attempt in self._sent[key]
+            if attempt.batch == own and attempt.purpose == self.purpose
+        )
+        return sum(mosts, Decimal(0))
+
+    @property
+    def recent(self) -> list[tuple[float, float]]:
+        """Of requests that left in the minute before it was opened: seconds since then, tokens."""
+        now = time.time()
+        return [(max(0.0, now - at), tokens) for at, tokens in self._recent]
 
     def __len__(self) -> int:
         """How many answers it holds, for all purposes."""
@@ -201,17 +220,19 @@ class Ledger:
             if sent.batch:
                 self.batches.setdefault(sent.batch, Batch()).places[key] = (at, length)
             elif row["at"] > time.time() - _RECENT:
-                self.recent.append((row["at"], row["tokens"]))
+                self._recent.append((row["at"], row["tokens"]))
             return
-        # Of several attempts the last one is answered.
-        attempts = self._sent.get(key)
-        last = attempts[-1] if attempts else Sent(self.purpose, Decimal(0), "")
+        attempts = self._sent.get(key, [])
+        ended = _ended(attempts, row.get("batch", ""))
+        last = attempts[ended] if attempts else Sent(self.purpose, Decimal(0), "")
         if row["kind"] == "came":
             if last.purpose == self.purpose:
                 self.spent += Decimal(row["cost"])
             self._places.setdefault(key, (at, length))
+        if row["kind"] == "lost" and row.get("whole"):
+            self._refused[key] = row["why"]
         if attempts and row["kind"] != "lost":
-            attempts.pop()
+            attempts.pop(ended)
             if not attempts:
                 del self._sent[key]
         # Last: whoever reads meanwhile finds the answer once it is in no batch any more.
@@ -251,10 +272,21 @@ class Ledger:
 
     def batch_of(self, key: str) -> str:
         """The own id of the batch that a request is in, empty where it is in none."""
-        attempts = self._sent.get(key)
-        own = attempts[-1].batch if attempts else ""
-        batch = self.batches.get(own)
-        return own if batch is not None and key in batch.places else ""
+        owns = (attempt.batch for attempt in self._sent.get(key, []))
+        return next((o for o in owns if o in self.batches and key in self.batches[o].places), "")
+
+    def check_single(self, key: str) -> None:
+        """Raise EndpointError for a request in an open batch: it would be paid for twice."""
+        if own := self.batch_of(key):
+            raise EndpointError(
+                "what is asked is in a batch that is open",
+                value=self.batches[own].name or own,
+                fix="wait for it with --batch, or end it with epigone teacher cancel",
+            )
+
+    def refused(self, key: str) -> str:
+        """What JSON that is no answer said to a request, empty where none did."""
+        return "" if key in self._places else self._refused.get(key, "")
 
     def get(self, key: str) -> dict[str, Any] | None:
         """The row of an answer, if it came."""
@@ -279,6 +311,24 @@ def sent(key: str, most: Decimal, tokens: int, purpose: str, **batch: Any) -> Ro
     """
     told = {"most": str(most), "tokens": tokens, "for": purpose, "at": round(time.time(), 3)}
     return Row("sent", key, {**told, **batch})
+
+
+def _ended(attempts: Sequence[Sent], batch: str) -> int:
+    """Which attempt ended: the last one of that batch, or of none."""
+    found = [i for i, attempt in enumerate(attempts) if attempt.batch == batch]
+    return found[-1] if found else len(attempts) - 1
+
+
+def _unusable(path: Path, error: OSError) -> EndpointError:
+    return EndpointError(
+        "the ledger cannot be written", value=str(path), fix=error.strerror or str(error)
+    )
+
+
+def lost(key: str, why: str, came: str = "", *, whole: bool = False, **batch: str) -> Row:
+    """The row of a request that may have been paid for, though no answer came; see `Row`."""
+    told = {"why": why, "came": came, **batch}
+    return Row("lost", key, {**told, "whole": True} if whole else told)
 
 
 def _checked(line: bytes) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import random
 import re
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -13,6 +14,7 @@ WINDOW = 60.0
 _LATE = 1.5
 # How much of a minute's limit may go out at once; endpoints limit shorter times as well.
 _BURST = 1 / 30
+_LONGEST_WAIT = 60.0
 
 
 class TooLarge(Exception):
@@ -93,6 +95,8 @@ class Limits:
         self._clock, self._sleep = clock, sleep
         self._turn = asyncio.Lock()
         self._until = 0.0
+        # How often in a row there were too many requests, since when, and when it was said last.
+        self.refused, self._since, self._last = 0, 0.0, -math.inf
         # Without a limit they only count: one may be told later.
         self.buckets = {
             "requests": Bucket(requests or math.inf, clock()),
@@ -102,31 +106,54 @@ class Limits:
             self.buckets["requests"].take(1.0, clock() - ago)
             self.buckets["tokens"].take(amount, clock() - ago)
 
-    async def acquire(self, tokens: float) -> None:
-        """Wait until a request of so many tokens may go; first come, first served.
-
-        Raises TooLarge for one that no minute has room for.
-        """
-        amounts = {"requests": 1.0, "tokens": tokens}
+    async def acquire(self, tokens: float, likely: float = math.inf) -> None:
+        """Wait until a request may go, as in `take`; first come, first served."""
         async with self._turn:
-            while True:
-                now = self._clock()
-                limit = self.buckets["tokens"].limit
-                if tokens > limit:
-                    raise TooLarge(
-                        f"may take {tokens:,.0f} tokens, more than the {limit:,.0f} of a minute"
-                    )
-                waits = [b.wait(amounts[name], now) for name, b in self.buckets.items()]
-                wait = max([self._until - now, *waits])
-                if wait <= 0:
-                    break
+            while (wait := self.take(tokens, likely)) > 0:
                 await self._sleep(wait)
-            for name, bucket in self.buckets.items():
-                bucket.take(amounts[name], now)
+
+    def take(self, tokens: float, likely: float = math.inf) -> float:
+        """Seconds until a request of so many tokens may go; with 0 it has its place, and goes.
+
+        One that at its worst is larger than a minute's limit, but not with its `likely` tokens,
+        goes alone. Raises TooLarge for one that no minute has room for.
+        """
+        now, limit = self._clock(), self.buckets["tokens"].limit
+        if min(tokens, likely) > limit:
+            raise TooLarge(f"may take {tokens:,.0f} tokens, more than the {limit:,.0f} of a minute")
+        amounts = {"requests": 1.0, "tokens": min(tokens, limit)}
+        waits = [b.wait(amounts[name], now) for name, b in self.buckets.items()]
+        wait = max([self._until - now, *waits])
+        if wait > 0:
+            return wait
+        for name, bucket in self.buckets.items():
+            bucket.take(amounts[name], now)
+        return 0.0
 
     def pause(self, seconds: float) -> None:
         """Let nothing go for a while, as an endpoint asked."""
         self._until = max(self._until, self._clock() + seconds)
+
+    def limited(self, left: float, after: float, draw: random.Random) -> float:
+        """There were too many requests: let nothing go for longer each time that this is said.
+
+        `left` is when the request did that was told so, `after` how many seconds the endpoint asks
+        to wait. Returns for how many seconds nothing else has been said.
+        """
+        now = self._clock()
+        # Of those that were on their way together one counts.
+        if left >= self._last:
+            self.refused, self._last = self.refused + 1, now
+            if self.refused == 1:
+                self._since = now
+            else:
+                self.pause(jittered(self.refused, draw))
+        self.pause(after)
+        return now - self._since
+
+    def answered(self) -> None:
+        """Something else was said."""
+        self.refused = 0
 
     def learn(self, headers: Mapping[str, str]) -> None:
         """Take limits that the endpoint tells of, where they are lower than those that are known.
@@ -142,6 +169,11 @@ class Limits:
             if left is not None and left <= 0:
                 # What a minute's limit holds back is free again after a minute.
                 self.pause(min(WINDOW, seconds(headers.get(f"x-ratelimit-reset-{name}", ""))))
+
+
+def jittered(often: int, draw: random.Random) -> float:
+    """Seconds to wait after so many failures: full jitter (Brooker 2015)."""
+    return draw.uniform(0, min(_LONGEST_WAIT, 2.0 ** min(often, 99)))
 
 
 def seconds(told: str) -> float:

@@ -21,7 +21,7 @@ from epigone.study.specs import MeansSpec
 from epigone.teachers.ask import Asker, asking
 from epigone.teachers.batch import CALLERS, batching
 from epigone.teachers.ledger import Ledger, ledger_file
-from epigone.teachers.money import BUDGET, FREE, LEDGERS, PURPOSE, Price, known_price, parse_price
+from epigone.teachers.money import BUDGET, FREE, LEDGERS, PURPOSE, Price, parse_price, single_price
 
 Result = TypeVar("Result")
 LEDGER_FOLDER = Path("runs/ledger")
@@ -73,21 +73,14 @@ def price_of(endpoint: Endpoint, means: Means) -> tuple[Price, str]:
 
     Raises UserError for a budget without a price.
     """
-    price, known = _single(endpoint, means)
-    return (price.in_batches, f"{known} (batch)") if means.batch else (price, known)
-
-
-def _single(endpoint: Endpoint, means: Means) -> tuple[Price, str]:
-    if means.price is not None:
-        return means.price, "as given"
-    if known := known_price(endpoint.model):
-        return known[0], f"looked up in {known[1]}"
-    if means.budget is not None:
+    found = single_price(endpoint.model, means.price)
+    if found is None and means.budget is not None:
         raise UserError(
             "a budget needs the price of the model", value=endpoint.model,
             fix="--price IN,OUT, in dollars for a million tokens; 0,0 for a free one",
         )  # fmt: skip
-    return FREE, "not known"
+    price, known = found or (FREE, "not known")
+    return (price.in_batches, f"{known} (batch)") if means.batch else (price, known)
 
 
 def endpoint_of(ref: str, key_env: str = KEY, seconds: float = 600.0) -> Endpoint:
@@ -102,8 +95,8 @@ def endpoint_of(ref: str, key_env: str = KEY, seconds: float = 600.0) -> Endpoin
 
 
 def purpose_of(out: Path) -> str:
-    """The purpose of what is asked for a folder."""
-    return hashlib.sha256(os.fsencode(out.absolute())).hexdigest()[:12]
+    """The purpose of what is asked for a folder, however its name is spelt."""
+    return hashlib.sha256(os.fsencode(os.path.realpath(out))).hexdigest()[:12]
 
 
 def ask_all(

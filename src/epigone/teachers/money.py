@@ -12,7 +12,8 @@ from typing import Any
 
 import yaml
 
-from epigone.errors import UserError
+from epigone.errors import EndpointError, UserError
+from epigone.models.received import Answer
 
 # How a run tells its steps' processes where the ledgers are, whose money is spent, and how much.
 LEDGERS, PURPOSE, BUDGET = "EPIGONE_LEDGERS", "EPIGONE_PURPOSE", "EPIGONE_BUDGET"
@@ -20,6 +21,12 @@ _MILLION = Decimal(1_000_000)
 # What a chat template adds to a request and to each of its messages, in tokens: some put a system
 # text of their own before it.
 _AROUND, _EACH = 256, 16
+# Of any language, a token holds about so many bytes or more.
+_LIKELY = 3
+
+
+class BudgetReached(EndpointError):
+    """The next request could cost more than is left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +46,11 @@ class Price:
         A token holds a byte at least, so there are at most as many as bytes.
         """
         return self.cost(most_tokens(body) - answer_tokens(body), answer_tokens(body))
+
+    def of(self, answer: Answer, most: Decimal) -> Decimal:
+        """What an answer costs; who does not count is believed to charge the most."""
+        counted = answer.prompt_tokens > 0 and (answer.tokens > 0 or not answer.text)
+        return self.cost(answer.prompt_tokens, answer.tokens) if counted else most
 
     @property
     def in_batches(self) -> Price:
@@ -66,6 +78,12 @@ def most_tokens(body: Mapping[str, Any]) -> int:
     return around + sum(len(text.encode()) for text in texts) + answer_tokens(body)
 
 
+def likely_tokens(body: Mapping[str, Any]) -> int:
+    """The tokens that a request takes with the longest answer, by what tokens hold at least."""
+    longest = answer_tokens(body)
+    return longest + (most_tokens(body) - longest) // _LIKELY
+
+
 def parse_price(text: str) -> Price:
     """A price such as "0.15,0.60": US dollars for a million tokens of prompts and of answers.
 
@@ -87,6 +105,14 @@ def _known() -> dict[str, Any]:
     text = (files("epigone.teachers") / "prices.yaml").read_text(encoding="utf-8")
     table: dict[str, Any] = yaml.safe_load(text)
     return table
+
+
+def single_price(model: str, given: Price | None) -> tuple[Price, str] | None:
+    """What a model's answers cost, asked one by one, and where that is known from."""
+    if given is not None:
+        return given, "as given"
+    known = known_price(model)
+    return None if known is None else (known[0], f"looked up in {known[1]}")
 
 
 def known_price(model: str) -> tuple[Price, str] | None:
@@ -112,6 +138,14 @@ class Budget:
     def fits(self, most: Decimal) -> bool:
         """Whether a request that costs so much at the most may go."""
         return self.limit is None or self.spent + self.in_flight + most <= self.limit
+
+    def reached(self, most: Decimal, spent: Decimal, doubtful: Decimal) -> BudgetReached:
+        """Why a request may not go: what answers cost, and requests without one may have."""
+        return BudgetReached(
+            f"of the budget of ${self.limit}, answers cost ${spent} and requests without one up to "
+            f"${doubtful}; the next one may cost ${most}",
+            fix="all that came is kept; go on with a larger --budget",
+        )
 
     def take(self, most: Decimal) -> None:
         """A request goes."""

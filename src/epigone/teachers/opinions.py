@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+from epigone.models.received import Answer
 from epigone.schema import Message
 from epigone.teachers.answers import Settings, ask_well, request_of
 from epigone.teachers.ask import Asker, Refused
@@ -21,7 +22,6 @@ from epigone.teachers.judging import (
     shown,
     verdict,
 )
-from epigone.teachers.wire import Answer
 from epigone.teachers.wordings import wording
 
 

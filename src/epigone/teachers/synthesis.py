@@ -12,12 +12,13 @@ from dataclasses import dataclass, field, replace
 
 from epigone.corpus.contamination import Index
 from epigone.errors import EndpointError
+from epigone.models.received import Answer
 from epigone.schema import Message, Progress
 from epigone.teachers.answers import Settings, left_of, pace, request_of, wrong
 from epigone.teachers.ask import Asker, NotHad, Refused
 from epigone.teachers.pairs import Pair, Pool, Unpaired
 from epigone.teachers.task import Task
-from epigone.teachers.wire import Answer, Request
+from epigone.teachers.wire import Request
 
 # So many requests in a row without a pair that is new, and the teacher has no more to give.
 BARREN = 50
@@ -170,7 +171,7 @@ class _Grown:
         before = len(self.found.made)
         self.found.requests += 1
         if isinstance(answer, Refused):
-            self._reject(number, f"refused by the endpoint: {answer.why}", "")
+            self._reject(number, f"{answer.reason}: {answer.why}", "")
         elif fault := wrong(answer, cut=True):
             self._reject(number, fault, answer.refusal or answer.text)
         else:

@@ -12,25 +12,22 @@ from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 
-from epigone.errors import RequestRefused
 from epigone.models.endpoint import (
-    AGAIN,
-    FIXES,
     Endpoint,
-    host,
     key_in_environment,
     reason,
+    refusal,
     retry_after,
     thinks,
+    verdict,
 )
-from epigone.models.received import decoded, without_key
+from epigone.models.received import LARGEST, UNREADABLE, decoded, read, without_key
 from epigone.schema import Message
+from epigone.teachers.ledger import Row, lost
 
-LARGEST = 16 << 20
 # How much is kept of what cannot be read.
 SHOWN = 2_000
 _CONNECT = 15.0
-_YEAR_9999 = 253_402_300_800
 _NEVER_SENT = (
     aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError,
     aiohttp.InvalidURL,
@@ -45,23 +42,6 @@ class Request:
     path: str
     body: Mapping[str, Any]
     sample: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a teacher said, as its endpoint told it.
-
-    `stop` is why it ended: "stop", "length", "content_filter", …; `refusal` what it said instead of
-    an answer; `model` the snapshot that answered; `created` seconds since 1970.
-    """
-
-    text: str
-    stop: str
-    refusal: str
-    prompt_tokens: int
-    tokens: int
-    model: str
-    created: int
 
 
 class Failed(Exception):
@@ -97,6 +77,12 @@ class Failed(Exception):
     def limited(self) -> bool:
         """Whether there were too many requests."""
         return self.status == 429
+
+    def row(self, key: str, **batch: str) -> Row:
+        """What the ledger says of it."""
+        if not self.billed:
+            return Row("void", key, batch)
+        return lost(key, str(self), self.came, whole=self.whole, **batch)
 
 
 def chat(
@@ -166,7 +152,7 @@ class Wire:
         try:
             found = decoded(content, self._key)
             read(found)
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+        except UNREADABLE:
             said = self._clean(content.decode(errors="replace"))
             raise Failed(
                 f"no answer to the request: {said[:200]}", billed=True, status=200,
@@ -202,18 +188,10 @@ class Wire:
 
     def _failed(self, status: int, headers: Mapping[str, str], content: bytes) -> NoReturn:
         said = self.told(reason(content))
-        if b'"insufficient_quota"' in content:
-            status = 402
-        if status >= 500 or status in AGAIN:
-            # A gateway may have lost patience with a model that went on.
-            billed = status in (408, 502, 504) or 520 <= status < 529
+        again, billed, status = verdict(status, content)
+        if again:
             raise Failed(f"HTTP {status}: {said}", status=status, headers=headers, billed=billed)
-        raise RequestRefused(
-            f"{host(self.endpoint)} refuses the request: HTTP {status}",
-            status=status,
-            value=said,
-            fix=FIXES.get(status, ""),
-        )
+        raise refusal(self.endpoint, status, said)
 
     def told(self, text: str) -> str:
         """A text of the endpoint's without the key, cut."""
@@ -230,40 +208,3 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
         if len(content) > LARGEST:
             raise Failed("an answer without end", billed=True)
     return bytes(content)
-
-
-def read(row: Mapping[str, Any]) -> Answer:
-    """The answer in an endpoint's JSON, of chat or of completions.
-
-    Raises KeyError, TypeError, IndexError, ValueError where there is none.
-    """
-    choice = row["choices"][0]
-    message = choice["message"] if "message" in choice else {"content": choice["text"]}
-    text = message.get("content")
-    refusal = message.get("refusal")
-    if not isinstance(text, str | None) or not isinstance(refusal, str | None):
-        raise TypeError("no text")
-    if choice.get("finish_reason") == "error":
-        raise ValueError("an error behind the endpoint")
-    usage = row.get("usage") or {}
-    created = count(row.get("created"))
-    prompt_tokens, tokens = (
-        count(usage.get("prompt_tokens")),
-        count(usage.get("completion_tokens")),
-    )
-    return Answer(
-        text=text or "",
-        stop=str(choice.get("finish_reason") or "").lower()[:40],
-        refusal=refusal or "",
-        prompt_tokens=prompt_tokens,
-        # Some count thoughts in the total only.
-        tokens=max(tokens, count(usage.get("total_tokens")) - prompt_tokens),
-        model=str(row.get("model") or "")[:200],
-        # Some tell milliseconds.
-        created=next((t for t in (created, created // 1000) if t < _YEAR_9999), 0),
-    )
-
-
-def count(value: Any) -> int:
-    """A number of tokens or the like, 0 for what is none."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else 0
