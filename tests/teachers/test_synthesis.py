@@ -74,7 +74,10 @@ def test_a_pool_grows_to_its_size_and_holds_no_two_alike(fake: Fakes, tmp_path: 
     assert float(facts["cost"]) == pytest.approx(told["cost"])
 
 
-def test_how_many_are_asked_at_once_decides_nothing(fake: Fakes, tmp_path: Path) -> None:
+def test_how_many_are_asked_at_once_decides_nothing(
+    fake: Fakes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Asker, "_pause", lambda *_: 0.0)
     contents = []
     for concurrency in (1, 3, 32):
         server = fake(says="pairs", faults={"500": 0.2, "drop": 0.1, "length": 0.1})
