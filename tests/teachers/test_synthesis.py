@@ -23,6 +23,7 @@ from epigone.corpus.contamination import Item, words
 from epigone.errors import EndpointError, UserError
 from epigone.files import read_jsonl
 from epigone.teachers import task as tasks
+from epigone.teachers.ask import Asker
 from epigone.teachers.means import Means
 from epigone.teachers.money import BudgetReached, Price
 from epigone.teachers.pairs import NEAR, Pair, rouge_l
