@@ -221,7 +221,7 @@ def test_an_end_while_a_batch_is_waited_for_is_one_line(
         [sys.executable, "-m", "epigone", *map(str, words)], cwd=tmp_path, text=True,
         stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
     )  # fmt: skip
-    until(lambda: server.batches()["calls"].get("look"))
+    until(lambda: server.batches()["batches"])
     asking.send_signal(told)
     _, errors = asking.communicate(timeout=30)
     assert asking.returncode == 130 or asking.returncode == 143

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import time
@@ -11,12 +10,13 @@ from pathlib import Path
 
 import pytest
 from tests.teachers.conftest import Running
-from tests.teachers.test_collect import ask
+from tests.teachers.test_collect import ask, prompt_file
 
 from epigone.teachers import limits
+from epigone.teachers.answers import Settings
 from epigone.teachers.means import Means
 
-LIMITS = {"requests": 30, "tokens": 30_000}
+LIMITS = {"requests": 3, "tokens": 10_000}
 
 
 @pytest.mark.slow
@@ -26,24 +26,29 @@ def test_no_window_passes_a_limit_over_a_restart(
     # A minute of six seconds, on both sides.
     monkeypatch.setattr(limits, "WINDOW", 6.0)
     server = fake(per_minute=LIMITS, minute=6.0)
-    prompts = tmp_path / "prompts.jsonl"
-    texts = [f"Tell me of {i}." + " More." * (300 * (i % 3 == 0)) for i in range(90)]
-    prompts.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts))
+    prompts = prompt_file(tmp_path, 6)
     means = Means(requests_per_minute=LIMITS["requests"], tokens_per_minute=LIMITS["tokens"])
-    began = time.monotonic()
-    child = os.fork()
-    if not child:
-        ask(server, prompts, tmp_path, means=means)
-        os._exit(0)
-    # At a burst's end, when all that a window has room for is gone.
-    time.sleep(5)
-    os.kill(child, signal.SIGKILL)
-    assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
-    assert len(server.told()["billed"]) > 5
-    facts = ask(server, prompts, tmp_path, means=means)
-    assert facts["written"] == 90
+
+    def asked(longest: int) -> int:
+        found = ask(server, prompts, tmp_path, settings=Settings(max_tokens=longest), means=means)
+        return int(found["written"])
+
+    began, billed = time.monotonic(), 0
+    # Three short answers and two long ones are all that a window has room for.
+    for longest, room in ((64, 3), (4000, 2)):
+        child = os.fork()
+        if not child:
+            asked(longest)
+            os._exit(0)
+        billed += room
+        while len(server.told()["billed"]) < billed:
+            time.sleep(0.01)
+        os.kill(child, signal.SIGKILL)
+        assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    assert [asked(64), asked(4000)] == [6, 6]
     told = server.told()
     assert told["mistakes"] == []
     assert all(told["largest"][name] <= limit for name, limit in LIMITS.items())
+    assert told["largest"]["requests"] == 3
     # No slower than the limits make it, each window with what a request may be late by.
     assert time.monotonic() - began < 45
