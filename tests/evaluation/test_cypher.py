@@ -153,14 +153,17 @@ def test_no_file_of_the_host_is_seen(people: Graph) -> None:
         ("RETURN lpad('x', 2000000000, 'y')", "does not run"),
         ("RETURN repeat('x', 10000000000)", "does not run"),
         ("RETURN " + "[" * 900 + "]" * 900, "does not run"),
-        ("MATCH (a)-[*1..30]->(b) RETURN count(*)", "does not run"),
+        # Whether memory or time ends first is the machine's matter.
+        ("MATCH (a)-[*1..30]->(b) RETURN count(*)", ("does not run", "took too long")),
         ("MATCH (a), (b), (c), (d) RETURN a, b, c, d", "too many rows"),
         (ENDLESS, "took too long"),
         ("MATCH (a), (b), (c), (d), (e), (f) WHERE a.age + b.age + c.age + d.age + e.age = f.age "
          "RETURN sum(a.age)", "took too long"),
     ],
 )  # fmt: skip
-def test_endless_and_huge_queries_end(people: Graph, query: str, why: str) -> None:
+def test_endless_and_huge_queries_end(
+    people: Graph, query: str, why: str | tuple[str, ...]
+) -> None:
     started = time.monotonic()
     assert people.wrong(query).startswith(why)
     assert time.monotonic() - started < cypher.SECONDS + cypher.GRACE + 10
