@@ -121,12 +121,6 @@ def test_students_score_prompts_as_plain_transformers_do(
         loaded = [load(folder) for folder in students]
         tokenizer = loaded[0].tokenizer
         whole = prompt_ids(tokenizer, [Message("user", prompt.turns[0])])
-        # The turn stands between what the plain template puts around it.
-        text = tokenizer.decode(whole)
-        start = len(prompt_ids(tokenizer, [Message("user", "x")])) - len(
-            tokenizer(text[text.rindex(prompt.turns[0][-20:]) + 19 :])["input_ids"]
-        )
-        assert 0 < start < len(whole)
         found = _turn(tokenizer, prompt)
         assert tuple(whole[: len(found.before)]) == found.before
         assert tokenizer.decode(found.ids) in prompt.turns[0]
@@ -160,7 +154,7 @@ def test_dialogues_that_begin_alike_are_asked_once() -> None:
     assert fit.skipped["asked already"] == 5
     # What an earlier round asked is not asked under another name.
     later = fitting(read, spec_of(9, turns=1), (), {"p3"})
-    assert [p.id for p in later.up_to(9)] == ["p0"] or len(later.up_to(9)) <= 1
+    assert [p.turns for p in later.up_to(9)] == [(ENGLISH.format(9),)]
     assert len(fitting(read, spec_of(9), ()).up_to(9)) == 7
 
 

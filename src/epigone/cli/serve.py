@@ -31,7 +31,7 @@ def serve(
 
     Example: epigone teacher serve smollm2-135m-instruct --port 8080
     """
-    from epigone.teachers.serve import serving, until_ended
+    from epigone.teachers.serve import serving
 
     with ExitStack() as stack:
         with Teller() as teller:
@@ -56,7 +56,9 @@ def serve(
         ended = threading.Event()
         signal.signal(signal.SIGTERM, lambda *_: ended.set())
         signal.signal(signal.SIGINT, lambda *_: ended.set())
-        until_ended(ended)
+        # In slices, because a wait without an end would hear no signal.
+        while not ended.wait(0.5):
+            pass
     sys.stdout.flush()
     # The server's threads wait for connections that nobody will make.
     os._exit(0)

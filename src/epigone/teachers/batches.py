@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, S
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import partial
 from itertools import islice
 from typing import IO, Any, TypeVar
 
@@ -118,7 +119,7 @@ class Batches(Asker):
                 await self._sleep(POLL[0])
             after, more = "", True
             while more:
-                jobs, more = await self._patiently(lambda: self._api.page(after))  # noqa: B023
+                jobs, more = await self._patiently(partial(self._api.page, after))
                 for job in jobs:
                     if job.own == own or job.source == told["file"]:
                         return job

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -122,9 +121,3 @@ def _metadata(file: Path) -> tuple[bool, int]:
         return "tokenizer.chat_template" in fields, int(length.parts[-1][0]) if length else 0
     except (OSError, ValueError, KeyError, IndexError, UnicodeDecodeError) as error:
         raise ModelError("not a GGUF file", value=str(file), fix=str(error)[:200]) from None
-
-
-def until_ended(ended: threading.Event) -> None:
-    """Wait for the event; in slices, because a wait without an end would hear no signal."""
-    while not ended.wait(0.5):
-        pass
