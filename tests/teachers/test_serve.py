@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -94,3 +95,15 @@ def test_a_broken_file_is_told_in_a_line(tmp_path: Path) -> None:
     (tmp_path / "model.gguf").write_bytes(b"GGUF but nothing more")
     with pytest.raises(UserError, match="not a GGUF file"), serving(str(tmp_path / "model.gguf")):
         pass
+
+
+def test_a_port_that_is_taken_is_told_in_a_line(tmp_path: Path) -> None:
+    pytest.importorskip("xllamacpp")
+    model = write_gguf(tmp_path / "tiny.gguf")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with (
+            pytest.raises(UserError, match=f"cannot be served on port {port}"),
+            serving(str(model), port=port),
+        ):
+            pass
