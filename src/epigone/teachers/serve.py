@@ -87,7 +87,7 @@ def serving(
 def _started(start: Callable[[Any], Any], told: Any, port: int) -> Any:
     try:
         return start(told)
-    except Exception as error:
+    except RuntimeError as error:
         what = f"the model cannot be served on port {port}"
         raise EndpointError(what, value=str(error)[:200], fix="another --port") from None
 
