@@ -146,6 +146,48 @@ class Score:
         return cls(**{**row, "learnt": tuple(row.get("learnt", ()))})
 
 
+# Where those come from who rate: people by the way they were invited, or a model.
+Workforce = Literal["private", "prolific", "mturk", "public", "judge"]
+# What a comparison is for. Only an "item" counts as an answer: the others teach and test raters.
+Purpose = Literal["item", "training", "gold", "attention"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rating:
+    """Which of two models' outputs for one item a rater prefers: a person, or a model as judge.
+
+    `a` and `b` are models, in the order of their names. `preference` is 2 where `a` is better, 1
+    where it is slightly better, 0 where both are equal, -1 and -2 where `b` is; None where a judge
+    gave no verdict that can be read. `left` says which of them was shown on the left, or first.
+    `expected` is the right preference of a comparison whose answer is known; `excluded` says why a
+    rating does not count, empty where it does; `at` is when it was given, ISO 8601 in UTC.
+    """
+
+    item: str
+    rater: str
+    a: str
+    b: str
+    preference: int | None
+    left: Literal["a", "b"]
+    workforce: Workforce = "private"
+    purpose: Purpose = "item"
+    expected: int | None = None
+    seconds: float | None = None
+    reasons: tuple[str, ...] = ()
+    comment: str = ""
+    excluded: str = ""
+    at: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object with the fields of the class."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Rating:
+        """The inverse of `to_json`."""
+        return cls(**{**row, "reasons": tuple(row.get("reasons", ()))})
+
+
 @dataclass(frozen=True, slots=True)
 class Interval:
     """An estimate with its 95% interval; the bounds are None where it is undefined."""

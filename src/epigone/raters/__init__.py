@@ -1,0 +1,1 @@
+"""People compare samples: the web app, its store, workforces, agreement."""
