@@ -12,22 +12,19 @@ from scipy.stats import pearsonr
 
 from epigone.errors import CorpusError, UnknownName
 from epigone.evaluation import run_style
-from epigone.evaluation.style import (
-    METRICS,
-    compare,
-    has_list,
-    has_summary,
-    style,
-    unigram_intersection,
-    words,
-)
+from epigone.evaluation.distinguish import NAME
+from epigone.evaluation.formulas import words
+from epigone.evaluation.structure import has_list, has_summary
+from epigone.evaluation.style import compare, style
+from epigone.evaluation.style_metrics import METRICS, unigram_intersection
 from epigone.schema import Score, silent
-from epigone.study.declare import STYLE_METRICS
 from epigone.study.specs import StyleSpec
+from epigone.study.style import ALL_STYLE_METRICS, STYLE_METRICS
 
 
 def test_the_declared_metrics_are_the_known_ones() -> None:
-    assert set(STYLE_METRICS) == set(METRICS)
+    assert set(ALL_STYLE_METRICS) == {*METRICS, NAME}
+    assert set(STYLE_METRICS) < set(ALL_STYLE_METRICS)
 
 
 @pytest.mark.parametrize(
