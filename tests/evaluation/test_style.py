@@ -152,7 +152,8 @@ def test_files(tmp_path: Path) -> None:
     scores = style(teacher, [one], metrics=["list"])
     assert [(s.model, s.value) for s in scores] == [("one", 0.5)]
     same = [write(tmp_path / x / "samples.jsonl", [{"id": "a", "output": "q"}]) for x in "xy"]
-    assert [s.model for s in style(teacher, same, metrics=["list"])] == [str(p) for p in same]
+    assert [s.model for s in style(teacher, same, metrics=["list"])] == ["x", "y"]
+    assert [s.model for s in style(teacher, [same[0]] * 2, metrics=["list"])] == [str(same[0])] * 2
     twice = write(tmp_path / "twice.jsonl", [{"id": "a", "output": ""}] * 2)
     with pytest.raises(CorpusError, match=r"twice\.jsonl:2"):
         style(teacher, [twice])

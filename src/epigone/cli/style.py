@@ -47,7 +47,7 @@ def style(
         return
     names = list(dict.fromkeys(s.model for s in scores))
     heads = [*names[:-1], f"{names[-1]} (ceiling)"] if ceiling else names
-    table("", ("metric", "same", "n", *heads), _rows(found, names))
+    table("", ("metric", "identical", "n", *heads), _rows(found, names))
 
 
 def _rows(found: Sequence[tuple[Score, Interval]], names: Sequence[str]) -> list[list[str]]:
@@ -68,4 +68,6 @@ def _cell(score: Score, interval: Interval) -> str:
     value = f"{score.value:.{digits}f}"
     if interval.low is None or interval.high is None:
         return value
-    return f"{value} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
+    # The bootstrap does not know that no classifier is right more than always.
+    high = min(1.0, interval.high) if score.better == "lower" else interval.high
+    return f"{value} [{interval.low:.{digits}f}, {high:.{digits}f}]"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,21 +36,26 @@ def style(
 ) -> list[Score]:
     """Scores of files of samples against the teacher's file; a model is named by its file.
 
-    Files of one name are told apart by their paths. Raises CorpusError for a file that is not
-    JSONL with `item` (or `id`) and `output`, or that shares no item with the teacher's.
+    Files of one name are told apart by their folders or paths. Raises CorpusError for a file that
+    is not JSONL with `item` (or `id`) and `output`, or that shares no item with the teacher's.
     """
     reference = read_outputs(teacher)
-    stems = Counter(path.stem for path in models)
     return [
         score
-        for path in models
-        for score in compare(
-            path.stem if stems[path.stem] == 1 else str(path),
-            read_outputs(path),
-            reference,
-            metrics,
-        )
+        for name, path in zip(_names(models), models, strict=True)
+        for score in compare(name, read_outputs(path), reference, metrics)
     ]
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """The shortest names that tell the files apart."""
+    for named in (
+        [path.stem for path in paths],
+        [path.resolve().parent.name for path in paths],
+    ):
+        if len(set(named)) == len(named):
+            return named
+    return [str(path) for path in paths]
 
 
 def compare(model: str, outputs: Outputs, teacher: Outputs, metrics: Sequence[str]) -> list[Score]:

@@ -44,7 +44,9 @@ def value_interval(score: Score, seed: int = 0, resamples: int = RESAMPLES) -> I
     if not items:
         return Interval(score.value, None, None, score.n, "no per-item values")
     values = [score.values[i] for i in items]
-    if score.aggregate == "mean" and not score.clusters and set(values) <= {0, 1}:
+    # Differences that happen to be none, or of one sign, are no share.
+    share = score.aggregate == "mean" and score.better != "zero" and set(values) <= {0, 1}
+    if share and not score.clusters:
         low, high = wilson(sum(values), len(values))
         return Interval(sum(values) / len(values), low, high, len(values))
     resampler = Resampler([score])
