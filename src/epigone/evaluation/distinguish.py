@@ -38,7 +38,7 @@ def distinguish(
     if n < LEAST:
         return {}
     # Line breaks around it, so that how an answer begins and ends has characters of its own.
-    texts = [f"\n{one[i][:_LONGEST]}\n" for one in (model, teacher) for i in order]
+    texts = [f"\n{one[i].strip()[:_LONGEST]}\n" for one in (model, teacher) for i in order]
     if not any(text.strip() for text in texts):
         return dict.fromkeys(order, 0.5)
     counted = _weighed(texts)
