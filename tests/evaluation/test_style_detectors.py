@@ -108,6 +108,8 @@ FORMULAS: list[tuple[Callable[[str], bool], str, bool]] = [
     (has_closing, "Text.\n\nI hope this helps!", True),
     (has_closing, "Text.\n\nLet me know if you have any questions.\n\n```\ncode\n```", True),
     (has_closing, "Let me know what it is.\n\nText.", False),
+    (has_closing, "word " * 200 + "I hope this helps!", True),
+    (has_disclaimer, "word " * 200 + "I was trained on text.", True),
     (has_closing, "It hopes for the best.", False),
     (has_refusal, "I'm sorry, but I cannot help with that.", True),
     (has_refusal, "I am unable to open files.", True),
@@ -134,6 +136,8 @@ def test_hedges_in_a_hundred_words() -> None:
     assert hedges("Mayor Mighty seemed oftener.") == pytest.approx(25.0)
     assert hedges("") == 0.0
     assert hedges("```\nmaybe\n```") == 0.0
+    # A paragraph is one line, however long.
+    assert hedges("word " * 198 + "maybe perhaps") == pytest.approx(1.0)
 
 
 @settings(max_examples=150, deadline=None)
@@ -144,7 +148,7 @@ def test_no_text_is_too_odd(text: str) -> None:
     for detect in DETECTORS:
         assert detect(text) in (True, False)
     assert hedges(text) >= 0
-    assert all(len(line) <= 400 for line in prose_lines(text))
+    assert len(prose_lines(text)) <= len(text.splitlines())
 
 
 @given(st.lists(st.sampled_from(["- a", "2. b", "c", "", "x y z", "```"]), max_size=8))

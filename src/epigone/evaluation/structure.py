@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-# No line is looked at further: what makes a list or a heading stands at its beginning.
+# No line is looked at further for code.
 _LONGEST = 400
 _HEADING = 80
 
@@ -107,12 +107,11 @@ def has_code(text: str) -> bool:
 
 
 def prose_lines(text: str) -> list[str]:
-    """The lines outside of fenced code, each cut at 400 characters; an open fence has no end."""
+    """The lines outside of fenced code; an open fence has no end."""
     lines: list[str] = []
     fence = ""
-    for whole in text.splitlines():
-        line = whole[:_LONGEST]
-        found = _FENCE.match(line)
+    for line in text.splitlines():
+        found = _FENCE.match(line[:_LONGEST])
         if found is None:
             if not fence:
                 lines.append(line)
