@@ -6,10 +6,11 @@
 `style_labels.csv` has ids, turns, hashes and labels of 275 answers of ChatGPT, and no text. One
 answer of each conversation of the catalogue's part of ShareGPT was drawn, of up to 4,000 characters
 and in English: 64 at random, the others of the first 195 from answers in which a loose pattern for
-one label was found (the strata). They were labelled before a detector saw them, but by the author
-of the detectors, who knew them all when he wrote these; every second one is held out from what they
-were then improved on. Therefore 80 more were drawn at random, read and labelled after the detectors
-were done (`fresh`): what they show of precision and recall in answers at large is the soundest.
+one label was found, so that there are enough of each; no answer weighs more than another. They were
+labelled before a detector saw them, but by the author of the detectors, who knew them all when he
+wrote these; every second one is held out from what they were then improved on. Therefore 80 more
+were drawn at random, read and labelled after the detectors were done (`fresh`): what they show of
+precision and recall in answers at large is the soundest.
 
 A list is two or more parallel items, each on a line of its own, with or without a mark, or steps
 with names; no table, verse, dialogue or code. A summary is a last paragraph (but for an offer of
