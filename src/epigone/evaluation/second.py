@@ -60,7 +60,9 @@ def _asked(
     try:
         kept = Kept(out / SCRATCH / "answers.jsonl")
         questions = [(list(c.messages[:-1]), settings) for c in prompts]
-        replies = ask_all(client, kept, questions, progress)
+        # Long answers that wait behind each other at a slow server come too late.
+        at_once = spec.model.means.concurrency if spec.model.means else 1
+        replies = ask_all(client, kept, questions, progress, at_once)
     finally:
         client.close()
     return {
