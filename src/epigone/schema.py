@@ -8,7 +8,8 @@ from typing import Any, Literal, Protocol
 
 Role = Literal["system", "user", "assistant", "tool"]
 Family = Literal["style", "capability", "safety", "preference"]
-Direction = Literal["higher", "lower"]
+# Of a difference from the teacher, neither is better: 0 is.
+Direction = Literal["higher", "lower", "zero"]
 # How a metric's value follows from its per-item values: their mean, or the Pearson
 # correlation of `values` with `against`.
 Aggregate = Literal["mean", "pearson"]

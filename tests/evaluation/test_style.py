@@ -12,22 +12,19 @@ from scipy.stats import pearsonr
 
 from epigone.errors import CorpusError, UnknownName
 from epigone.evaluation import run_style
-from epigone.evaluation.style import (
-    METRICS,
-    compare,
-    has_list,
-    has_summary,
-    style,
-    unigram_intersection,
-    words,
-)
+from epigone.evaluation.distinguish import NAME
+from epigone.evaluation.formulas import words
+from epigone.evaluation.structure import has_list, has_summary
+from epigone.evaluation.style import compare, style
+from epigone.evaluation.style_metrics import METRICS, unigram_intersection
 from epigone.schema import Score, silent
-from epigone.study.declare import STYLE_METRICS
 from epigone.study.specs import StyleSpec
+from epigone.study.style import ALL_STYLE_METRICS, STYLE_METRICS
 
 
 def test_the_declared_metrics_are_the_known_ones() -> None:
-    assert set(STYLE_METRICS) == set(METRICS)
+    assert set(ALL_STYLE_METRICS) == {*METRICS, NAME}
+    assert set(STYLE_METRICS) < set(ALL_STYLE_METRICS)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +152,8 @@ def test_files(tmp_path: Path) -> None:
     scores = style(teacher, [one], metrics=["list"])
     assert [(s.model, s.value) for s in scores] == [("one", 0.5)]
     same = [write(tmp_path / x / "samples.jsonl", [{"id": "a", "output": "q"}]) for x in "xy"]
-    assert [s.model for s in style(teacher, same, metrics=["list"])] == [str(p) for p in same]
+    assert [s.model for s in style(teacher, same, metrics=["list"])] == ["x", "y"]
+    assert [s.model for s in style(teacher, [same[0]] * 2, metrics=["list"])] == [str(same[0])] * 2
     twice = write(tmp_path / "twice.jsonl", [{"id": "a", "output": ""}] * 2)
     with pytest.raises(CorpusError, match=r"twice\.jsonl:2"):
         style(teacher, [twice])

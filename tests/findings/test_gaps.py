@@ -16,6 +16,7 @@ from epigone.findings.gaps import (
     reported_value,
     teacher_value,
 )
+from epigone.findings.model import TeacherValue
 from epigone.findings.resample import Resampler, stream, tail, tail_of_mean
 from epigone.schema import Score
 
@@ -201,16 +202,22 @@ def test_a_capability_ceiling_is_no_teacher():
     assert teacher_value(base, None, None).source == "unknown"
 
 
-def test_the_teacher_compared_with_itself_is_a_ceiling():
-    itself = score([1] * 8, family="style", ceiling=1.0)
-    assert teacher_value(itself, itself, None).source == "ceiling"
-    second = score([1] * 7 + [0.9], family="style", ceiling=1.0)
-    assert teacher_value(itself, second, None).source == "measured"
-    lengths = {str(i): float(i) for i in range(9)}
-    same = score(
-        lengths, family="style", ceiling=1.0, value=1.0, aggregate="pearson", against=lengths
-    )
-    assert teacher_value(same, same, None).source == "ceiling"
+def test_a_second_sample_of_the_teacher_is_measured_even_where_it_is_the_first_again():
+    base = score([0, 1] * 4, family="style", ceiling=1.0)
+    again = score([1] * 8, family="style", ceiling=1.0)
+    assert teacher_value(base, again, None) == TeacherValue(1.0, "measured")
+    found = gap_closed(base, score([0, 1, 1, 1] * 2, family="style", ceiling=1.0), again)
+    assert found.value == pytest.approx(0.5)
+    assert CEILING not in found.note
+    assert teacher_value(base, None, None) == TeacherValue(1.0, "ceiling")
+
+
+def test_a_difference_that_happens_to_be_none_has_no_interval_of_a_share():
+    none = score([0] * 8, family="style", ceiling=0.0, better="zero")
+    assert value_interval(none).low is None
+    some = value_interval(score([0] * 6 + [1, 1], family="style", ceiling=0.0, better="zero"))
+    assert some.value == 0.25
+    assert some.low == 0.0
 
 
 def test_a_gap_that_cannot_be_told_from_zero_is_undefined():

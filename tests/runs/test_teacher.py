@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 import subprocess
@@ -43,6 +44,7 @@ recipe: {{batch: 2, block: 128, warmup: 2}}
 evaluate:
   benchmarks: [facts]
   limit: 4
+  style: {{n: 4, max_new_tokens: 48, metrics: [unigram, length_ratio]}}
 """
 
 
@@ -95,6 +97,7 @@ def test_a_teacher_is_asked_once_for_all_that_a_study_needs(
         assert [m for m in told["mistakes"] if "logprobs" not in m] == []
         _check_rounds(folder)
         _check_costs(folder, told)
+        _check_second(folder)
 
         # Steps that are lost are made again from the ledger.
         shutil.rmtree(folder_of(folder, "ask/picked_round2"))
@@ -128,6 +131,25 @@ def _check_rounds(folder: Path) -> None:
     assert audit["final"]["by_teacher"].keys() == {"teacher-2025-06-15"}
     assert audit["final"]["by_terms"].keys() == {"openai"}
     assert any(steps.glob("train/*before*"))
+
+
+def _check_second(folder: Path) -> None:
+    """Its second answers are others than the first, and what style is measured against."""
+    first, second = (
+        {r["item"]: r["output"] for r in read_jsonl(folder_of(folder, step) / "samples.jsonl")}
+        for step in ("generate/teacher", "second/teacher")
+    )
+    assert first.keys() == second.keys()
+    assert len(first) == 4
+    assert not set(first.values()) & set(second.values())
+    scores = read_jsonl(folder_of(folder, "style/teacher") / "scores.jsonl")
+    unigram = next(s for s in scores if s["metric"] == "unigram")
+    assert 0 <= unigram["value"] < 100
+    gaps = (folder / "runs" / "asked" / "report" / "tables" / "gaps.csv").read_text()
+    rows = list(csv.DictReader(gaps.splitlines()))
+    own = next(r for r in rows if r["metric"] == "unigram")
+    assert own["teacher_source"] == "measured"
+    assert float(own["teacher"]) == pytest.approx(unigram["value"], rel=1e-3)
 
 
 def _check_costs(folder: Path, told: dict[str, Any]) -> None:

@@ -65,6 +65,10 @@ def test_tokens_and_dollars_of_answers(steps: Callable[[str], list[Step]]) -> No
     assert talk.most_usd == pytest.approx(float(most))
     assert asks["benchmark/facts_t"].requests > 0
     assert "4 bytes a token" in talk.assumed
+    # Four held-out prompts a second time, for no more than the first were asked for.
+    second = asks["second/t"]
+    assert (second.requests, second.tokens) == (4, 4 * 300)
+    assert second.usd is not None
 
 
 def test_batches_are_half_the_price_and_what_is_measured_is_not(

@@ -7,7 +7,7 @@ import pytest
 
 from epigone.errors import UserError
 from epigone.study.file import parse
-from epigone.study.specs import FeedbackSpec, TrainSpec
+from epigone.study.specs import FeedbackSpec, SecondSpec, TrainSpec
 from epigone.study.step import STAGES, Step
 from epigone.study.steps import Expansion, expand
 from epigone.study.values import Mistake
@@ -125,11 +125,18 @@ def test_a_teacher_that_can_be_asked_is_measured_with_the_others() -> None:
     found = expanded(asked)
     own = [s for s in found.steps if s.model == "t" and not s.slug.startswith("t-heldout")]
     stages = {s.stage: s for s in own}
-    assert set(stages) == {"benchmark", "continuations", "toxicity", "generate"}
+    assert set(stages) == {
+        "benchmark", "continuations", "toxicity", "generate", "second", "style",
+    }  # fmt: skip
     for stage in ("benchmark", "continuations"):
         assert stages[stage].spec.model.ref == where
     # What students were trained on are the recorded answers: style is theirs.
     assert stages["generate"].spec.model.ref == ""
+    # What style can reach at best is that of a second answer to the same prompts.
+    second = stages["second"].spec
+    assert isinstance(second, SecondSpec)
+    assert (second.model.ref, second.n, second.seed, second.max_tokens) == (where, 32, 1, 512)
+    assert stages["style"].inputs == {"teacher": stages["generate"], "model": stages["second"]}
     assert not [s for s in expanded().steps if s.model == "t" and s.stage == "benchmark"]
     assert "t" not in {s.model for s in found.subjects}
     with pytest.raises(UserError, match=r"not an endpoint: gpt-4 \(write endpoint:https"):

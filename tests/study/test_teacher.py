@@ -9,7 +9,7 @@ from epigone.errors import UserError
 from epigone.study.declare import Declaration
 from epigone.study.file import parse
 from epigone.study.rounds import lonely, random_twins
-from epigone.study.specs import AskSpec, SelectSpec, TrainSpec
+from epigone.study.specs import AskSpec, SecondSpec, SelectSpec, TrainSpec
 from epigone.study.step import Step
 from epigone.study.steps import expand
 
@@ -61,6 +61,28 @@ def test_what_is_asked_comes_before_its_corpus_and_avoids_what_is_measured() -> 
     assert isinstance(quiz.spec, AskSpec)
     assert (talk.spec.task, talk.spec.size, talk.spec.terms) == ("answers", 10, "openai")
     assert (quiz.spec.task, quiz.spec.wording) == ("nq", "n")
+
+
+def test_a_second_sample_is_asked_as_the_first_or_read_from_a_file() -> None:
+    def second(old: str = "", new: str = "") -> SecondSpec | None:
+        step = steps_of(TEXT.replace(old, new)).get("second/t")
+        assert step is None or isinstance(step.spec, SecondSpec)
+        return step.spec if step is not None else None
+
+    told = second("p.jsonl}", "p.jsonl, temperature: 0.7, top_p: 0.9, seed: 4, max_tokens: 99}")
+    assert told is not None
+    assert (told.temperature, told.top_p, told.seed, told.max_tokens) == (0.7, 0.9, 5, 99)
+    usual = second()
+    assert usual is not None
+    assert (usual.temperature, usual.top_p, usual.seed, usual.max_tokens) == (None, None, 1, 512)
+    # Pairs that the teacher made up are no answers to their questions.
+    made_up = TEXT.replace("talk: {kind: broad, synthesize: {task: answers, prompts: p.jsonl}",
+                           "talk: {kind: broad, synthesize: nq")  # fmt: skip
+    assert "second/t" not in steps_of(made_up)
+    recorded = second("  terms: openai", "  second: again.jsonl")
+    assert recorded is not None
+    assert recorded.data is not None
+    assert (recorded.data.ref, recorded.model.ref) == ("again.jsonl", "")
 
 
 def test_means_change_no_step_and_what_is_asked_does() -> None:

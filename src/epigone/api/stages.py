@@ -16,9 +16,9 @@ from epigone.models import references
 from epigone.runs.checks import check_scorers
 from epigone.runs.perform import perform, task_alone
 from epigone.runs.resolve import World
-from epigone.schema import Progress, Record, Sample, Score, silent
+from epigone.schema import Interval, Progress, Record, Sample, Score, silent
 from epigone.study import train_file
-from epigone.study.declare import STYLE_METRICS, Benchmark, Corpus, Toxicity, by_task
+from epigone.study.declare import Benchmark, Corpus, Toxicity, by_task
 from epigone.study.identity import slug
 from epigone.study.recipes import Recipe
 from epigone.study.resolved import (
@@ -38,6 +38,7 @@ from epigone.study.specs import (
     ToxicitySpec,
     TrainSpec,
 )
+from epigone.study.style import ALL_STYLE_METRICS
 from epigone.study.terms import Use, refuse, terms_in, terms_named
 from epigone.study.values import Mistake, told
 
@@ -236,12 +237,23 @@ def style(
     teacher: str | Path,
     models: Sequence[str | Path],
     *,
-    metrics: Sequence[str] = STYLE_METRICS,
+    metrics: Sequence[str] = ALL_STYLE_METRICS,
 ) -> list[Score]:
-    """Style metrics of files of samples against the teacher's file of samples."""
+    """Style metrics of files of samples against the teacher's file of samples.
+
+    A second sample of the teacher's is compared like a model's: its scores are what a perfect
+    imitation would get.
+    """
     from epigone.evaluation.style import style as measure
 
     return measure(Path(teacher), [Path(m) for m in models], metrics=tuple(metrics))
+
+
+def interval(score: Score) -> Interval:
+    """A score's value with its 95% interval: Wilson's, or the bootstrap over its items."""
+    from epigone.findings.gaps import value_interval
+
+    return value_interval(score)
 
 
 def corpus_folder(path: str | Path) -> Path:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from epigone import api
-from epigone.cli.common import SCORE_COLUMNS, Json, say_json, score_json, score_rows, table
+from epigone.cli.common import Json, say_json, score_json, table
+from epigone.files import write_jsonl
+from epigone.schema import Interval, Score
 
 
 def register(app: typer.Typer) -> None:
@@ -19,16 +22,52 @@ def register(app: typer.Typer) -> None:
 def style(
     teacher: Annotated[Path, typer.Argument(help="The teacher's samples, JSONL.")],
     models: Annotated[list[Path], typer.Argument(metavar="MODEL…", help="Models' samples, JSONL.")],
+    ceiling: Annotated[
+        Path | None, typer.Option("--ceiling", help="A second sample of the teacher's, JSONL.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", help="Write scores with every item's value, JSONL.")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Compare models' answers with the teacher's: lists, summaries, words, lengths.
+    """Compare models' answers with the teacher's: lists, summaries, words, lengths, and more.
 
-    Each line of a file has an item (or id) and an output; items are paired by name.
+    Each line of a file has an item (or id) and an output; items are paired by name. The second
+    sample shows how near the teacher comes to itself, which no imitation can be expected to pass.
 
-    Example: epigone style teacher.jsonl base.jsonl student.jsonl
+    Example: epigone style teacher.jsonl base.jsonl student.jsonl --ceiling teacher-again.jsonl
     """
-    scores = api.style(teacher, models)
+    scores = api.style(teacher, [*models, ceiling] if ceiling else models)
+    if out is not None:
+        write_jsonl(out, (s.to_json() for s in scores))
+    found = [(s, api.interval(s)) for s in scores]
     if json:
-        say_json(score_json(scores))
-    else:
-        table("", SCORE_COLUMNS, score_rows(scores))
+        bounds = [{"low": i.low, "high": i.high} for _, i in found]
+        say_json([row | b for row, b in zip(score_json(scores), bounds, strict=True)])
+        return
+    names = list(dict.fromkeys(s.model for s in scores))
+    heads = [*names[:-1], f"{names[-1]} (ceiling)"] if ceiling else names
+    table("", ("metric", "identical", "n", *heads), _rows(found, names))
+
+
+def _rows(found: Sequence[tuple[Score, Interval]], names: Sequence[str]) -> list[list[str]]:
+    rows = []
+    for metric in dict.fromkeys(s.metric for s, _ in found):
+        own = {s.model: (s, i) for s, i in found if s.metric == metric}
+        counts = list(dict.fromkeys(str(own[n][0].n) for n in names))
+        same = own[names[0]][0].ceiling
+        cells = [_cell(*own[n]) for n in names]
+        rows.append([metric, "" if same is None else f"{same:g}", "/".join(counts), *cells])
+    return rows
+
+
+def _cell(score: Score, interval: Interval) -> str:
+    if score.value is None:
+        return score.method or "-"
+    digits = 1 if score.metric == "unigram" else 2
+    value = f"{score.value:.{digits}f}"
+    if interval.low is None or interval.high is None:
+        return value
+    # The bootstrap does not know that no classifier is right more than always.
+    high = min(1.0, interval.high) if score.better == "lower" else interval.high
+    return f"{value} [{interval.low:.{digits}f}, {high:.{digits}f}]"

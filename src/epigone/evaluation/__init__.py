@@ -12,6 +12,7 @@ from epigone.study.specs import (
     ContinuationsSpec,
     GenerateSpec,
     ItemsSpec,
+    SecondSpec,
     StyleSpec,
     ToxicitySpec,
 )
@@ -21,6 +22,7 @@ __all__ = [
     "run_continuations",
     "run_generate",
     "run_items",
+    "run_second",
     "run_style",
     "run_toxicity",
 ]
@@ -42,6 +44,15 @@ def run_generate(
 ) -> dict[str, Any]:
     """Answer the held-out prompts of `inputs["corpus"]` with one model."""
     from epigone.evaluation.answers import run
+
+    return run(spec, inputs, out, progress)
+
+
+def run_second(
+    spec: SecondSpec, inputs: Mapping[str, Path], out: Path, progress: Progress
+) -> dict[str, Any]:
+    """Have the teacher answer the held-out prompts of `inputs["corpus"]` a second time."""
+    from epigone.evaluation.second import run
 
     return run(spec, inputs, out, progress)
 

@@ -9,10 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
-
 from epigone.errors import CorpusError
-from epigone.files import read_jsonl, write_jsonl
+from epigone.evaluation.held_out import cutter, held_out
+from epigone.files import write_jsonl
 from epigone.models.chat import prompt_ids, source_ids, stop_ids, stop_texts
 from epigone.models.generate import generate
 from epigone.models.load import load
@@ -21,7 +20,6 @@ from epigone.schema import Conversation, Message, Progress, Role, Sample, Stop, 
 from epigone.study.identity import digest
 from epigone.study.specs import GenerateSpec, amount_folder
 
-_UNCUT: Stop = "recorded"
 Prompt = tuple[str, tuple[Message, ...]]
 _ROLES: Mapping[str, Role] = {
     "system": "system",
@@ -37,14 +35,7 @@ def run(
     spec: GenerateSpec, inputs: Mapping[str, Path], out: Path, progress: Progress
 ) -> dict[str, Any]:
     """See `epigone.evaluation.run_generate`; writes samples.jsonl."""
-    rows = [Conversation.from_json(r) for r in read_jsonl(inputs["corpus"] / "held_out.jsonl")]
-    asked = rows[: spec.n]
-    if len(asked) < spec.n:
-        raise CorpusError(
-            f"the corpus holds out {len(rows)} prompts only",
-            value=spec.n,
-            fix="ask for fewer prompts, or hold out more",
-        )
+    asked = held_out(inputs["corpus"], spec.n)
     started = time.monotonic()
     if spec.model.kind == "teacher":
         samples = _recorded(spec, asked, progress)
@@ -76,21 +67,11 @@ def run(
 def _recorded(
     spec: GenerateSpec, asked: Sequence[Conversation], progress: Progress
 ) -> list[Sample]:
-    # Metrics compare answers written under one limit: a whole recorded answer beside a cut one
-    # would measure the limit.
-    cut = None
-    if spec.tokenizer is not None:
-        source = spec.tokenizer
-        folder = locate(source.ref, progress, fingerprint=source.fingerprint)
-        cut = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        cut.no_truncation()
+    cut = cutter(spec, progress)
     samples = []
     for c in asked:
-        text, stop = c.messages[-1].content, _UNCUT
-        if cut is not None:
-            ends = [end for _, end in cut.encode(text, add_special_tokens=False).offsets]
-            if len(ends) > spec.max_new_tokens:
-                text, stop = text[: ends[spec.max_new_tokens - 1]], "length"
+        text, shorter = cut(c.messages[-1].content)
+        stop: Stop = "length" if shorter else "recorded"
         samples.append(Sample(c.id, spec.model.name, c.messages[:-1], text, stop))
     return samples
 

@@ -62,9 +62,13 @@ class Refusals:
 
 
 def ask_all(
-    client: Client, kept: Kept, questions: Sequence[Question], progress: Progress
+    client: Client,
+    kept: Kept,
+    questions: Sequence[Question],
+    progress: Progress,
+    at_once: int = _AT_ONCE,
 ) -> list[Reply | str]:
-    """The reply to each question, or why this one was refused.
+    """The reply to each question, or why this one was refused; no more than `at_once` at a time.
 
     Raises RequestRefused where every question is refused, or for a reason that holds for all;
     EndpointError where the endpoint stays away. What came until then is kept.
@@ -88,7 +92,7 @@ def ask_all(
             progress(finished, len(questions))
         return found
 
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
+    with ThreadPoolExecutor(min(at_once, _AT_ONCE)) as pool:
         futures = [pool.submit(one, question) for question in questions]
         try:
             found = [future.result() for future in futures]

@@ -44,7 +44,9 @@ def value_interval(score: Score, seed: int = 0, resamples: int = RESAMPLES) -> I
     if not items:
         return Interval(score.value, None, None, score.n, "no per-item values")
     values = [score.values[i] for i in items]
-    if score.aggregate == "mean" and not score.clusters and set(values) <= {0, 1}:
+    # Differences that happen to be none, or of one sign, are no share.
+    share = score.aggregate == "mean" and score.better != "zero" and set(values) <= {0, 1}
+    if share and not score.clusters:
         low, high = wilson(sum(values), len(values))
         return Interval(sum(values) / len(values), low, high, len(values))
     resampler = Resampler([score])
@@ -125,24 +127,16 @@ def pair(scores: Sequence[Score]) -> tuple[list[Score] | None, str]:
 def teacher_value(base: Score, teacher: Score | None, reported: float | None) -> TeacherValue:
     """The teacher's value of a metric: measured, else reported, else a style metric's ceiling.
 
-    A style score that is the ceiling on every item is the teacher compared with itself,
-    which is no measurement of a second sample.
+    A teacher's style score is that of its second sample against its first. Where it is the ceiling
+    on every item, the teacher says the same again, as at temperature 0: that is measured too.
     """
-    if teacher is not None and teacher.value is not None and not _is_itself(teacher):
+    if teacher is not None and teacher.value is not None:
         return TeacherValue(teacher.value, "measured", teacher.method)
     if reported is not None:
         return TeacherValue(reported, "reported")
     if base.family == "style" and base.ceiling is not None:
         return TeacherValue(base.ceiling, "ceiling")
     return TeacherValue(None, "unknown")
-
-
-def _is_itself(teacher: Score) -> bool:
-    if teacher.family != "style" or teacher.ceiling is None or teacher.value != teacher.ceiling:
-        return False
-    if teacher.aggregate == "pearson":
-        return all(teacher.against.get(i) == v for i, v in teacher.values.items())
-    return all(v == teacher.ceiling for v in teacher.values.values())
 
 
 def gap_closed(

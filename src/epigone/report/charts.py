@@ -215,7 +215,7 @@ def _axes(amounts: Sequence[int]) -> tuple[Any, Any]:
 
 
 def _better(better: Direction) -> str:
-    return "higher is better" if better == "higher" else "lower is better"
+    return "nearer to 0 is better" if better == "zero" else f"{better} is better"
 
 
 def config() -> dict[str, Any]:

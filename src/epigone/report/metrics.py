@@ -23,6 +23,58 @@ METRICS: Mapping[str, MetricText] = {
         "Length correlation",
         "Pearson correlation of the answers' lengths in words with the teacher's over the prompts.",
     ),
+    "length_ratio": MetricText(
+        "Length ratio",
+        "Mean logarithm to base 2 of an answer's length over the teacher's: 0 is as long, -1 half.",
+    ),
+    "headings": MetricText(
+        "Headings",
+        "Of the prompts that the teacher answers with headings, the share where the model does.",
+    ),
+    "code": MetricText(
+        "Code",
+        "Of the prompts that the teacher answers with code, the share where the model does.",
+    ),
+    "more_lists": MetricText(
+        "More lists",
+        "How much more often its answers hold a list than the teacher's; 0: as often.",
+    ),
+    "more_summaries": MetricText(
+        "More summaries",
+        "How much more often its answers end with a summary than the teacher's; 0: as often.",
+    ),
+    "more_headings": MetricText(
+        "More headings",
+        "How much more often its answers have headings than the teacher's; 0: as often.",
+    ),
+    "more_code": MetricText(
+        "More code",
+        "How much more often its answers hold code than the teacher's; 0: as often.",
+    ),
+    "opening": MetricText(
+        "Opening formulas",
+        "How much more often its answers open with one than the teacher's; 0: as often.",
+    ),
+    "closing": MetricText(
+        "Closing formulas",
+        "How much more often its answers close with one than the teacher's; 0: as often.",
+    ),
+    "refusal": MetricText(
+        "Refusals",
+        "How much more often its answers decline than the teacher's; 0: as often.",
+    ),
+    "disclaimer": MetricText(
+        "Disclaimers",
+        "How much more often its answers speak of an AI than the teacher's; 0: as often.",
+    ),
+    "hedging": MetricText(
+        "Hedging",
+        "Hedges in a hundred words, minus the teacher's.",
+    ),
+    "distinguishable": MetricText(
+        "Distinguishability",
+        "How well a simple classifier tells the model from the teacher (AUC): 0.5 is not at all.",
+    ),
     "facts/exact_match": MetricText(
         "Facts", "Share of short open questions answered with an accepted answer, after 3 examples."
     ),

@@ -26,6 +26,7 @@ from epigone.study.specs import (
     GenerateSpec,
     ModelSpec,
     RecipeSpec,
+    SecondSpec,
     TrainSpec,
 )
 from epigone.study.step import Step
@@ -215,6 +216,8 @@ def _gpu_seconds(step: Step, machine: Machine) -> tuple[float, str]:
 
 def answers_of(spec: Answering) -> tuple[int, int, int]:
     """How many answers a model gives, and the tokens of each prompt and of the longest answer."""
+    if isinstance(spec, SecondSpec):
+        return spec.n, cost.PROMPT_TOKENS, spec.max_tokens
     if isinstance(spec, GenerateSpec):
         return spec.n, cost.PROMPT_TOKENS, spec.max_new_tokens
     if isinstance(spec, ContinuationsSpec):
@@ -311,6 +314,8 @@ def _absent(todo: Sequence[Step]) -> Iterator[str]:
             data = tuple(d for d in (spec.data, spec.seeds) if d is not None)
         elif isinstance(spec, TrainSpec):
             data = spec.replay
+        elif isinstance(spec, SecondSpec) and spec.data is not None:
+            data = (spec.data,)
         for source in data:
             path = references.absent(source.ref)
             if path is not None and path not in seen:

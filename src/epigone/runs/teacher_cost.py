@@ -14,7 +14,7 @@ from epigone.models import references
 from epigone.runs.estimate import Answering, answers_of
 from epigone.study import cost
 from epigone.study.resolved import REFERENCE_TOKENIZER
-from epigone.study.specs import AskSpec, ModelSpec
+from epigone.study.specs import AskSpec, ModelSpec, SecondSpec
 from epigone.study.step import Step
 from epigone.teachers.money import Price, parse_price, single_price
 
@@ -77,6 +77,8 @@ def _of(step: Step) -> Asking | None:
         requests, prompt, tokens = answers_of(spec)
         prompt_tokens, tokens = requests * prompt, requests * max(tokens, 16)
         most, assumed = tokens, "prompts as long as the benchmark's on average"
+        if isinstance(spec, SecondSpec):
+            assumed = f"held-out prompts of {prompt} tokens, asked a second time"
     else:
         return None
     found = price_of(model)

@@ -11,6 +11,7 @@ from epigone.errors import UnknownName, UserError
 from epigone.study.feedback import Feedback, check_feedback
 from epigone.study.recipes import Recipe
 from epigone.study.specs import FORMATS, MIXES, RULES, SCORERS, Kind
+from epigone.study.style import Style
 from epigone.study.sweeps import Sweep, Variant, variants
 from epigone.study.teacher import Synthesis, Teacher, by_task_name
 from epigone.study.values import (
@@ -22,8 +23,6 @@ from epigone.study.values import (
     Source,
     by_reference,
 )
-
-STYLE_METRICS = ("list", "summary", "unigram", "length")
 
 
 def _format(value: str) -> str:
@@ -162,15 +161,6 @@ class Corpus(Declared):
     def rules_on(self) -> tuple[str, ...]:
         """Names of the rules that are on, in their order."""
         return tuple(name for name, on in RULES.items() if self.rules.get(name, on))
-
-
-class Style(Declared):
-    """Answers to held-out prompts, and style metrics on them."""
-
-    prompts: Literal["held-out"] = "held-out"
-    n: int = Field(default=32, ge=1, description="prompts answered by every model")
-    max_new_tokens: int = Field(default=256, ge=1, description="longest answer, in tokens")
-    metrics: list[str] = Field(default=list(STYLE_METRICS), min_length=1)
 
 
 class Benchmark(Declared):
@@ -313,12 +303,6 @@ class Declaration(Declared):
                     ("corpora", corpus),
                     UserError("corpus without amounts", value=corpus, fix="add it to amounts"),
                     at_key=True,
-                )
-        for i, metric in enumerate(self.evaluate.style.metrics if self.evaluate.style else []):
-            if metric not in STYLE_METRICS:
-                raise Mistake(
-                    ("evaluate", "style", "metrics", i),
-                    UnknownName("style metric", metric, STYLE_METRICS),
                 )
         check_feedback(self.feedback, self.amounts)
         self._asked_for()

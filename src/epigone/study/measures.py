@@ -14,6 +14,7 @@ from epigone.study.resolved import (
     data_spec,
     items_spec,
     scorer_spec,
+    second_spec,
     tokenizer,
 )
 from epigone.study.specs import (
@@ -42,7 +43,7 @@ def measures(
     if declaration.evaluate.style is not None:
         # Style is that of the recorded answers, which students were trained on.
         local = [m for m in models if m[0] is not teacher]
-        yield from _style(declaration, local, corpora, resolve)
+        yield from _style(declaration, local, corpora, resolve, teacher)
     yield from _benchmarks(declaration, models, resolve)
     if declaration.evaluate.toxicity is not None:
         yield from _toxicity(declaration.evaluate.toxicity, models, resolve)
@@ -53,32 +54,33 @@ def _style(
     models: Sequence[Measured],
     corpora: Mapping[str, Step],
     resolve: Resolve,
+    asked: ModelSpec | None,
 ) -> Iterator[Step]:
     style = declaration.evaluate.style
     assert style is not None
     prompts = {"corpus": corpora[style_corpus(declaration)]}
+    metrics = tuple(style.metrics)
     spec = ModelSpec(kind="teacher", name=declaration.teacher.name)
-    teacher = Step(
-        "generate",
-        (spec.name,),
-        GenerateSpec(
-            model=spec,
-            n=style.n,
-            max_new_tokens=style.max_new_tokens,
-            tokenizer=tokenizer(resolve),
-        ),
-        prompts,
-        spec.name,
+    first = GenerateSpec(
+        model=spec, n=style.n, max_new_tokens=style.max_new_tokens, tokenizer=tokenizer(resolve)
     )
+    teacher = Step("generate", (spec.name,), first, prompts, spec.name)
     yield teacher
+    second = second_spec(declaration, first, asked, resolve)
+    if second is not None:
+        again = Step("second", (spec.name,), second, prompts, spec.name)
+        yield again
+        compared = {"teacher": teacher, "model": again}
+        own = StyleSpec(model=spec.name, metrics=metrics)
+        yield Step("style", (spec.name,), own, compared, spec.name)
     for model, axes, made_by in models:
         inputs = prompts | ({"student": made_by} if made_by else {})
-        asked = GenerateSpec(model=model, n=style.n, max_new_tokens=style.max_new_tokens)
-        samples = Step("generate", axes, asked, inputs, model.name)
+        wanted = GenerateSpec(model=model, n=style.n, max_new_tokens=style.max_new_tokens)
+        samples = Step("generate", axes, wanted, inputs, model.name)
         yield samples
-        metrics = StyleSpec(model=model.name, metrics=tuple(style.metrics))
         compared = {"teacher": teacher, "model": samples}
-        yield Step("style", axes, metrics, compared, model.name)
+        scored = StyleSpec(model=model.name, metrics=metrics)
+        yield Step("style", axes, scored, compared, model.name)
 
 
 def _benchmarks(

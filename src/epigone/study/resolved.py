@@ -7,7 +7,14 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from epigone.errors import UserError
-from epigone.study.declare import Benchmark, Corpus, Declaration, Scorer, Toxicity
+from epigone.study.declare import (
+    Benchmark,
+    Corpus,
+    Declaration,
+    Scorer,
+    Toxicity,
+    style_corpus,
+)
 from epigone.study.feedback import Feedback
 from epigone.study.recipes import Recipe
 from epigone.study.specs import (
@@ -17,13 +24,16 @@ from epigone.study.specs import (
     ContinuationsSpec,
     CorpusSpec,
     DataSpec,
+    GenerateSpec,
     ItemsSpec,
     ModelSpec,
     RecipeSpec,
     ScorerSpec,
+    SecondSpec,
     SourceSpec,
 )
 from epigone.study.sweeps import Variant, variants
+from epigone.study.teacher import ANSWERS, TLDR
 from epigone.study.terms import known_terms
 from epigone.study.values import Mistake, Source
 
@@ -144,6 +154,41 @@ def ask_spec(corpus: Corpus, model: ModelSpec, terms: str, resolve: Resolve) -> 
         languages=tuple(sorted(set(corpus.languages))) if told.prompts is not None else (),
         terms=terms,
         **own,
+    )
+
+
+def second_spec(
+    declaration: Declaration, first: GenerateSpec, asked: ModelSpec | None, resolve: Resolve
+) -> SecondSpec | None:
+    """How the teacher answers the style prompts again; None where nobody can ask it.
+
+    It is asked as for the corpus of the prompts, for no more tokens than may be needed. Pairs that
+    it made up with their questions are no answers to these.
+    """
+    told = declaration.corpora[style_corpus(declaration)].synthesize
+    data = None
+    with at("teacher", "second"):
+        if declaration.teacher.second is not None:
+            data = data_spec(declaration.teacher.second, resolve)
+    if data is None and (asked is None or (told and told.task not in (ANSWERS, TLDR))):
+        return None
+    common = first.model_dump(exclude={"model", "tokenizer"})
+    if data is not None or asked is None:
+        return SecondSpec(model=first.model, tokenizer=first.tokenizer, data=data, **common)
+    # A teacher's own tokens may be shorter than those that an answer is cut by.
+    longest = 2 * first.max_new_tokens
+    if told is None:
+        return SecondSpec(
+            model=asked, tokenizer=first.tokenizer, max_tokens=longest, seed=1, **common
+        )
+    return SecondSpec(
+        model=asked,
+        tokenizer=first.tokenizer,
+        max_tokens=min(longest, told.max_tokens or longest),
+        temperature=told.temperature,
+        top_p=told.top_p,
+        seed=1 + (told.seed or 0),
+        **common,
     )
 
 

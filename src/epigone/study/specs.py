@@ -297,6 +297,20 @@ class GenerateSpec(Spec):
     tokenizer: SourceSpec | None = None
 
 
+class SecondSpec(GenerateSpec):
+    """The teacher's answers to the same prompts once more: what style metrics can reach at best.
+
+    `seed` is sent along, so that another answer is asked for and not a copy of the first; what else
+    is sent is what the first was asked with. With `data`, the answers are in a file.
+    """
+
+    max_tokens: int = Field(default=512, ge=1)
+    temperature: float | None = None
+    top_p: float | None = None
+    seed: int = 0
+    data: DataSpec | None = None
+
+
 class StyleSpec(Spec):
     """Style metrics of one model's samples against the teacher's samples."""
 

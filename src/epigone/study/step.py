@@ -17,6 +17,7 @@ from epigone.study.specs import (
     GenerateSpec,
     ItemsSpec,
     OverlapSpec,
+    SecondSpec,
     SelectSpec,
     Spec,
     StyleSpec,
@@ -49,7 +50,8 @@ STAGES: Mapping[str, Stage] = {
     "generate": Stage(
         "epigone.evaluation:run_generate", 1, GenerateSpec, ("epigone.evaluation.answers",)
     ),
-    "style": Stage("epigone.evaluation:run_style", 1, StyleSpec),
+    "second": Stage("epigone.evaluation:run_second", 1, SecondSpec),
+    "style": Stage("epigone.evaluation:run_style", 2, StyleSpec),
     "continuations": Stage(
         "epigone.evaluation:run_continuations",
         1,

@@ -84,6 +84,10 @@ class Teacher(Declared):
         default=None, description="where it answers what is measured and what it is asked for: "
         "endpoint:https://host/v1#model, or more",
     )  # fmt: skip
+    second: Reference | None = Field(
+        default=None,
+        description="its second answers to held-out prompts, JSONL; else its endpoint is asked",
+    )  # fmt: skip
     reported: dict[str, Reported] = Field(
         default_factory=dict, description="published scores by benchmark; never guessed"
     )

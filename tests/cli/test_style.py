@@ -1,0 +1,55 @@
+"""epigone style: the table, the ceiling column, JSON, and every item's value."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from epigone.files import read_jsonl
+from epigone.study.style import ALL_STYLE_METRICS
+
+Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    def write(name: str, answer: Callable[[int], str], n: int = 24) -> None:
+        rows = [{"item": f"{i}", "output": answer(i)} for i in range(n)]
+        (tmp_path / name).write_text("".join(json.dumps(r) + "\n" for r in rows))
+
+    write("teacher.jsonl", lambda i: "- a\n- b" if i % 2 else "Sure! So it is.")
+    write("again.jsonl", lambda i: "1. a\n2. c" if i % 4 else "Certainly! It is.")
+    write("student.jsonl", lambda i: "plain words", 20)
+    return tmp_path
+
+
+def test_models_stand_side_by_side_with_the_teachers_second_sample(cli: Cli, files: Path) -> None:
+    done = cli("style", "teacher.jsonl", "student.jsonl", "--ceiling", "again.jsonl", cwd=files)
+    assert done.returncode == 0, done.stderr
+    head, *rows = [line.split("\t") for line in done.stdout.splitlines()]
+    assert head == ["metric", "identical", "n", "student", "again (ceiling)"]
+    table = {row[0]: row[1:] for row in rows}
+    assert list(table) == list(ALL_STYLE_METRICS)
+    # Ten of the student's twenty prompts had a list, twelve of all; Wilson's interval of 0 in 10.
+    assert table["list"] == ["1", "10/12", "0.00 [0.00, 0.28]", "1.00 [0.76, 1.00]"]
+    assert table["opening"][2].startswith("-0.50 [")
+    assert table["more_lists"][3].startswith("0.25 [")
+    assert table["distinguishable"][2] == "1.00 [0.84, 1.00]"
+    assert table["code"][1:] == ["0", "-", "-"]
+    assert max(len("  ".join(row)) for row in rows) < 80
+
+
+def test_json_and_the_file_hold_every_item(cli: Cli, files: Path) -> None:
+    done = cli("style", "teacher.jsonl", "student.jsonl", "again.jsonl", "--json", "-o", "s.jsonl",
+               cwd=files)  # fmt: skip
+    scores = json.loads(done.stdout)
+    assert len(scores) == 2 * len(ALL_STYLE_METRICS)
+    own = next(s for s in scores if (s["model"], s["metric"]) == ("again", "more_lists"))
+    assert (own["value"], own["n"], own["values"]["2"], own["better"]) == (0.25, 24, 1.0, "zero")
+    assert own["low"] < 0.25 < own["high"]
+    kept = list(read_jsonl(files / "s.jsonl"))
+    assert [s["values"] for s in kept] == [s["values"] for s in scores]

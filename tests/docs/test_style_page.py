@@ -1,0 +1,43 @@
+"""The table on docs/style.md names every metric, its study is one, its options exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import yaml
+from typer.testing import CliRunner
+
+import epigone
+from epigone.cli import app
+from epigone.evaluation.distinguish import LEAST, NAME
+from epigone.evaluation.style_metrics import METRICS
+from epigone.study.declare import Evaluate
+from epigone.study.style import ALL_STYLE_METRICS
+from epigone.study.teacher import Teacher
+
+PAGE = (Path(__file__).parents[2] / "docs/style.md").read_text()
+
+
+def test_every_metric_is_told_with_what_identical_answers_get() -> None:
+    told: dict[str, float] = {}
+    for line in re.findall(r"^\| (`.*)$", PAGE, re.MULTILINE):
+        names, _, identical = re.split(r"(?<!\\)\|", line)[:3]
+        told |= dict.fromkeys(re.findall(r"`(\w+)`", names), float(identical))
+    assert told == {name: metric.ceiling for name, metric in METRICS.items()} | {NAME: 0.5}
+    assert set(told) == set(ALL_STYLE_METRICS)
+    assert f"It needs {LEAST} items" in PAGE
+
+
+def test_the_study_and_the_command_are_ones() -> None:
+    (block,) = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    found = yaml.safe_load(block)
+    assert Teacher.model_validate(found["teacher"]).second == "teacher-again.jsonl"
+    style = Evaluate.model_validate(found["evaluate"]).style
+    assert style is not None
+    assert "distinguishable" in style.metrics
+    text = CliRunner().invoke(app, ["style", "--help"], env={"COLUMNS": "200"}).output
+    assert all(option in text for option in ("--ceiling", "-o", "--json"))
+    (block,) = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    compile(block, "docs/style.md", "exec")
+    assert "style" in epigone.__all__
