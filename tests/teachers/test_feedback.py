@@ -20,6 +20,7 @@ from tests.teachers.conftest import Running
 
 from epigone.errors import EndpointError, UserError
 from epigone.files import read_jsonl
+from epigone.models.marks import conversation, shown
 from epigone.schema import Message, Sample
 from epigone.teachers.answers import Settings
 from epigone.teachers.ask import Asker
@@ -28,10 +29,8 @@ from epigone.teachers.feedback import Asking, rank, read_constitution, revise
 from epigone.teachers.judging import (
     check_critique,
     check_revision,
-    conversation,
     no_fault,
     revision,
-    shown,
     verdict,
 )
 from epigone.teachers.ledger import Ledger, ledger_file
