@@ -52,7 +52,7 @@ def bradley_terry(
     point = _anchored(fit(wins.sum(axis=0)[None]), at)[0]
     rng = stream(seed, "bradley-terry")
     parts = []
-    flat = wins.reshape(n, -1)
+    flat = wins.reshape(n, len(models) ** 2)
     for start in range(0, resamples if n > 1 else 0, _CHUNK):
         rows = min(_CHUNK, resamples - start)
         weights = rng.multinomial(n, np.full(n, 1 / n), rows).astype(np.float64)
@@ -64,6 +64,8 @@ def bradley_terry(
         value, total = float(point[i]), counts[model]
         if i == at:
             told = Interval(0.0, None, None, total, "the anchor")
+        elif not total:
+            told = Interval(None, None, None, 0, "no comparison that counts")
         else:
             told = percentile(value, draws[:, i], n, total, note)
         found.append(Strength(model, told))

@@ -161,7 +161,7 @@ def _scores(planned: list[Planned], store: Store) -> tuple[Score, ...]:
     return tuple(
         Score.from_json(row)
         for p in planned
-        if p.step.stage in ("style", "benchmark", "toxicity") and p.record is not None
+        if p.step.stage in ("style", "judge", "benchmark", "toxicity") and p.record is not None
         for row in read_jsonl(store.folder(p.step) / "scores.jsonl")
     )
 

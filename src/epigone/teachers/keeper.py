@@ -161,7 +161,7 @@ class Keeper:
 @contextmanager
 def keeping(
     model: ModelSpec, waits: Callable[[], None], means: Means | None = None
-) -> Iterator[None]:
+) -> Iterator[Ledger]:
     """Keep in the ledger what clients of this model's endpoint ask in the meantime.
 
     `waits` is called once where another process asks it, whose end is waited for. Without `means`
@@ -179,6 +179,6 @@ def keeping(
             recent=ledger.recent,
         )  # fmt: skip
         with kept_by(Keeper(endpoint, ledger, price, budget, limits)):
-            yield
+            yield ledger
     finally:
         ledger.close()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,3 +71,29 @@ def _sample(row: Any, model: str, where: str) -> Sample:
     except (KeyError, TypeError, AttributeError):
         raise CorpusError(f"{where}: the prompt is no text and no list of messages") from None
     return Sample(str(item), model, messages, sound(row["output"]), "recorded")
+
+
+def on_the_same_items(
+    teacher: Mapping[str, Sample], models: Sequence[Mapping[str, Sample]]
+) -> list[dict[str, Sample]]:
+    """The models' answers to what the teacher answered too, in its order and with its prompts.
+
+    Raises CorpusError for an answer without a prompt in both, and where no item is shared.
+    """
+    found = []
+    for answers in models:
+        own = {}
+        for item, theirs in teacher.items():
+            if item in answers:
+                mine = answers[item]
+                own[item] = replace(mine, prompt=mine.prompt or theirs.prompt)
+                if not own[item].prompt:
+                    raise CorpusError(
+                        "an item without a prompt, which a judge has to see", value=item,
+                        fix="add a prompt to the teacher's rows",
+                    )  # fmt: skip
+        if not own:
+            name = next(iter(answers.values())).model
+            raise CorpusError("no item of the teacher's answers is in the model's", value=name)
+        found.append(own)
+    return found

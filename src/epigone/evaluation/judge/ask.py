@@ -87,7 +87,7 @@ class Judge:
         found: dict[int, Verdict] = {}
         todo = []
         for i, question in enumerate(questions):
-            if (known := _same_text(question)) is not None:
+            if (known := same_text(question)) is not None:
                 found[i] = known
             else:
                 todo.append(i)
@@ -156,7 +156,7 @@ def prompt(rubric: str, question: Question) -> str:
     return f"{filled(rubric, places).rstrip()}\n\n{verdicts.form(question.protocol)}"
 
 
-def _same_text(question: Question) -> Verdict | None:
+def same_text(question: Question) -> Verdict | None:
     """A tie of two answers that are the same, which nobody has to be asked about."""
     if question.protocol != "pairwise" or question.texts[0].strip() != question.texts[1].strip():
         return None

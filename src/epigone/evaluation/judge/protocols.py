@@ -13,7 +13,7 @@ from epigone.errors import CorpusError
 from epigone.evaluation.judge.ask import Question, Verdict
 from epigone.evaluation.judge.verdicts import CORRECT, PREFERENCES
 from epigone.schema import Family, Rating, Sample, Score
-from epigone.study.judge import COMPARING, Protocol
+from epigone.study.judge import COMPARING, PROTOCOLS, Protocol
 
 Answers = Mapping[str, Sample]
 # Which answers are right, by item: any of them will do.
@@ -131,30 +131,40 @@ def scores(
     """
     found: list[Score] = []
     own = [v for v in verdicts if model in v.question.models]
-    pairs = [v for v in own if against in v.question.models and len(v.question.models) == 2]
-    values = _both_orders(pairs, "pairwise", partial(_win, model=model))
-    if values:
-        found.append(_score("win_rate", model, "preference", values, judge, ceiling=0.5))
-        no_worse = _both_orders(pairs, "pairwise", partial(_no_worse, model=model))
+    by = {p: [v for v in own if v.question.protocol == p] for p in PROTOCOLS}
+    by |= {p: [v for v in by[p] if against in v.question.models] for p in COMPARING}
+    if by["pairwise"]:
+        wins = _both_orders(by["pairwise"], partial(_win, model=model))
+        found.append(_score("win_rate", model, "preference", wins, judge, ceiling=0.5))
+        no_worse = _both_orders(by["pairwise"], partial(_no_worse, model=model))
         found.append(_score("equal_or_better", model, "preference", no_worse, judge))
-    for who in (model, against):
-        if rated := _both_orders(pairs, "score", partial(_rated, model=who)):
-            name = "score" if who == model else f"score of {against}"
-            found.append(_score(name, model, "preference", rated, judge))
-    alone = {p: [v for v in own if v.question.protocol == p] for p in ("tone", "correct")}
-    tone = {v.question.item: float(v.told["authoritative"]) for v in alone["tone"] if v.told}
-    if tone:
+    if by["score"]:
+        rated = _both_orders(by["score"], partial(_rated, model=model))
+        found.append(_score("score", model, "preference", rated, judge))
+    if by["tone"]:
+        tone = {v.question.item: float(v.told["authoritative"]) for v in by["tone"] if v.told}
         found.append(_score("tone", model, "style", tone, judge))
-    marked = {
-        v.question.item: mark
-        for v in alone["correct"]
-        if v.told and (mark := CORRECT[v.told["verdict"]]) is not None
-    }
-    if right := marks(answers, n, references):
+    if by["correct"]:
+        marked = {v.question.item: CORRECT[v.told["verdict"]] for v in by["correct"] if v.told}
+        known = {item: mark for item, mark in marked.items() if mark is not None}
+        found.append(_score("correct", model, "capability", known, judge))
+    if references:
+        right = marks(answers, n, references)
         found.append(_score("correct by reference", model, "capability", right, "references"))
-    if marked:
-        found.append(_score("correct", model, "capability", marked, judge))
     return found
+
+
+def relative_score(
+    verdicts: Iterable[Verdict], model: str, against: str
+) -> tuple[float, float] | None:
+    """Sums of a model's and another's scores where both were shown together, in both orders.
+
+    None where there are none. Vicuna's review tells the share that one is of the other.
+    """
+    pair = {model, against}
+    own = [v for v in verdicts if v.question.protocol == "score" and set(v.question.models) == pair]
+    sums = [sum(_both_orders(own, partial(_rated, model=who)).values()) for who in (model, against)]
+    return (sums[0], sums[1]) if sums[1] else None
 
 
 def marks(answers: Answers, n: int | None, references: References) -> dict[str, float]:
@@ -172,13 +182,12 @@ def missing(verdicts: Iterable[Verdict]) -> dict[str, int]:
 
 
 def _both_orders(
-    verdicts: Iterable[Verdict], protocol: str, value: Callable[[Verdict], float | None]
+    verdicts: Iterable[Verdict], value: Callable[[Verdict], float | None]
 ) -> dict[str, float]:
     """Values by item, averaged over its two orders; none where a verdict is missing."""
     found: dict[str, list[float | None]] = defaultdict(list)
     for v in verdicts:
-        if v.question.protocol == protocol:
-            found[v.question.item].append(value(v))
+        found[v.question.item].append(value(v))
     told = {i: [v for v in values if v is not None] for i, values in found.items()}
     return {i: sum(v) / 2 for i, v in told.items() if len(v) == 2}
 
@@ -215,7 +224,7 @@ def _score(
         metric=metric,
         model=model,
         family=family,
-        value=sum(values.values()) / len(values),
+        value=sum(values.values()) / len(values) if values else None,
         n=len(values),
         values=values,
         ceiling=ceiling,

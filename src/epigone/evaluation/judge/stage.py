@@ -9,7 +9,13 @@ from typing import Any
 from epigone.errors import StepFailed
 from epigone.evaluation.judge.answers import read_answers, read_references
 from epigone.evaluation.judge.ask import Judge, Question, Verdict
-from epigone.evaluation.judge.protocols import missing, questions, ratings, scores
+from epigone.evaluation.judge.protocols import (
+    missing,
+    questions,
+    ratings,
+    relative_score,
+    scores,
+)
 from epigone.files import write_jsonl
 from epigone.models.endpoint import Client, Endpoint
 from epigone.models.references import locate_data, parse
@@ -43,12 +49,14 @@ def run(
         raise StepFailed(
             f"{name} gave no verdict that can be read on any of {len(asked)} questions"
         )
+    sums = relative_score(verdicts, spec.model, spec.against)
     return {
         "judge": name,
         "endpoint": spec.judge.ref,
         "questions": len(verdicts),
         "tries": sum(v.tries for v in verdicts),
         "missing": missing(verdicts),
+        "score_over_the_others": sums and sums[0] / sums[1],
         "values": {s.metric: s.value for s in found},
     }
 
