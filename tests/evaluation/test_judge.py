@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epigone.api import judging
+from epigone import api
 from epigone.errors import CorpusError, EndpointError, RequestRefused, StepFailed, UserError
 from epigone.evaluation import run_judge
 from epigone.evaluation.judge import verdicts
@@ -68,9 +68,11 @@ class Setting:
     def judge(self, answer: Answer, **more: Any) -> dict[str, Any]:
         self.server.answer = answer
         more = {"concurrency": 1} | more
-        asked = judging.judging(self.teacher, [self.model], f"endpoint:{self.server.url}#j", **more)
+        asked = api.read_judging(
+            self.teacher, [self.model], f"endpoint:{self.server.url}#j", **more
+        )
         means = Means(ledgers=self.folder / "ledger")
-        return judging.judge(asked, self.folder / "out", means)
+        return api.judge(asked, self.folder / "out", means)
 
     def rows(self, name: str) -> list[dict[str, Any]]:
         return list(read_jsonl(self.folder / "out" / name))
@@ -348,12 +350,12 @@ def test_scores_and_marks_of_single_answers(setting: Setting) -> None:
 
 def test_all_pairs_are_of_the_answers_that_are_there(setting: Setting, tmp_path: Path) -> None:
     other = write(tmp_path, "other", {"1": "x" * 99, "3": "y"}, prompt="")
-    asked = judging.judging(
+    asked = api.read_judging(
         setting.teacher, [setting.model, other], f"endpoint:{setting.server.url}#j", all_pairs=True
     )
     assert asked.pairs == (("model", "teacher"), ("other", "teacher"), ("other", "model"))
     assert len(asked.questions) == 2 * (3 + 2 + 2)
-    cost = judging.judge_cost(asked, Means())
+    cost = api.judge_cost(asked, Means())
     assert (cost["requests"], cost["usd"]) == (14, None)
     texts = [prompt(asked.rubrics[q.protocol], q) for q in asked.questions]
     assert cost["prompt_tokens"] == sum(-(-len(t.encode()) // 4) for t in texts)
@@ -378,9 +380,9 @@ def test_what_cannot_be_asked(setting: Setting, tmp_path: Path) -> None:
         ((teacher, [model]), {"references_file": torn}, "only correct"),
     ):
         with pytest.raises(UserError, match=what):
-            judging.judging(*files, ref, **more)
+            api.read_judging(*files, ref, **more)
     with pytest.raises(UserError, match="a judge is an endpoint"):
-        judging.judging(teacher, [model], "smollm2-135m-instruct")
+        api.read_judging(teacher, [model], "smollm2-135m-instruct")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("mine")
     with pytest.raises(UserError, match="something else"):

@@ -240,7 +240,7 @@ def test_an_interrupted_run_goes_on_and_pays_for_nothing_twice(fake: Fakes, tmp_
     assert Decimal(again["cost"]) == 0
     for file in ("pairs.jsonl", "rejected.jsonl", "r/revisions.jsonl", "r/rejected.jsonl"):
         assert (tmp_path / "o" / file).read_bytes() == (quiet / file).read_bytes()
-    ledger = [r["row"] for r in rows(next((tmp_path / "ledger").iterdir()))]
+    ledger = [r["row"] for r in rows(next((tmp_path / "ledger").glob("*.jsonl")))]
     keys = [r["key"] for r in ledger if r["kind"] == "came"]
     assert len(keys) == len(set(keys)) == sum(billed.values())
 

@@ -1,5 +1,6 @@
 """The Python interface: a study, and each stage as a function."""
 
+from epigone.api.judging import Judging, judge, judge_cost, read_judging
 from epigone.api.stages import (
     benchmark,
     benchmark_items,
@@ -14,6 +15,7 @@ from epigone.api.stages import (
 from epigone.api.study import Study
 
 __all__ = [
+    "Judging",
     "Study",
     "benchmark",
     "benchmark_items",
@@ -21,6 +23,9 @@ __all__ = [
     "corpus_folder",
     "corpus_stats",
     "generate",
+    "judge",
+    "judge_cost",
+    "read_judging",
     "style",
     "toxicity",
     "train",

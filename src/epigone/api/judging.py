@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from epigone.errors import UnknownName, UserError
 from epigone.files import write_json, write_jsonl
 from epigone.models import references
-from epigone.models.endpoint import KEY
 from epigone.schema import Progress, Sample, Score, silent
 from epigone.study.judge import COMPARING, PROTOCOLS, Protocol
 from epigone.study.specs import MeansSpec, ModelSpec
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 
 SUMMARY = "summary.json"
 _BYTES_A_TOKEN = 4
+_KEY = MeansSpec().key_env
 Answers = Mapping[str, Sample]
 
 
@@ -50,7 +50,7 @@ class Judging:
         return next(iter(self.answers))
 
 
-def judging(
+def read_judging(
     teacher: str | Path,
     models: Sequence[str | Path],
     judge: str,
@@ -63,7 +63,7 @@ def judging(
     all_pairs: bool = False,
     max_tokens: int = 512,
     tries: int = 3,
-    key_env: str = KEY,
+    key_env: str = _KEY,
     concurrency: int = 8,
 ) -> Judging:
     """Read everything that a judge is to be asked; nothing is asked yet.

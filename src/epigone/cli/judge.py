@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from epigone import api
 from epigone.cli.asking import Budget, Concurrency, KeyEnv, PriceOption, Rpm, Tpm, means_of
 from epigone.cli.common import Json, Runs, Teller, number, say_json, table
 from epigone.study.judge import PROTOCOLS
@@ -64,22 +65,20 @@ def judge(
 
     Example: epigone judge teacher.jsonl student.jsonl --judge endpoint:https://host/v1#m -o judged
     """
-    from epigone.api import judging
-
     means = means_of(concurrency, rpm, tpm, price, budget, runs)
-    asked = judging.judging(
+    asked = api.read_judging(
         teacher, models, by,
         protocols=protocol or ["pairwise"], rubric=rubric, references_file=references, name=name,
         n=n, all_pairs=all_pairs, max_tokens=max_tokens, tries=tries, key_env=key_env,
         concurrency=concurrency,
     )  # fmt: skip
-    cost = judging.judge_cost(asked, means)
+    cost = api.judge_cost(asked, means)
     if estimate:
         say_json(cost) if json else print(_cost(asked.judge.name, cost))
         return
     print(_cost(asked.judge.name, cost), file=sys.stderr)
     with Teller() as teller:
-        told = judging.judge(asked, out, means, seed=seed, progress=teller)
+        told = api.judge(asked, out, means, seed=seed, progress=teller)
     if json:
         say_json(told)
     else:

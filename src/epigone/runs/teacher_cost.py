@@ -9,8 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 from epigone.errors import UserError
-from epigone.evaluation.judge.estimate import VERDICT
-from epigone.evaluation.judge.verdicts import form
+from epigone.evaluation.judge.verdicts import TOKENS, form
 from epigone.files import cache_root, read_json, write_json
 from epigone.models import references
 from epigone.runs.estimate import Answering, answers_of
@@ -104,10 +103,10 @@ def _judged(step: Step, spec: JudgeSpec) -> tuple[int, int, int, int, str]:
         requests += own
         prompt += own * (_bytes(rubric + form(protocol)) + cost.PROMPT_TOKENS + shown * answer)
     assumed = (
-        f"{cost.PROMPT_TOKENS} tokens a prompt, {answer} an answer that is judged, {VERDICT} a "
+        f"{cost.PROMPT_TOKENS} tokens a prompt, {answer} an answer that is judged, {TOKENS} a "
         "verdict, and that each can be read"
     )
-    return requests, prompt, requests * VERDICT, requests * spec.max_tokens, assumed
+    return requests, prompt, requests * TOKENS, requests * spec.max_tokens, assumed
 
 
 def _counted(step: Step, spec: AskSpec) -> tuple[int, int, int, int, str]:

@@ -6,9 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from epigone.evaluation.judge.ask import Question, prompt, same_text
-
-# A verdict with its reason, in tokens, where nothing was asked yet.
-VERDICT = 60
+from epigone.evaluation.judge.verdicts import TOKENS
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +34,7 @@ def expected(
     return Expected(
         len(asked),
         tokens,
-        len(asked) * min(VERDICT, max_tokens),
+        len(asked) * min(TOKENS, max_tokens),
         tokens * tries,
         len(asked) * max_tokens * tries,
     )

@@ -18,6 +18,8 @@ PREFERENCES: Mapping[str, int] = {
 }
 CORRECT: Mapping[str, float | None] = {"correct": 1.0, "incorrect": 0.0, "unclear": None}
 LOWEST, HIGHEST = 1, 10
+# What a verdict with its reason is assumed to take, while nothing was asked.
+TOKENS = 60
 
 _CHOICE = {"type": "string"}
 # Strict endpoints take an enumeration, and no bounds; a reader takes 8.5 as well.
