@@ -342,8 +342,9 @@ def test_scores_and_marks_of_single_answers(setting: Setting) -> None:
         {"model": "model", "against": "teacher", "value": pytest.approx(13 / 15)}
     ]
     # What a reference tells goes before: the model's second answer scores higher, and is wrong.
-    (wrong,) = told["preferred_but_wrong"]
-    assert (wrong["rater"], wrong["items"], wrong["share"]["n"]) == ("stand-in by score", ("2",), 1)
+    (pair,) = told["pairs"]
+    wrong = pair["preferred_but_wrong"]
+    assert (pair["rater"], wrong["items"], wrong["share"]["n"]) == ("stand-in by score", ("2",), 1)
     assert {r["rater"] for r in setting.rows("ratings.jsonl")} == {"stand-in by score"}
     assert all(not Score.from_json(s).primary for s in setting.rows("scores.jsonl"))
 
@@ -473,6 +474,7 @@ def test_the_command(setting: Setting, cli: Any, tmp_path: Path) -> None:
     assert found["pairs"][0]["win_rate"]["value"] == pytest.approx(2 / 3)
     assert len(setting.server.requests) == asked
     written = read_json(tmp_path / "o" / "summary.json")
+    assert written["pairs"][0]["preferred_but_wrong"] is None
     assert written == {k: v for k, v in found.items() if k not in ("cost", "may_cost_more")}
     poor = cli(*words[:-1], "0.00001", "--protocol", "score", cwd=tmp_path)
     assert poor.returncode == 2

@@ -139,11 +139,13 @@ def _tell(told: dict[str, Any], out: Path) -> None:
         for r in told["relative_scores"]
     ]
     table("Scores", ("model", "metric", "value", "n", "by"), rows)
-    for p in told["preferred_but_wrong"]:
-        few = ", ".join(p["items"][:10]) + (", …" if len(p["items"]) > 10 else "")
+    for p in told["pairs"]:
+        if (wrong := p["preferred_but_wrong"]) is None:
+            continue
+        few = ", ".join(wrong["items"][:10]) + (", …" if len(wrong["items"]) > 10 else "")
         print(
             f"\npreferred but wrong, by {p['rater']}: {p['model']} over {p['against']} on "
-            f"{_of(len(p['items']), p['share']['n'])} items{': ' + few if few else ''}"
+            f"{_of(len(wrong['items']), wrong['share']['n'])} items{': ' + few if few else ''}"
         )
     missing = ", ".join(f"{why}: {count:,}" for why, count in told["missing"].items())
     print(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from epigone.findings.analyse import analyse
 from epigone.findings.gaps import change, detectable, gap_closed, value_interval
+from epigone.findings.judged import Compared, Judged, judged
 from epigone.findings.length_control import LengthControlled, length_controlled
 from epigone.findings.model import (
     Findings,
@@ -34,8 +35,10 @@ from epigone.findings.selection import selected
 from epigone.findings.strengths import Strength, bradley_terry
 
 __all__ = [
+    "Compared",
     "Findings",
     "GapRow",
+    "Judged",
     "LengthControlled",
     "Missing",
     "Orders",
@@ -58,6 +61,7 @@ __all__ = [
     "counted",
     "detectable",
     "gap_closed",
+    "judged",
     "length_controlled",
     "longer_wins",
     "orders",
