@@ -101,6 +101,7 @@ def test_both_orders_are_asked_and_the_longer_one_wins(setting: Setting) -> None
     }
     first = next(v for v in setting.rows("verdicts.jsonl") if v["models"][0] == "model")
     assert (first["verdict"], first["tries"]) == ({"verdict": "second"}, 1)
+    assert first["schema"] is True
     # Asked by a schema, which the endpoint takes, and no question twice: not even the first.
     assert len(setting.server.requests) == 6
     assert all("response_format" in body for body in setting.server.requests)

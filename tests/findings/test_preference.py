@@ -19,6 +19,7 @@ from epigone.findings import (
     by_item,
     cells,
     counted,
+    judged,
     length_controlled,
     longer_wins,
     orders,
@@ -28,7 +29,7 @@ from epigone.findings import (
 from epigone.findings.length_control import RIDGE as LENGTH_RIDGE
 from epigone.findings.length_control import fit as fit_lengths
 from epigone.findings.strengths import RIDGE, fit
-from epigone.schema import Rating
+from epigone.schema import Rating, Score
 
 Left = Literal["a", "b"]
 
@@ -207,6 +208,7 @@ def test_lengths_that_tell_nothing(kind: str) -> None:
     elif kind == "always":
         assert told.win_rate.value is not None
         assert 0.9 < told.win_rate.value < 1
+        assert (told.win_rate.low, told.slope.high) == (None, None)
         assert "ridge" in told.win_rate.note
     else:
         assert told.win_rate.value is None
@@ -255,6 +257,7 @@ def test_who_always_wins_is_strong_and_it_is_said() -> None:
     assert told["m"].value is not None
     assert 3 < told["m"].value < 20
     assert "ridge" in told["m"].note
+    assert told["m"].low is None, "resamples of nothing but wins tell no spread"
     # They were compared with nobody else: the anchor's strength says nothing of theirs.
     assert "ridge" in told["x"].note
     with pytest.raises(UnknownName):
@@ -268,6 +271,42 @@ def test_one_item_has_no_interval_and_none_no_value() -> None:
     assert (empty.win_rate.value, empty.asked, empty.raters) == (None, 0, 0)
     (first, *_) = bradley_terry(both("1", 2, 2), "t")
     assert (first.model, first.strength.low) == ("m", None)
+
+
+def test_some_are_joined_to_the_anchor_and_others_are_not() -> None:
+    ratings = [r for i in range(8) for r in between(str(i), "m", "t", 2 * (-1) ** i)]
+    ratings += [r for i in range(8) for r in between(str(i), "n", "t", 2)]
+    told = {s.model: s.strength for s in bradley_terry(ratings, "t", resamples=60)}
+    assert told["m"].low is not None
+    assert told["m"].note == ""
+    assert (told["n"].low, told["n"].high) == (None, None)
+
+
+def test_every_judge_speaks_for_itself_and_people_together() -> None:
+    ratings = [*both("1", 2, 2), *both("2", -2, -2)]
+    ratings += [rated("1", 2, rater="judge2"), rated("1", 2, "b", "judge2")]
+    ratings += [rated("1", -2, rater="ann"), rated("1", 2, rater="bob"), rated("2", 1, rater="ann")]
+    ratings += [replace(r, a="m", b="n") for r in both("1", 0, 0)]
+    lengths = {"m": {"1": 5.0, "2": 3.0}, "t": {"1": 4.0, "2": 9.0}, "n": {}}
+    scores = [
+        Score("correct", "m", "capability", 0.5, 2, {"1": 1.0, "2": 0.0}),
+        Score("correct by reference", "m", "capability", 0.0, 1, {"1": 0.0}),
+    ]
+    told = judged(ratings, "t", lengths, scores)
+    found = {(p.rater, p.preference.model, p.preference.against): p for p in told.pairs}
+    assert set(found) == {
+        ("judge", "m", "t"), ("judge", "m", "n"), ("judge2", "m", "t"), ("people", "m", "t"),
+    }  # fmt: skip
+    assert found["judge", "m", "t"].preference.win_rate.value == 0.5
+    assert (found["judge", "m", "t"].longer, found["judge", "m", "t"].longer_n) == (1.0, 2)
+    people = found["people", "m", "t"].preference
+    assert (people.win_rate.value, people.raters) == (0.75, 2)
+    # What a reference says of the first goes before the judge's opinion.
+    wrong = found["judge", "m", "t"].wrong
+    assert wrong is not None
+    assert wrong.items == ("1",)
+    assert {rater for rater, _ in told.strengths} == {"judge", "judge2", "people"}
+    assert judged([], "t", {}).pairs == ()
 
 
 def test_preferred_but_wrong() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import expit
@@ -64,6 +64,9 @@ def length_controlled(
     if spread == 0:
         slope = Interval(None, None, None, n, "all are of equal length")
     rate = percentile(float(expit(point[0])), expit(drawn[:, 0]), n, n, note)
+    if note:
+        # Draws differ by what the ridge leaves, which says nothing of the spread between items.
+        rate, slope = (replace(told, low=None, high=None) for told in (rate, slope))
     return LengthControlled(rate, slope)
 
 

@@ -18,6 +18,7 @@ from epigone.schema import Interval, Rating
 # Holds a model finite that always wins or always loses.
 RIDGE = 0.01
 RESAMPLES = 1000
+_HELD = "always wins or always loses, or is compared with no common other: held by a small ridge"
 _CHUNK = 100
 _MOST_STEPS = 100
 _LONGEST_STEP = 2.0
@@ -47,8 +48,8 @@ def bradley_terry(
         raise UnknownName("compared model", anchor, models)
     wins, counts = _wins(own, models)
     n = len(wins)
-    note = _note(wins.sum(axis=0))
     at = models.index(anchor)
+    joined = _joined(wins.sum(axis=0), at)
     point = _anchored(fit(wins.sum(axis=0)[None]), at)[0]
     rng = stream(seed, "bradley-terry")
     parts = []
@@ -67,7 +68,10 @@ def bradley_terry(
         elif not total:
             told = Interval(None, None, None, 0, "no comparison that counts")
         else:
-            told = percentile(value, draws[:, i], n, total, note)
+            told = percentile(value, draws[:, i], n, total)
+            if i not in joined:
+                # What draws differ by is what the ridge leaves.
+                told = Interval(value, None, None, total, _HELD)
         found.append(Strength(model, told))
     return sorted(found, key=lambda s: (-(s.strength.value or 0.0), s.model))
 
@@ -118,10 +122,9 @@ def _wins(ratings: Sequence[Rating], models: Sequence[str]) -> tuple[Array, dict
     return wins, counts
 
 
-def _note(wins: Array) -> str:
-    """Where strengths are finite by the ridge alone (L. R. Ford, 1957: who beats whom must join
-    all models)."""
-    parts, _ = connected_components(wins > 0, directed=True, connection="strong")
-    if parts <= 1:
-        return ""
-    return "not every model both wins and loses among the others: held finite by a small ridge"
+def _joined(wins: Array, at: int) -> set[int]:
+    """Models whose strength beside the anchor's is finite without a ridge: in chains of others,
+    each both beats the anchor and is beaten by it (L. R. Ford, American Mathematical Monthly 64,
+    1957)."""
+    _, part = connected_components(wins > 0, directed=True, connection="strong")
+    return {i for i, own in enumerate(part) if own == part[at]}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from epigone.errors import RequestRefused
@@ -42,7 +42,7 @@ class Question:
 class Verdict:
     """What became of a question: the fields of its verdict, or why it is missing.
 
-    `tries` is how often it was asked, 0 where nobody had to be.
+    `tries` is how often it was asked, 0 where nobody had to be; `schema` is whether by a schema.
     """
 
     question: Question
@@ -50,6 +50,7 @@ class Verdict:
     tries: int
     reply: str = ""
     missing: str = ""
+    schema: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """A row of verdicts.jsonl."""
@@ -60,6 +61,7 @@ class Verdict:
             "verdict": None if self.told is None else dict(self.told),
             "missing": self.missing,
             "tries": self.tries,
+            "schema": self.schema,
             "reply": self.reply[:_SHOWN],
         }
 
@@ -102,7 +104,8 @@ class Judge:
                 self.client, kept, asked, progress, refusals=refusals, at_once=self.at_once
             )
             for i, reply in zip(todo, replies, strict=True):
-                found[i] = _verdict(questions[i], reply, number)
+                told = _verdict(questions[i], reply, number)
+                found[i] = replace(told, schema=bool(self.structured))
             # What was refused would be so again.
             todo = [i for i in todo if found[i].missing not in ("", REFUSED)]
         return [found[i] for i in range(len(questions))]
