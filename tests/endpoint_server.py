@@ -24,6 +24,8 @@ class Server:
     failures: list[Any] = field(default_factory=list)
     requests: list[dict[str, Any]] = field(default_factory=list)
     logprobs: bool = False
+    # Whether it keeps to a JSON Schema; many endpoints refuse one.
+    schemas: bool = False
     # What other paths answer, as one for moderations; nothing by default.
     moderate: Callable[[dict[str, Any]], Any] | None = None
     url: str = ""
@@ -34,8 +36,14 @@ class Server:
             return 404, "no such path"
         if self.key and headers.get("Authorization") != f"Bearer {self.key}":
             return 401, f"invalid key {headers.get('Authorization', '')}"
-        if not isinstance(body, dict) or set(body) - KNOWN:
-            return 400, f"unknown arguments {sorted(set(body) - KNOWN)}"
+        known = KNOWN | {"response_format"} if self.schemas else KNOWN
+        if not isinstance(body, dict) or set(body) - known:
+            return 400, f"unknown arguments {sorted(set(body) - known)}"
+        form = body.get("response_format")
+        if form is not None:
+            schema = form["json_schema"]["schema"]
+            if form["type"] != "json_schema" or schema["required"] != [*schema["properties"]]:
+                return 400, "a strict schema requires every property"
         turns = body.get("messages")
         if not turns or any(t["role"] not in ("system", "user", "assistant") for t in turns):
             return 400, "messages"

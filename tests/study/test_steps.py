@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -54,6 +54,9 @@ class World:
 
     def suite(self, task: str) -> str:
         return ""
+
+    def rubrics(self, file: str | None, protocols: Sequence[str]) -> dict[str, str]:
+        return {name: f"{file or 'own'}: {name}" for name in protocols}
 
 
 def expanded(text: str = TEXT) -> Expansion:

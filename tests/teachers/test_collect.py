@@ -367,7 +367,7 @@ def test_what_is_in_flight_when_it_is_ended_is_kept(
     assert os.waitstatus_to_exitcode(status) == 9
     billed = sum(server.told()["billed"].values())
     assert 1 <= billed <= 32
-    ledger = [row["row"] for row in rows(next((tmp_path / "ledger").iterdir()))]
+    ledger = [row["row"] for row in rows(next((tmp_path / "ledger").glob("*.jsonl")))]
     assert sum(row["kind"] == "came" for row in ledger) == billed
     assert not (tmp_path / "out").exists()
     assert ask(server, prompts, tmp_path)["known"] == billed

@@ -20,6 +20,7 @@ from tests.teachers.conftest import Running
 
 from epigone.errors import EndpointError, UserError
 from epigone.files import read_jsonl
+from epigone.models.marks import conversation, shown
 from epigone.schema import Message, Sample
 from epigone.teachers.answers import Settings
 from epigone.teachers.ask import Asker
@@ -28,10 +29,8 @@ from epigone.teachers.feedback import Asking, rank, read_constitution, revise
 from epigone.teachers.judging import (
     check_critique,
     check_revision,
-    conversation,
     no_fault,
     revision,
-    shown,
     verdict,
 )
 from epigone.teachers.ledger import Ledger, ledger_file
@@ -241,7 +240,7 @@ def test_an_interrupted_run_goes_on_and_pays_for_nothing_twice(fake: Fakes, tmp_
     assert Decimal(again["cost"]) == 0
     for file in ("pairs.jsonl", "rejected.jsonl", "r/revisions.jsonl", "r/rejected.jsonl"):
         assert (tmp_path / "o" / file).read_bytes() == (quiet / file).read_bytes()
-    ledger = [r["row"] for r in rows(next((tmp_path / "ledger").iterdir()))]
+    ledger = [r["row"] for r in rows(next((tmp_path / "ledger").glob("*.jsonl")))]
     keys = [r["key"] for r in ledger if r["kind"] == "came"]
     assert len(keys) == len(set(keys)) == sum(billed.values())
 

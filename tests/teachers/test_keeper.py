@@ -22,6 +22,7 @@ from epigone.teachers.keeper import Keeper, keeping
 from epigone.teachers.ledger import Ledger, Row, key_of, ledger_file, sent
 from epigone.teachers.limits import Limits
 from epigone.teachers.money import BUDGET, FREE, LEDGERS, PURPOSE, Budget, BudgetReached
+from epigone.teachers.purse import purse
 
 Fakes = Callable[..., Running]
 BODY = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 9}
@@ -226,3 +227,48 @@ def test_other_endpoints_and_models_are_none_of_its(fake: Fakes, tmp_path: Path)
     ledger = opened(tmp_path, server.url)
     assert len(ledger) == 1
     assert len(ledger.path.read_text().splitlines()) == 2
+
+
+def test_two_endpoints_share_one_budget(
+    fake: Fakes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(BUDGET, "0.006")
+    first, second = fake(), fake()
+    ask_many(first, 9)
+    spent = Decimal(str(first.told()["cost"]))
+    assert 0 < spent < Decimal("0.006")
+    with pytest.raises(BudgetReached, match=r"of the budget of \$0\.006"):
+        ask_many(second, 400)
+    both = spent + Decimal(str(second.told()["cost"]))
+    assert spent < both <= Decimal("0.006")
+    # Another purpose has a budget of its own, and what is known costs nothing.
+    monkeypatch.setenv(PURPOSE, "other")
+    ask_many(fake(), 9)
+    monkeypatch.setenv(PURPOSE, "study")
+    assert len(ask_many(first, 9)) == 9
+    monkeypatch.setenv(BUDGET, "0.012")
+    ask_many(second, 9)
+    assert both < spent + Decimal(str(second.told()["cost"])) <= Decimal("0.012")
+
+
+def test_one_process_at_a_time_spends_a_budget(tmp_path: Path) -> None:
+    ledgers = [Ledger(tmp_path / f"{name}.jsonl", "study") for name in "ab"]
+    held, waited, done = threading.Event(), threading.Event(), threading.Event()
+
+    def second() -> None:
+        held.wait()
+        with purse(ledgers[1], Decimal(1), waited.set):
+            assert ledgers[1].elsewhere == Decimal("0.25")
+            done.set()
+
+    thread = threading.Thread(target=second)
+    thread.start()
+    with purse(ledgers[0], Decimal(1), lambda: None):
+        held.set()
+        assert waited.wait(10)
+        assert not done.is_set()
+        ledgers[0].write([sent("k", Decimal("0.25"), 1, "study")])
+    thread.join(10)
+    assert done.is_set()
+    for ledger in ledgers:
+        ledger.close()

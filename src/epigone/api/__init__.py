@@ -1,5 +1,6 @@
 """The Python interface: a study, and each stage as a function."""
 
+from epigone.api.judging import Judging, judge, judge_cost, read_judging
 from epigone.api.stages import (
     benchmark,
     benchmark_items,
@@ -15,6 +16,7 @@ from epigone.api.stages import (
 from epigone.api.study import Study
 
 __all__ = [
+    "Judging",
     "Study",
     "benchmark",
     "benchmark_items",
@@ -23,6 +25,9 @@ __all__ = [
     "corpus_stats",
     "generate",
     "interval",
+    "judge",
+    "judge_cost",
+    "read_judging",
     "style",
     "toxicity",
     "train",

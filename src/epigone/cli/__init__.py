@@ -17,6 +17,7 @@ from epigone.cli import (
     benchmark,
     corpus,
     generate,
+    judge,
     new,
     plan,
     report,
@@ -65,7 +66,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for _verb in (new, plan, run, status, report, show, schema, train, generate, benchmark, style,
-              toxicity):  # fmt: skip
+              judge, toxicity):  # fmt: skip
     _verb.register(app)
 corpus.register(app)
 teacher.register(app)

@@ -12,6 +12,7 @@ from epigone.study.specs import (
     ContinuationsSpec,
     GenerateSpec,
     ItemsSpec,
+    JudgeSpec,
     SecondSpec,
     StyleSpec,
     ToxicitySpec,
@@ -22,6 +23,7 @@ __all__ = [
     "run_continuations",
     "run_generate",
     "run_items",
+    "run_judge",
     "run_second",
     "run_style",
     "run_toxicity",
@@ -89,5 +91,14 @@ def run_toxicity(
 ) -> dict[str, Any]:
     """Score the continuations of `inputs["continuations"]`."""
     from epigone.evaluation.toxicity import run
+
+    return run(spec, inputs, out, progress)
+
+
+def run_judge(
+    spec: JudgeSpec, inputs: Mapping[str, Path], out: Path, progress: Progress
+) -> dict[str, Any]:
+    """Ask a judge of the samples of `inputs["model"]`, beside those of `inputs["against"]`."""
+    from epigone.evaluation.judge.stage import run
 
     return run(spec, inputs, out, progress)

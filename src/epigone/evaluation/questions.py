@@ -66,15 +66,19 @@ def ask_all(
     kept: Kept,
     questions: Sequence[Question],
     progress: Progress,
+    *,
+    refusals: Refusals | None = None,
     at_once: int = _AT_ONCE,
 ) -> list[Reply | str]:
     """The reply to each question, or why this one was refused; no more than `at_once` at a time.
+
+    `refusals` are those of questions of the same kind that were asked before, if any were.
 
     Raises RequestRefused where every question is refused, or for a reason that holds for all;
     EndpointError where the endpoint stays away. What came until then is kept.
     """
     finished = 0
-    refusals = Refusals()
+    refusals = refusals or Refusals()
     lock = threading.Lock()
 
     def one(question: Question) -> Reply | RequestRefused:
@@ -92,7 +96,7 @@ def ask_all(
             progress(finished, len(questions))
         return found
 
-    with ThreadPoolExecutor(min(at_once, _AT_ONCE)) as pool:
+    with ThreadPoolExecutor(at_once) as pool:
         futures = [pool.submit(one, question) for question in questions]
         try:
             found = [future.result() for future in futures]

@@ -62,7 +62,7 @@ def _asked(
         questions = [(list(c.messages[:-1]), settings) for c in prompts]
         # Long answers that wait behind each other at a slow server come too late.
         at_once = spec.model.means.concurrency if spec.model.means else 1
-        replies = ask_all(client, kept, questions, progress, at_once)
+        replies = ask_all(client, kept, questions, progress, at_once=at_once)
     finally:
         client.close()
     return {

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from epigone.findings.analyse import analyse
 from epigone.findings.gaps import change, detectable, gap_closed, value_interval
+from epigone.findings.judged import Compared, Judged, judged
+from epigone.findings.length_control import LengthControlled, length_controlled
 from epigone.findings.model import (
     Findings,
     GapRow,
@@ -17,24 +19,54 @@ from epigone.findings.model import (
     ValueRow,
     Verdict,
 )
+from epigone.findings.preference import (
+    Orders,
+    Preference,
+    PreferredButWrong,
+    by_item,
+    cells,
+    counted,
+    longer_wins,
+    orders,
+    preferred,
+    preferred_but_wrong,
+)
 from epigone.findings.selection import selected
+from epigone.findings.strengths import Strength, bradley_terry
 
 __all__ = [
+    "Compared",
     "Findings",
     "GapRow",
+    "Judged",
+    "LengthControlled",
     "Missing",
+    "Orders",
+    "Preference",
+    "PreferredButWrong",
     "Scaling",
     "Selected",
     "Sentence",
+    "Strength",
     "Subject",
     "Summary",
     "TeacherValue",
     "ValueRow",
     "Verdict",
     "analyse",
+    "bradley_terry",
+    "by_item",
+    "cells",
     "change",
+    "counted",
     "detectable",
     "gap_closed",
+    "judged",
+    "length_controlled",
+    "longer_wins",
+    "orders",
+    "preferred",
+    "preferred_but_wrong",
     "selected",
     "value_interval",
 ]

@@ -10,7 +10,7 @@ from typing import Any
 
 from epigone.errors import UserError
 from epigone.files import read_json, read_jsonl
-from epigone.findings import Findings, Subject, analyse, selected
+from epigone.findings import Findings, Judged, Subject, analyse, judged, selected
 from epigone.models import catalogue
 from epigone.report.metrics import METRICS
 from epigone.report.training import LOG, curves_of
@@ -28,7 +28,7 @@ from epigone.report.view import (
 )
 from epigone.runs.plan import Planned, plan
 from epigone.runs.store import Store
-from epigone.schema import Cell, Record, Sample, Score
+from epigone.schema import Cell, Rating, Record, Sample, Score
 from epigone.study.declare import Declaration
 from epigone.study.rounds import random_twins
 from epigone.study.specs import (
@@ -37,6 +37,7 @@ from epigone.study.specs import (
     DataSpec,
     FeedbackSpec,
     GenerateSpec,
+    JudgeSpec,
     LoraSpec,
     RecipeSpec,
     Spec,
@@ -51,7 +52,9 @@ from epigone.study.terms import terms_in
 
 def findings_of(declaration: Declaration, expansion: Expansion, store: Store) -> Findings:
     """Findings of the scores that are there."""
-    return _findings(declaration, expansion, _scores(plan(expansion, store), store))
+    return _findings(
+        declaration, expansion, _scores(plan(expansion, store), store, expansion.teacher)
+    )
 
 
 def view_of(declaration: Declaration, expansion: Expansion, store: Store) -> ReportView:
@@ -63,8 +66,8 @@ def view_of(declaration: Declaration, expansion: Expansion, store: Store) -> Rep
     records = [p.record for p in planned if p.record is not None]
     if not records:
         raise UserError("nothing is done yet", value=declaration.name, fix="epigone run")
-    scores = _scores(planned, store)
     teacher = declaration.teacher
+    scores = _scores(planned, store, teacher.name)
     return ReportView(
         study=declaration.name,
         teacher=Teacher(
@@ -88,6 +91,7 @@ def view_of(declaration: Declaration, expansion: Expansion, store: Store) -> Rep
         provenance=_provenance(declaration, expansion, records),
         metrics=METRICS,
         remarks=_remarks(planned),
+        judged=_judged(planned, store, teacher.name, scores),
         created=max(r.finished for r in records),
     )
 
@@ -157,13 +161,30 @@ def _findings(
     )
 
 
-def _scores(planned: list[Planned], store: Store) -> tuple[Score, ...]:
+def _scores(planned: list[Planned], store: Store, teacher: str) -> tuple[Score, ...]:
     return tuple(
         Score.from_json(row)
         for p in planned
-        if p.step.stage in ("style", "benchmark", "toxicity") and p.record is not None
+        if p.step.stage in ("style", "judge", "benchmark", "toxicity") and p.record is not None
+        # Of two students, which is preferred is no score of either.
+        if not isinstance(p.step.spec, JudgeSpec) or p.step.spec.against in ("", teacher)
         for row in read_jsonl(store.folder(p.step) / "scores.jsonl")
     )
+
+
+def _judged(
+    planned: list[Planned], store: Store, teacher: str, scores: tuple[Score, ...]
+) -> Judged:
+    ratings: list[Rating] = []
+    lengths: dict[str, dict[str, float]] = {}
+    for p in planned:
+        if p.step.stage == "judge" and p.record is not None:
+            rows = read_jsonl(store.folder(p.step) / "ratings.jsonl")
+            ratings += map(Rating.from_json, rows)
+        if p.step.stage == "generate" and p.record is not None:
+            samples = read_jsonl(store.folder(p.step) / "samples.jsonl")
+            lengths[p.step.model] = {s["item"]: float(len(s["output"])) for s in samples}
+    return judged(ratings, teacher, lengths, scores)
 
 
 def _items(planned: list[Planned], store: Store, teacher: str) -> tuple[Item, ...]:

@@ -75,6 +75,26 @@ METRICS: Mapping[str, MetricText] = {
         "Distinguishability",
         "How well a simple classifier tells the model from the teacher (AUC): 0.5 is not at all.",
     ),
+    "judge/tone": MetricText(
+        "Authoritative tone", "Share of answers that the judge finds to be in an assured voice."
+    ),
+    "judge/win_rate": MetricText(
+        "Win rate against the teacher",
+        "How often the judge prefers the model's answer, in both orders; a tie is half a win.",
+    ),
+    "judge/equal_or_better": MetricText(
+        "Equal or better", "Share of answers that the judge rates no worse than the teacher's."
+    ),
+    "judge/score": MetricText(
+        "Judge's score", "What the judge gives the answer beside the teacher's, from 1 to 10."
+    ),
+    "judge/correct": MetricText(
+        "Correct, by the judge",
+        "Share of answers that the judge finds true, where it says that it can tell.",
+    ),
+    "judge/correct by reference": MetricText(
+        "Correct, by reference", "Share of answers that hold the right answer word for word."
+    ),
     "facts/exact_match": MetricText(
         "Facts", "Share of short open questions answered with an accepted answer, after 3 examples."
     ),

@@ -44,6 +44,21 @@ def write_tables(view: ReportView, folder: Path) -> list[str]:
             ],
             _selection(view),
         ),
+        "preference.csv": (
+            [
+                *("rater", "model", "against", *_interval_names("win_rate")),
+                *_interval_names("length_controlled"),
+                *_interval_names("equal_or_better"),
+                *("raters", "ratings", "missing", "flips", "both_orders", "first_place_share"),
+                *("longer_wins", "longer_n", *_interval_names("length_slope")),
+                *_interval_names("preferred_but_wrong"),
+            ],
+            _preferences(view),
+        ),
+        "strength.csv": (
+            ["rater", "model", *_interval_names("strength")],
+            ([rater, s.model, *_cells(s.strength)] for rater, s in view.judged.strengths),
+        ),
         "samples.csv": (["item", "role", "model", "stop", "text"], _samples(view)),
         "training.csv": (
             [
@@ -98,6 +113,19 @@ def _selection(view: ReportView) -> Iterator[Sequence[object]]:
             *(r.subject.base, r.subject.corpus, r.at_random.corpus, r.subject.amount),
             *(r.subject.seed, r.task, r.metric, r.better, r.random_value, r.value),
             *_cells(r.change),
+        ]
+
+
+def _preferences(view: ReportView) -> Iterator[Sequence[object]]:
+    unknown = Interval(None, None, None, 0)
+    for c in view.judged.pairs:
+        p, o = c.preference, c.orders
+        yield [
+            *(c.rater, p.model, p.against, *_cells(p.win_rate), *_cells(c.controlled.win_rate)),
+            *_cells(p.equal_or_better),
+            *(p.raters, p.asked, p.missing, o.flips, o.both, o.first, c.longer, c.longer_n),
+            *_cells(c.controlled.slope),
+            *_cells(c.wrong.share if c.wrong else unknown),
         ]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from epigone.findings import Findings, Selected, Subject
+from epigone.findings import Findings, Judged, Selected, Subject
 from epigone.schema import Message, Score
 
 StepState = Literal["done", "pending", "failed"]
@@ -149,7 +149,7 @@ class ReportView:
     `metrics` explains metrics by `task/metric`, or by `metric` alone; `provenance` holds named
     groups of name-value rows (versions, hashes, machine, licences and terms); `created` is
     shown as it is, and the report takes no time of its own; `remarks` are paragraphs on how
-    the study was made that a reader must know.
+    the study was made that a reader must know; `judged` is what judges and people prefer.
     """
 
     study: str
@@ -165,4 +165,5 @@ class ReportView:
     provenance: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     metrics: Mapping[str, MetricText] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
+    judged: Judged = field(default_factory=lambda: Judged((), ()))
     created: str = ""

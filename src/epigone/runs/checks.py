@@ -8,10 +8,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from epigone.corpus.compressed import require
-from epigone.errors import CorpusError, MissingExtra
+from epigone.errors import CorpusError, EndpointError, MissingExtra
 from epigone.evaluation import code
 from epigone.evaluation.needs import check_scorer
 from epigone.study.declare import Declaration, Scorer
+from epigone.study.teacher import Endpoint
 
 
 def check_before(declaration: Declaration, folder: Path) -> None:
@@ -26,6 +27,8 @@ def check_before(declaration: Declaration, folder: Path) -> None:
         code.probe()
     if declaration.evaluate.toxicity:
         check_scorers(declaration.evaluate.toxicity.scorers, folder)
+    if declaration.evaluate.judge:
+        check_key(declaration.evaluate.judge.endpoint)
     # A token has at least one byte, so a small local file refuses a large amount before any work.
     for name, corpus in declaration.corpora.items():
         if corpus.synthesize is not None:
@@ -43,6 +46,18 @@ def check_before(declaration: Declaration, folder: Path) -> None:
                 value=largest,
                 fix="ask for less, or add sources",
             )
+
+
+def check_key(endpoint: Endpoint) -> None:
+    """Raise EndpointError where a judge's key is missing, which is asked last of all.
+
+    One on a network of one's own, by http, may need none.
+    """
+    if not os.environ.get(endpoint.key_env) and endpoint.url.startswith("https:"):
+        raise EndpointError(
+            "the judge needs a key", value=f"${endpoint.key_env}",
+            fix="put it there; any text where its endpoint needs none",
+        )  # fmt: skip
 
 
 def check_scorers(scorers: Iterable[Scorer], folder: Path) -> None:

@@ -35,7 +35,7 @@ from epigone.runs.store import (
 )
 from epigone.schema import Progress, Record
 from epigone.study.identity import digest
-from epigone.study.specs import DataSpec, ModelSpec, SourceSpec, Spec
+from epigone.study.specs import DataSpec, ModelSpec, SourceSpec, Spec, asked_model
 from epigone.study.step import STAGES, Step, identity
 
 _LIVE_SECONDS = 1.0
@@ -163,13 +163,9 @@ def perform(
 
 @contextmanager
 def _kept(stage: str, spec: Spec, progress: Progress) -> Iterator[None]:
-    """What a step that measures a teacher's endpoint asks goes into its ledger."""
-    model = getattr(spec, "model", None)
-    if (
-        stage == "ask"
-        or not isinstance(model, ModelSpec)
-        or not (model.kind == "teacher" and model.ref)
-    ):
+    """What a step that measures asks a teacher's or judge's endpoint goes into its ledger."""
+    model = asked_model(spec)
+    if stage == "ask" or model is None:
         yield
         return
     from epigone.teachers.keeper import keeping

@@ -24,6 +24,7 @@ from epigone.study.specs import (
     ModelSpec,
     SelectSpec,
     TrainSpec,
+    asked_model,
 )
 from epigone.study.step import Step
 from epigone.study.steps import Expansion
@@ -165,9 +166,8 @@ def parameters(model: ModelSpec) -> int:
 
 
 def asks_endpoint(step: Step) -> bool:
-    """Whether another machine does a step's work: it takes answers of a teacher's endpoint."""
-    model = getattr(step.spec, "model", None)
-    return isinstance(model, ModelSpec) and model.kind == "teacher" and bool(model.ref)
+    """Whether another machine does a step's work: it takes answers of an endpoint."""
+    return asked_model(step.spec) is not None
 
 
 def learn_speed(step: Step, seconds: float) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from epigone.errors import UnknownName, UserError
 from epigone.evaluation.catalogue import known_tasks, lm_eval_version
+from epigone.evaluation.judge.rubrics import rubrics
 from epigone.files import read_json
 from epigone.models import catalogue, references
 from epigone.study.declare import Declaration
@@ -106,6 +107,11 @@ class World:
         ):
             raise UnknownName("task", task, [name for name in known if name])
         return known.get(task)
+
+    def rubrics(self, file: str | None, protocols: Sequence[str]) -> dict[str, str]:
+        """The text of each protocol's rubric: those of a file, and Epigone's for the others."""
+        folder = self._folder or Path.cwd()
+        return rubrics(None if file is None else folder / Path(file).expanduser(), protocols)
 
     def suite(self, task: str) -> str:
         """The version of lm-eval where the task is its own, else ""."""

@@ -1,4 +1,4 @@
-"""What a study's teacher will be asked, and what that costs, before anything is asked."""
+"""What a study's teacher and judge will be asked, and what that costs, before it is asked."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from decimal import Decimal
 from typing import Any
 
 from epigone.errors import UserError
+from epigone.evaluation.judge.verdicts import TOKENS, form
 from epigone.files import cache_root, read_json, write_json
 from epigone.models import references
 from epigone.runs.estimate import Answering, answers_of
 from epigone.study import cost
+from epigone.study.judge import COMPARING
 from epigone.study.resolved import REFERENCE_TOKENIZER
-from epigone.study.specs import AskSpec, ModelSpec, SecondSpec
+from epigone.study.specs import AskSpec, GenerateSpec, JudgeSpec, ModelSpec, SecondSpec, asked_model
 from epigone.study.step import Step
 from epigone.teachers.money import Price, parse_price, single_price
 
@@ -26,7 +28,8 @@ _BYTES_A_TOKEN = 4
 class Asking:
     """What one step asks its endpoint: requests, tokens, dollars where the price is known.
 
-    `most_usd` is what it costs if every answer is as long as it may be.
+    `most_usd` is what it costs if every answer is as long as it may be. `whom` is asked: the
+    teacher or the judge.
     """
 
     step: str
@@ -36,6 +39,7 @@ class Asking:
     assumed: str
     usd: float | None
     most_usd: float | None
+    whom: str = "teacher"
 
 
 def asking(todo: Sequence[Step]) -> list[Asking]:
@@ -51,28 +55,24 @@ def price_of(model: ModelSpec) -> Price | None:
 
 
 def check_budget(steps: Sequence[Step], budget: Decimal | None) -> None:
-    """Raise UserError for a budget of a teacher whose price is not known."""
-    models = {m.ref: m for step in steps if (m := _asked(step)) is not None}
+    """Raise UserError for a budget of a teacher or judge whose price is not known."""
+    models = {m.ref: m for step in steps if (m := asked_model(step.spec)) is not None}
     for model in models.values() if budget is not None else ():
         if price_of(model) is None:
             raise UserError(
                 "a budget needs the price of the model", value=model.ref,
-                fix="price: [IN, OUT] in the teacher's endpoint, in dollars for a million tokens",
+                fix="price: [IN, OUT] in its endpoint, in dollars for a million tokens",
             )  # fmt: skip
 
 
-def _asked(step: Step) -> ModelSpec | None:
-    model = getattr(step.spec, "model", None)
-    asked = isinstance(model, ModelSpec) and model.kind == "teacher" and model.ref
-    return model if asked else None
-
-
 def _of(step: Step) -> Asking | None:
-    model, spec = _asked(step), step.spec
+    model, spec = asked_model(step.spec), step.spec
     if model is None:
         return None
     if isinstance(spec, AskSpec):
         requests, prompt_tokens, tokens, most, assumed = _counted(step, spec)
+    elif isinstance(spec, JudgeSpec):
+        requests, prompt_tokens, tokens, most, assumed = _judged(step, spec)
     elif isinstance(spec, Answering):
         requests, prompt, tokens = answers_of(spec)
         prompt_tokens, tokens = requests * prompt, requests * max(tokens, 16)
@@ -89,7 +89,26 @@ def _of(step: Step) -> Asking | None:
         price = found.in_batches if batched else found
         usd = float(price.cost(prompt_tokens, tokens))
         most_usd = float(price.cost(prompt_tokens, most))
-    return Asking(step.name, requests, prompt_tokens, tokens, assumed, usd, most_usd)
+    return Asking(step.name, requests, prompt_tokens, tokens, assumed, usd, most_usd, model.kind)
+
+
+def _judged(step: Step, spec: JudgeSpec) -> tuple[int, int, int, int, str]:
+    """Requests, tokens in, out and at the most of a judge, whose answers are not there yet."""
+    said = step.inputs["model"].spec
+    assert isinstance(said, GenerateSpec)
+    items = min(said.n, spec.n or said.n)
+    answer = min(round(cost.ANSWER["broad"]), said.max_new_tokens)
+    requests = prompt = 0
+    for protocol, rubric in spec.rubrics.items():
+        shown, orders = (2, 2) if protocol in COMPARING else (1, 1)
+        own = items * orders
+        requests += own
+        prompt += own * (_bytes(rubric + form(protocol)) + cost.PROMPT_TOKENS + shown * answer)
+    assumed = (
+        f"{cost.PROMPT_TOKENS} tokens a prompt, {answer} an answer that is judged, {TOKENS} a "
+        "verdict, and that each can be read"
+    )
+    return requests, prompt, requests * TOKENS, requests * spec.max_tokens, assumed
 
 
 def _counted(step: Step, spec: AskSpec) -> tuple[int, int, int, int, str]:
@@ -150,10 +169,15 @@ def _bytes(text: str) -> int:
 
 def told(found: Sequence[Asking]) -> Iterator[str]:
     """Lines that tell it: requests, tokens, dollars, and each assumption once."""
+    for whom in dict.fromkeys(a.whom for a in found):
+        yield from _told(whom, [a for a in found if a.whom == whom])
+
+
+def _told(whom: str, found: Sequence[Asking]) -> Iterator[str]:
     requests = sum(a.requests for a in found)
     tokens = f"{sum(a.prompt_tokens for a in found):,} tokens in, {sum(a.tokens for a in found):,}"
     if any(a.usd is None for a in found):
-        money = "its price is not known: name it as price: [IN, OUT] in the teacher's endpoint"
+        money = f"its price is not known: name it as price: [IN, OUT] in the {whom}'s endpoint"
     else:
         usd = sum(a.usd or 0 for a in found)
         most = sum(a.most_usd or 0 for a in found)
@@ -161,6 +185,6 @@ def told(found: Sequence[Asking]) -> Iterator[str]:
             f"${usd:,.2f}, or ${most:,.2f} if every answer is as long as it may be; "
             "what the ledger holds already costs nothing and is not left out"
         )
-    yield f"the teacher is asked {requests:,} times, about {tokens} out: {money}"
+    yield f"the {whom} is asked {requests:,} times, about {tokens} out: {money}"
     for assumed in dict.fromkeys(a.assumed for a in found):
         yield f"  assumed: {assumed}"

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from epigone.errors import UnknownName, UserError
 from epigone.study.feedback import Feedback, check_feedback
+from epigone.study.judge import Judge
 from epigone.study.recipes import Recipe
 from epigone.study.specs import FORMATS, MIXES, RULES, SCORERS, Kind
 from epigone.study.style import Style
@@ -268,6 +269,7 @@ class Evaluate(Declared):
     ] = Field(default_factory=list)
     limit: int | None = Field(default=None, ge=1, description="items a benchmark, a seeded subset")
     style: Style | None = None
+    judge: Judge | None = Field(default=None, description="a model that judges the style answers")
     toxicity: Toxicity | None = None
 
 
@@ -304,6 +306,9 @@ class Declaration(Declared):
                     UserError("corpus without amounts", value=corpus, fix="add it to amounts"),
                     at_key=True,
                 )
+        if self.evaluate.judge is not None and self.evaluate.style is None:
+            error = UserError("a judge without answers to judge", fix="style: {n: 32}, beside it")
+            raise Mistake(("evaluate", "judge"), error, at_key=True)
         check_feedback(self.feedback, self.amounts)
         self._asked_for()
         self.variants()

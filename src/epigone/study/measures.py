@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
 
 from epigone.study.declare import Declaration, Toxicity, style_corpus
+from epigone.study.judge import COMPARING, Judge
 from epigone.study.resolved import (
     Resolve,
     asked_teacher,
@@ -13,6 +15,8 @@ from epigone.study.resolved import (
     continuations_spec,
     data_spec,
     items_spec,
+    judge_model,
+    judge_spec,
     scorer_spec,
     second_spec,
     tokenizer,
@@ -43,7 +47,14 @@ def measures(
     if declaration.evaluate.style is not None:
         # Style is that of the recorded answers, which students were trained on.
         local = [m for m in models if m[0] is not teacher]
-        yield from _style(declaration, local, corpora, resolve, teacher)
+        answered: dict[str, Step] = {}
+        for step in _style(declaration, local, corpora, resolve, teacher):
+            if step.stage == "generate":
+                answered[step.model] = step
+            yield step
+        if declaration.evaluate.judge is not None:
+            with at("evaluate", "judge"):
+                yield from _judge(declaration.evaluate.judge, answered, resolve)
     yield from _benchmarks(declaration, models, resolve)
     if declaration.evaluate.toxicity is not None:
         yield from _toxicity(declaration.evaluate.toxicity, models, resolve)
@@ -81,6 +92,31 @@ def _style(
         compared = {"teacher": teacher, "model": samples}
         scored = StyleSpec(model=model.name, metrics=metrics)
         yield Step("style", axes, scored, compared, model.name)
+
+
+def _judge(judge: Judge, answered: Mapping[str, Step], resolve: Resolve) -> Iterator[Step]:
+    """A step for each model, so that a new one costs its own judging alone; the teacher is first.
+
+    The teacher's answers are looked at one by one; where all models are compared with one another,
+    each pair of them is a step.
+    """
+    by = judge_model(judge, resolve)
+    teacher, *models = answered
+    comparing = [p for p in judge.protocols if p in COMPARING]
+    alone = [p for p in judge.protocols if p not in COMPARING]
+    if alone:
+        spec = judge_spec(judge, by, teacher, "", alone, resolve)
+        step = answered[teacher]
+        yield Step("judge", (by.name, *step.axes), spec, {"model": step}, teacher)
+    for model in models:
+        spec = judge_spec(judge, by, model, teacher, judge.protocols, resolve)
+        inputs = {"model": answered[model], "against": answered[teacher]}
+        yield Step("judge", (by.name, *answered[model].axes), spec, inputs, model)
+    for one, other in combinations(models, 2) if judge.against == "all" else ():
+        spec = judge_spec(judge, by, other, one, comparing, resolve)
+        inputs = {"model": answered[other], "against": answered[one]}
+        axes = (by.name, *answered[other].axes, "against", *answered[one].axes)
+        yield Step("judge", axes, spec, inputs, other)
 
 
 def _benchmarks(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ from epigone.study.declare import (
     style_corpus,
 )
 from epigone.study.feedback import Feedback
+from epigone.study.judge import Judge
 from epigone.study.recipes import Recipe
 from epigone.study.specs import (
     MIXES,
@@ -26,6 +27,7 @@ from epigone.study.specs import (
     DataSpec,
     GenerateSpec,
     ItemsSpec,
+    JudgeSpec,
     ModelSpec,
     RecipeSpec,
     ScorerSpec,
@@ -72,6 +74,9 @@ class Resolve(Protocol):
 
         Without a name it is what any folder's task is asked with.
         """
+
+    def rubrics(self, file: str | None, protocols: Sequence[str]) -> dict[str, str]:
+        """The text of each protocol's rubric: those of a file, and Epigone's for the others."""
 
     def suite(self, task: str) -> str:
         """The version of lm-eval where the task is its own, else ""; raises UnknownName."""
@@ -230,6 +235,34 @@ def scorer_spec(scorer: Scorer, resolve: Resolve) -> ScorerSpec:
         weights = data_spec(scorer.ref, resolve)
         ref, sha = weights.ref, weights.fingerprint
     return ScorerSpec(ref=ref, fingerprint=sha, name=scorer.name, label=scorer.label)
+
+
+def judge_model(judge: Judge, resolve: Resolve) -> ModelSpec:
+    """Who judges, and how it may be asked."""
+    with at("endpoint"):
+        where = resolve.reference(judge.endpoint.ref)
+        fingerprint = resolve.fingerprint(judge.endpoint.ref)
+    return ModelSpec(
+        kind="judge", name=judge.called, ref=where, fingerprint=fingerprint,
+        means=judge.endpoint.means(),
+    )  # fmt: skip
+
+
+def judge_spec(
+    judge: Judge, by: ModelSpec, model: str, against: str, protocols: Sequence[str],
+    resolve: Resolve,
+) -> JudgeSpec:  # fmt: skip
+    """What the stage `judge` is asked to do; raises Mistake, with the place in the judge."""
+    with at("rubric"):
+        rubrics = resolve.rubrics(judge.rubric, protocols)
+    references = None
+    if judge.references is not None and "correct" in protocols:
+        with at("references"):
+            references = data_spec(judge.references, resolve)
+    return JudgeSpec(
+        model=model, against=against, judge=by, rubrics=rubrics, n=judge.n, references=references,
+        max_tokens=judge.max_tokens, tries=judge.tries,
+    )  # fmt: skip
 
 
 def benchmark_spec(

@@ -106,13 +106,13 @@ class MeansSpec(Spec):
 
 
 class ModelSpec(Spec):
-    """A model to run: a base by reference, a student by amount, or the teacher.
+    """A model to run: a base by reference, a student by amount, the teacher, or a judge.
 
     A student's folder is `inputs["student"] / amount_folder(amount)`. A teacher with a reference is
-    asked at its endpoint, as `means` allow.
+    asked at its endpoint, as `means` allow, and so is a judge.
     """
 
-    kind: Literal["base", "student", "teacher"]
+    kind: Literal["base", "student", "teacher", "judge"]
     name: str
     ref: str = ""
     fingerprint: str = ""
@@ -300,8 +300,7 @@ class GenerateSpec(Spec):
 class SecondSpec(GenerateSpec):
     """The teacher's answers to the same prompts once more: what style metrics can reach at best.
 
-    `seed` is sent along, so that another answer is asked for and not a copy of the first; what else
-    is sent is what the first was asked with. With `data`, the answers are in a file.
+    Sent is what the first were asked with, and a `seed`; with `data`, the answers are in a file.
     """
 
     max_tokens: int = Field(default=512, ge=1)
@@ -369,6 +368,31 @@ class ToxicitySpec(Spec):
 
     model: str
     scorer: ScorerSpec
+
+
+class JudgeSpec(Spec):
+    """What a judge is asked of one model's answers, beside those of another where they compare.
+
+    Without `against`, only protocols that look at one answer are asked. `rubrics` are texts by
+    protocol; `n` is how many of the prompts are judged; `references` are right answers by item.
+    """
+
+    model: str
+    against: str = ""
+    judge: ModelSpec
+    rubrics: dict[str, str]
+    n: int | None = None
+    references: DataSpec | None = None
+    max_tokens: int = Field(default=512, ge=1)
+    tries: int = Field(default=3, ge=1)
+
+
+def asked_model(spec: Spec) -> ModelSpec | None:
+    """The teacher or judge whose endpoint a step asks, if it does."""
+    for model in (getattr(spec, "model", None), getattr(spec, "judge", None)):
+        if isinstance(model, ModelSpec) and model.kind in ("teacher", "judge") and model.ref:
+            return model
+    return None
 
 
 def amount_folder(amount: int) -> str:

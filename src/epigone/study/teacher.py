@@ -58,7 +58,7 @@ class Endpoint(Declared):
         return MeansSpec(price=price, **told)
 
 
-def _named(value: object) -> object:
+def named_endpoint(value: object) -> object:
     """An endpoint of which only the reference is said."""
     if not isinstance(value, str):
         return value
@@ -79,7 +79,8 @@ class Teacher(Declared):
     recorded: Literal[True] = Field(default=True, description="its outputs lie in files")
     terms: str = Field(default="", description="what its outputs may be used for")
     endpoint: (
-        Annotated[Endpoint, BeforeValidator(_named, json_schema_input_type=str | Endpoint)] | None
+        Annotated[Endpoint, BeforeValidator(named_endpoint, json_schema_input_type=str | Endpoint)]
+        | None
     ) = Field(
         default=None, description="where it answers what is measured and what it is asked for: "
         "endpoint:https://host/v1#model, or more",

@@ -84,7 +84,7 @@ class Asker:
         """See `asking`; `per_minute` are requests and tokens."""
         self.endpoint = wire.endpoint
         self.tally = Tally()
-        self.budget = Budget(budget, ledger.spent + ledger.open)
+        self.budget = Budget(budget, ledger.spent + ledger.open + ledger.elsewhere)
         # Called when the note changes, which may be long before an answer comes.
         self.watch: Callable[[], None] = lambda: None
         self.note = f"{ledger.damaged} damaged lines in the ledger" if ledger.damaged else ""
@@ -307,7 +307,7 @@ class Asker:
                 self.budget.take(most)
                 return
             if not self.budget.in_flight:
-                self._halted(self.budget.reached(most, self._ledger.spent, self._ledger.open))
+                self._halted(self.budget.reached(most, *self._ledger.told))
                 break
             self._settled.clear()
             await self._settled.wait()

@@ -1,17 +1,12 @@
-"""What a judge is shown, and what it said: marks that no text can close, verdicts, faults."""
+"""What a judge said: verdicts, faults, answers written anew."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
-from epigone.schema import Message
+from epigone.models.marks import ESCAPED, MARK
 
-# The names of the marks in wordings.yaml, and whatever may stand in a mark before its name.
-_MARK = re.compile(
-    r"<(?=[^\w<>]*+(?:answer|conversation|turn|critique|principles)(?!\w))", re.IGNORECASE
-)
-_ESCAPED = re.compile(_MARK.pattern.replace("<", "&lt;", 1), re.IGNORECASE)
 _WRAPPED = re.compile(r"\s*<answer>(.*)</answer>\s*", re.IGNORECASE | re.DOTALL)
 # Bold type, quotes (typographic ones, too) and brackets.
 _AROUND = r"[\s*_#`\"'\u2018\u2019\u201c\u201d()\[\]]*+"
@@ -21,16 +16,6 @@ _VERDICT = re.compile(
     re.IGNORECASE,
 )
 _NO_FAULT = re.compile(rf"\s*+-?{_AROUND}no faults?[.!]?{_AROUND}[.!]?\s*", re.IGNORECASE)
-
-
-def shown(text: str) -> str:
-    """A text as it may stand between marks: of what looks like one of them, "<" is escaped."""
-    return _MARK.sub("&lt;", text)
-
-
-def conversation(messages: Sequence[Message]) -> str:
-    """Turns as a judge is shown them."""
-    return "\n".join(f'<turn role="{m.role}">\n{shown(m.content)}\n</turn>' for m in messages)
 
 
 def verdict(text: str) -> int | None:
@@ -66,8 +51,8 @@ def revision(text: str, before: Sequence[str]) -> str:
 
     What was escaped in them is itself again, and marks around all of it are none of it.
     """
-    if any(map(_MARK.search, before)):
-        return _ESCAPED.sub("<", text).strip()
+    if any(map(MARK.search, before)):
+        return ESCAPED.sub("<", text).strip()
     wrapped = _WRAPPED.fullmatch(text)
     return (wrapped[1] if wrapped else text).strip()
 
@@ -77,6 +62,6 @@ def check_revision(text: str, before: Sequence[str]) -> str:
     new = revision(text, before)
     if not new:
         return "empty"
-    if _MARK.search(new) and not any(map(_MARK.search, before)):
+    if MARK.search(new) and not any(map(MARK.search, before)):
         return "marks in the new answer"
     return "characters that no text has" if "\x00" in new else ""

@@ -16,8 +16,9 @@ from epigone.models.received import UNREADABLE, read
 from epigone.study.specs import ModelSpec
 from epigone.teachers.ledger import Ledger, Row, key_of, ledger_file, lost, sent
 from epigone.teachers.limits import WINDOW, Limits, TooLarge
-from epigone.teachers.means import endpoint_of, means_of, price_of
+from epigone.teachers.means import Means, endpoint_of, means_of, price_of
 from epigone.teachers.money import Budget, Price, likely_tokens, most_tokens
+from epigone.teachers.purse import purse
 
 
 class Keeper:
@@ -111,7 +112,7 @@ class Keeper:
                     if self._budget.fits(most):
                         break
                     if not self._budget.in_flight:
-                        raise self._budget.reached(most, self._ledger.spent, self._ledger.open)
+                        raise self._budget.reached(most, *self._ledger.told)
                 self._turn.wait()
             self._flying.add(key)
             self._budget.take(most)
@@ -159,23 +160,27 @@ class Keeper:
 
 
 @contextmanager
-def keeping(model: ModelSpec, waits: Callable[[], None]) -> Iterator[None]:
-    """Keep in the ledger what clients of this teacher's endpoint ask in the meantime.
+def keeping(
+    model: ModelSpec, waits: Callable[[], None], means: Means | None = None
+) -> Iterator[Ledger]:
+    """Keep in the ledger what clients of this model's endpoint ask in the meantime.
 
-    `waits` is called once where another process asks it, whose end is waited for.
+    `waits` is called once where another process asks it, whose end is waited for. Without `means`
+    they are the model's own and those of the run.
     """
     endpoint = endpoint_of(model.ref)
-    means = means_of(model.means)
+    means = means or means_of(model.means)
     # What is measured is asked one by one.
     price, _ = price_of(endpoint, replace(means, batch=False))
     ledger = Ledger(ledger_file(means.ledgers, endpoint), means.purpose, waits)
     try:
-        budget = Budget(means.budget, ledger.spent + ledger.open)
-        limits = Limits(
-            means.requests_per_minute, means.tokens_per_minute, clock=time.monotonic,
-            recent=ledger.recent,
-        )  # fmt: skip
-        with kept_by(Keeper(endpoint, ledger, price, budget, limits)):
-            yield
+        with purse(ledger, means.budget, waits):
+            budget = Budget(means.budget, ledger.spent + ledger.open + ledger.elsewhere)
+            limits = Limits(
+                means.requests_per_minute, means.tokens_per_minute, clock=time.monotonic,
+                recent=ledger.recent,
+            )  # fmt: skip
+            with kept_by(Keeper(endpoint, ledger, price, budget, limits)):
+                yield ledger
     finally:
         ledger.close()

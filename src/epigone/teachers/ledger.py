@@ -96,21 +96,29 @@ class Ledger:
 
     `spent` is what the answers cost that were asked for one `purpose`, a study's or a folder's;
     `open` what its requests may have cost whose answers never came: those in flight at a kill or a
-    lost connection. Both are in US dollars. `batches` are those that are not done, by their own id.
+    lost connection. Both are in US dollars, as is `elsewhere`, what other endpoints cost of the
+    same budget. `batches` are those that are not done, by their own id.
     """
 
     def __init__(
-        self, path: Path, purpose: str = "", waits: Callable[[], None] | None = None
+        self,
+        path: Path,
+        purpose: str = "",
+        waits: Callable[[], None] | None = None,
+        *,
+        look: bool = False,
     ) -> None:
         """Open and read it; a last line that is cut off goes, a damaged one is not counted.
 
         While another process adds to it, `waits` is called and its end waited for; without it,
-        HeldElsewhere is raised. Raises EndpointError where the ledger cannot be written.
+        HeldElsewhere is raised. To `look` is to read what is there and add nothing, whoever holds
+        it. Raises EndpointError where the ledger cannot be written.
         """
         self.path = path
         self.purpose = purpose
         self.damaged = 0
-        self.spent = Decimal(0)
+        self.spent = self.elsewhere = Decimal(0)
+        self._look = look
         self._recent: list[tuple[float, int]] = []
         self._refused: dict[str, str] = {}
         self._places: dict[str, tuple[int, int]] = {}
@@ -118,12 +126,14 @@ class Ledger:
         self.batches: dict[str, Batch] = {}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            flags = os.O_RDONLY if look else os.O_RDWR | os.O_CREAT | os.O_APPEND
+            self._fd = os.open(path, flags, 0o644)
         except OSError as error:
             raise _unusable(path, error) from None
         try:
-            fsync_dir(path.parent)
-            self._lock(waits)
+            if not look:
+                fsync_dir(path.parent)
+                self._lock(waits)
             self._end = self._read()
         except BaseException as error:
             os.close(self._fd)
@@ -148,6 +158,11 @@ class Ledger:
         """US dollars that requests without an answer may have cost."""
         mosts = (s.most for sent in self._sent.values() for s in sent if s.purpose == self.purpose)
         return sum(mosts, Decimal(0))
+
+    @property
+    def told(self) -> tuple[Decimal, Decimal]:
+        """What counts against a budget: what answers cost anywhere, and requests without one."""
+        return self.spent + self.elsewhere, self.open
 
     @property
     def in_batches(self) -> Decimal:
@@ -183,6 +198,8 @@ class Ledger:
             while left > at:
                 line = file.readline()
                 row = _checked(line)
+                if self._look and not line.endswith(b"\n"):
+                    break
                 if not line.endswith(b"\n"):
                     row = _checked(line + b"\n")
                     if row is None:

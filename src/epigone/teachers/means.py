@@ -22,6 +22,7 @@ from epigone.teachers.ask import Asker, asking
 from epigone.teachers.batch import CALLERS, batching
 from epigone.teachers.ledger import Ledger, ledger_file
 from epigone.teachers.money import BUDGET, FREE, LEDGERS, PURPOSE, Price, parse_price, single_price
+from epigone.teachers.purse import purse
 
 Result = TypeVar("Result")
 LEDGER_FOLDER = Path("runs/ledger")
@@ -111,11 +112,11 @@ def ask_all(
     price.
     """
     price, known = price_of(endpoint, means)
-    ledger = Ledger(
-        ledger_file(means.ledgers, endpoint),
-        means.purpose,
-        lambda: progress(0, 1, "waiting for another process that asks this endpoint"),
-    )
+
+    def waits() -> None:
+        progress(0, 1, "waiting for another process that asks this endpoint")
+
+    ledger = Ledger(ledger_file(means.ledgers, endpoint), means.purpose, waits)
     spent = ledger.spent
 
     async def asked() -> tuple[Result, Asker]:
@@ -134,7 +135,8 @@ def ask_all(
             return await work(asker), asker
 
     try:
-        result, asker = until_done(asked())
+        with purse(ledger, means.budget, waits):
+            result, asker = until_done(asked())
         tally = asker.tally
         facts = {
             "endpoint": endpoint.url,

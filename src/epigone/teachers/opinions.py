@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+from epigone.models.marks import conversation, shown
 from epigone.models.received import Answer
 from epigone.schema import Message
 from epigone.teachers.answers import Settings, ask_well, request_of
@@ -16,10 +17,8 @@ from epigone.teachers.judging import (
     check_critique,
     check_revision,
     check_verdict,
-    conversation,
     no_fault,
     revision,
-    shown,
     verdict,
 )
 from epigone.teachers.wordings import wording

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from epigone.models.marks import filled
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class Wording:
 
         Raises KeyError for a place without a value.
         """
-        return re.sub(r"\{\{(\w+)\}\}", lambda m: str(values[m[1]]), self.text)
+        return filled(self.text, values)
 
 
 @cache

@@ -1,0 +1,209 @@
+"""A judge's opinion of files of answers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from epigone.errors import UnknownName, UserError
+from epigone.files import write_json, write_jsonl
+from epigone.models import references
+from epigone.schema import Progress, Sample, Score, silent
+from epigone.study.judge import COMPARING, PROTOCOLS, Protocol
+from epigone.study.specs import MeansSpec, ModelSpec
+
+if TYPE_CHECKING:
+    from epigone.evaluation.judge.ask import Question
+    from epigone.teachers.means import Means
+
+SUMMARY = "summary.json"
+_BYTES_A_TOKEN = 4
+_KEY = MeansSpec().key_env
+Answers = Mapping[str, Sample]
+
+
+@dataclass(frozen=True, slots=True)
+class Judging:
+    """What a judge is asked of files of answers, ready to be asked.
+
+    `answers` are by model, the teacher's first; `pairs` are the models that are compared.
+    """
+
+    judge: ModelSpec
+    protocols: tuple[Protocol, ...]
+    rubrics: Mapping[str, str]
+    answers: Mapping[str, Answers]
+    pairs: tuple[tuple[str, str], ...]
+    references: Mapping[str, Sequence[str]]
+    questions: tuple[Question, ...]
+    max_tokens: int
+    tries: int
+
+    @property
+    def teacher(self) -> str:
+        """The model that the others are compared with."""
+        return next(iter(self.answers))
+
+
+def read_judging(
+    teacher: str | Path,
+    models: Sequence[str | Path],
+    judge: str,
+    *,
+    protocols: Sequence[str] = ("pairwise",),
+    rubric: str | Path | None = None,
+    references_file: str | Path | None = None,
+    name: str = "",
+    n: int | None = None,
+    all_pairs: bool = False,
+    max_tokens: int = 512,
+    tries: int = 3,
+    key_env: str = _KEY,
+    concurrency: int = 8,
+) -> Judging:
+    """Read everything that a judge is to be asked; nothing is asked yet.
+
+    `judge` is an endpoint as endpoint:https://host/v1#model, and `name` what it is called. Raises
+    UserError for what cannot be asked.
+    """
+    from epigone.evaluation.judge.answers import on_the_same_items, read_answers, read_references
+    from epigone.evaluation.judge.protocols import comparisons, singles
+    from epigone.evaluation.judge.rubrics import rubrics
+
+    chosen = _protocols(protocols)
+    if references_file is not None and "correct" not in chosen:
+        raise UserError("only correct takes references", value=str(references_file))
+    paths = [Path(teacher), *map(Path, models)]
+    stems = Counter(path.stem for path in paths)
+    names = [p.stem if stems[p.stem] == 1 else str(p) for p in paths]
+    if len(set(names)) < len(names):
+        raise UserError("a file of answers is named twice", value=max(names, key=names.count))
+    read = [read_answers(p, who) for p, who in zip(paths, names, strict=True)]
+    first = dict(list(read[0].items())[:n])
+    answers = dict(zip(names, on_the_same_items(first, read), strict=True))
+    right = {} if references_file is None else read_references(Path(references_file))
+    ahead = combinations(names, 2) if all_pairs else ((names[0], m) for m in names[1:])
+    pairs = tuple((b, a) for a, b in ahead)
+    asked: list[Question] = []
+    for protocol in chosen:
+        if protocol in COMPARING:
+            for a, b in pairs:
+                asked += comparisons(protocol, answers[a], answers[b], None)
+        else:
+            for own in answers.values():
+                asked += singles(protocol, own, None, right)
+    return Judging(
+        judge=_model(judge, name, key_env, concurrency),
+        protocols=chosen,
+        rubrics=rubrics(None if rubric is None else Path(rubric), chosen),
+        answers=answers,
+        pairs=pairs,
+        references=right,
+        questions=tuple(asked),
+        max_tokens=max_tokens,
+        tries=tries,
+    )
+
+
+def judge_cost(asked: Judging, means: Means) -> dict[str, Any]:
+    """Requests, tokens and US dollars that a judging takes; None dollars where no price is known.
+
+    Raises UserError for a budget without a price.
+    """
+    from epigone.evaluation.judge.estimate import expected
+    from epigone.teachers.means import endpoint_of, price_of
+
+    told = expected(asked.questions, asked.rubrics, asked.max_tokens, asked.tries, _bytes)
+    price, known = price_of(endpoint_of(asked.judge.ref), means)
+    free = known == "not known"
+    return {
+        **asdict(told),
+        "usd": None if free else float(price.cost(told.prompt_tokens, told.tokens)),
+        "most_usd": None if free else float(price.cost(told.most_prompt_tokens, told.most_tokens)),
+        "price": known,
+    }
+
+
+def judge(
+    asked: Judging,
+    out: str | Path,
+    means: Means,
+    *,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Ask a judge, and write verdicts, ratings, scores and a summary into `out`.
+
+    What the ledger holds already is not asked again. Returns the summary. Raises UserError, among
+    them EndpointError where the endpoint is down or refuses everything, and BudgetReached.
+    """
+    from epigone.api.verdicts import summary
+    from epigone.evaluation.judge.protocols import missing, scores
+    from epigone.evaluation.judge.rubrics import fingerprint
+    from epigone.evaluation.judge.stage import SCORES, VERDICTS, ask, write
+    from epigone.teachers.keeper import keeping
+    from epigone.teachers.means import purpose_of
+
+    folder = Path(out)
+    if folder.exists() and any(folder.iterdir()) and not (folder / VERDICTS).exists():
+        raise UserError("the folder holds something else", value=str(folder), fix="name a new one")
+    means = replace(means, purpose=purpose_of(folder), batch=False)
+    waits = partial(progress, 0, 1, "waiting for another process that asks")
+    with keeping(asked.judge, waits, means) as ledger:
+        spent = ledger.spent
+        verdicts = ask(
+            asked.judge, asked.rubrics, asked.max_tokens, asked.tries, asked.questions, progress
+        )
+        cost, may = ledger.spent - spent, ledger.open
+    who = asked.judge.name
+    found: list[Score] = []
+    for model, own in asked.answers.items():
+        against = "" if model == asked.teacher else asked.teacher
+        found += scores(verdicts, who, model, against, own, None, asked.references)
+    told = summary(asked, verdicts, found, seed)
+    told = {
+        "judge": who,
+        "endpoint": asked.judge.ref.partition(":")[2],
+        "rubric": fingerprint(asked.rubrics),
+        "teacher": asked.teacher,
+        "questions": len(verdicts),
+        "tries": sum(v.tries for v in verdicts),
+        "missing": missing(verdicts),
+        **told,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    write(folder, verdicts, who)
+    write_jsonl(folder / SCORES, (s.to_json() for s in found))
+    write_json(folder / SUMMARY, told)
+    return {**told, "cost": str(cost), "may_cost_more": str(may)}
+
+
+def _protocols(names: Sequence[str]) -> tuple[Protocol, ...]:
+    for name in names:
+        if name not in PROTOCOLS:
+            raise UnknownName("protocol", name, PROTOCOLS)
+    found = tuple(p for p in PROTOCOLS if p in names)
+    if not found:
+        raise UserError("nothing is asked", fix=f"a protocol: {', '.join(PROTOCOLS)}")
+    return found
+
+
+def _model(ref: str, name: str, key_env: str, concurrency: int) -> ModelSpec:
+    where = references.parse(ref)
+    if where.kind != "endpoint":
+        raise UserError(
+            "a judge is an endpoint", value=ref,
+            fix="endpoint:https://host/v1#model; 'epigone teacher serve' makes a local one",
+        )  # fmt: skip
+    means = MeansSpec(key_env=key_env, concurrency=concurrency)
+    own = name or where.value.partition("#")[2]
+    return ModelSpec(kind="judge", name=own, ref=str(where), fingerprint=str(where), means=means)
+
+
+def _bytes(text: str) -> int:
+    return -(-len(text.encode("utf-8", "replace")) // _BYTES_A_TOKEN)

@@ -1,0 +1,319 @@
+"""Preferences: win rates by hand, intervals against brute force, strengths against choix."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+import choix
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import minimize
+from sklearn.linear_model import LogisticRegression
+
+from epigone.errors import UnknownName
+from epigone.findings import (
+    bradley_terry,
+    by_item,
+    cells,
+    counted,
+    judged,
+    length_controlled,
+    longer_wins,
+    orders,
+    preferred,
+    preferred_but_wrong,
+)
+from epigone.findings.length_control import RIDGE as LENGTH_RIDGE
+from epigone.findings.length_control import fit as fit_lengths
+from epigone.findings.strengths import RIDGE, fit
+from epigone.schema import Rating, Score
+
+Left = Literal["a", "b"]
+
+
+def rated(
+    item: str, preference: int | None, left: Left = "a", rater: str = "judge", **more: object
+) -> Rating:
+    who = "judge" if rater.startswith("judge") else "private"
+    row = Rating(item, rater, "m", "t", preference, left, workforce=who)
+    return replace(row, **more)  # type: ignore[arg-type]
+
+
+def both(item: str, one: int | None, other: int | None) -> list[Rating]:
+    return [rated(item, one, "a"), rated(item, other, "b")]
+
+
+def test_orders_are_averaged_within_a_prompt_and_ties_are_half() -> None:
+    ratings = [*both("1", 2, 2), *both("2", 1, 0), *both("3", 2, -2), *both("4", -1, -2)]
+    assert by_item(cells(ratings, "m")) == {"1": 1.0, "2": 0.75, "3": 0.5, "4": 0.0}
+    told = preferred(ratings, "m", "t")
+    assert told.win_rate.value == pytest.approx((1 + 0.75 + 0.5 + 0) / 4)
+    assert told.equal_or_better.value == pytest.approx((1 + 1 + 0.5 + 0) / 4)
+    found = orders(ratings)
+    # Of items 2 and 3 the orders disagree; first place won 1, 1, 1 and 0, and second's 0, .5, 1, 1.
+    assert (found.flips, found.both, found.shown) == (2, 4, 8)
+    assert found.first == pytest.approx((1 + 0 + 1 + 0.5 + 1 + 1 + 0 + 1) / 8)
+
+
+def test_a_prompt_of_which_an_order_is_missing_does_not_count() -> None:
+    ratings = [*both("1", 2, None), *both("2", -2, -2), rated("3", 2)]
+    told = preferred(ratings, "m", "t")
+    assert (told.win_rate.value, told.win_rate.n) == (0.0, 1)
+    assert (told.asked, told.missing) == (5, 1)
+    # One order is all that a person sees.
+    assert cells([rated("3", 2, rater="ann")], "m") == {("ann", "3"): 1.0}
+
+
+def test_what_is_excluded_or_no_item_never_counts() -> None:
+    good = both("1", 2, 2)
+    bad = [
+        rated("2", -2, rater="ann", purpose="gold"),
+        rated("3", -2, rater="ann", excluded="always left"),
+        rated("4", -2, rater="ann", purpose="training"),
+    ]
+    assert counted([*good, *bad]) == good
+    told = preferred([*good, *bad], "m", "t")
+    assert (told.win_rate.value, told.raters, told.asked) == (1.0, 1, 2)
+    assert orders([*good, *bad]).shown == 2
+
+
+def test_a_judge_that_always_takes_the_first_prefers_nobody() -> None:
+    ratings = [r for i in range(9) for r in both(str(i), 2, -2)]
+    assert preferred(ratings, "m", "t").win_rate.value == 0.5
+    told = orders(ratings)
+    assert (told.flips, told.both, told.first) == (9, 9, 1.0)
+
+
+preferences = st.sampled_from([-2, -1, 0, 1, 2, None])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 5), st.sampled_from("xyz"), preferences, st.sampled_from("ab")),
+        min_size=1, max_size=30, unique_by=lambda r: (r[0], r[1], r[3]),
+    )
+)  # fmt: skip
+def test_the_other_side_has_the_rest(rows: list[tuple[int, str, int | None, Left]]) -> None:
+    ratings = [rated(str(i), p, left, rater) for i, rater, p, left in rows]
+    one = preferred(ratings, "m", "t", resamples=40).win_rate
+    other = preferred(ratings, "t", "m", resamples=40).win_rate
+    swapped = [
+        replace(r, a="n", b="t", preference=None if r.preference is None else -r.preference,
+                left="b" if r.left == "a" else "a")
+        for r in ratings
+    ]  # fmt: skip
+    renamed = [replace(r, a="t", b="u") for r in swapped]
+    assert preferred(renamed, "u", "t", resamples=40).win_rate == one
+    if one.value is None:
+        assert other.value is None
+        return
+    assert other.value == pytest.approx(1 - one.value)
+    if one.low is not None and one.high is not None:
+        assert other.high == pytest.approx(1 - one.low)
+        assert other.low == pytest.approx(1 - one.high)
+
+
+def test_people_are_resampled_with_their_items() -> None:
+    rng = np.random.default_rng(3)
+    taste = rng.normal(0, 1.5, 12)
+    ratings = [
+        rated(str(i), int(2 * np.sign(taste[r] + rng.normal())), "a", f"p{r}")
+        for i in range(40)
+        for r in rng.choice(12, 3, replace=False)
+    ]
+    told = preferred(ratings, "m", "t").win_rate
+    assert told.low is not None
+    assert told.high is not None
+    assert told.value is not None
+    # By brute force: one draw at a time, every rating by itself.
+    people, items = sorted({r.rater for r in ratings}), sorted({r.item for r in ratings})
+    draws = []
+    for _ in range(800):
+        w = dict(zip(people, rng.multinomial(12, [1 / 12] * 12), strict=True))
+        v = dict(zip(items, rng.multinomial(40, [1 / 40] * 40), strict=True))
+        total = weight = 0.0
+        for item in items:
+            own = [r for r in ratings if r.item == item and w[r.rater]]
+            if own:
+                won = sum(w[r.rater] for r in own if r.preference == 2)
+                total += v[item] * won / sum(w[r.rater] for r in own)
+                weight += v[item]
+        draws.append(total / weight)
+    # The interval is wider than these draws' by what few groups are.
+    assert (told.high - told.low) / (3.92 * np.std(draws)) == pytest.approx(1.17, abs=0.12)
+    alone = preferred([replace(r, workforce="judge") for r in ratings], "m", "t").win_rate
+    assert alone.value is None, "a judge has two orders"
+
+
+def test_the_length_that_is_controlled_is_what_a_regression_says() -> None:
+    rng = np.random.default_rng(5)
+    n = 120
+    x, y = np.tanh(rng.normal(0, 1, n)), rng.choice([0, 0.25, 0.5, 1.0], n)
+    weights = rng.integers(0, 4, (3, n)).astype(float)
+    ours = fit_lengths(x, y, weights)
+    design = np.column_stack([np.ones(n), x])
+    for row, w in zip(ours, weights, strict=True):
+        # Each share is a win of its weight and a loss of the rest.
+        model = LogisticRegression(
+            C=1 / LENGTH_RIDGE, fit_intercept=False, tol=1e-10, max_iter=1000
+        )
+        twice = np.concatenate([design, design])
+        model.fit(twice, [1] * n + [0] * n, np.concatenate([w * y, w * (1 - y)]))
+        assert row == pytest.approx(model.coef_[0], abs=1e-5)
+
+    def loss(b: np.ndarray) -> float:
+        eta = design @ b
+        told = weights[0] * (np.logaddexp(0, eta) - y * eta)
+        return float(told.sum() + LENGTH_RIDGE / 2 * (b @ b))
+
+    assert ours[0] == pytest.approx(minimize(loss, [0, 0]).x, abs=1e-4)
+
+
+def test_a_judge_of_length_alone_leaves_nothing_at_equal_length() -> None:
+    rng = np.random.default_rng(1)
+    mine = {str(i): float(v) for i, v in enumerate(rng.integers(50, 300, 400))}
+    theirs = {i: float(v) for i, v in zip(mine, rng.integers(20, 200, 400), strict=True)}
+    spread = np.std([mine[i] - theirs[i] for i in mine])
+    wins = {
+        i: float(rng.random() < 1 / (1 + np.exp(-3 * np.tanh((mine[i] - theirs[i]) / spread))))
+        for i in mine
+    }
+    raw = sum(wins.values()) / len(wins)
+    told = length_controlled(wins, mine, theirs, resamples=300)
+    assert raw > 0.65
+    assert told.win_rate.low is not None
+    assert told.win_rate.high is not None
+    assert told.win_rate.low < 0.5 < told.win_rate.high
+    assert told.slope.value == pytest.approx(3, abs=0.7)
+    share, n = longer_wins(wins, mine, theirs)
+    assert share is not None
+    assert share > 0.75
+    assert n >= 395
+
+
+@pytest.mark.parametrize("kind", ["same", "always", "alike", "one", "none"])
+def test_lengths_that_tell_nothing(kind: str) -> None:
+    items = [] if kind == "none" else ["1"] if kind == "one" else [str(i) for i in range(8)]
+    ours = {i: 10.0 + (int(i) if kind == "always" else 0) for i in items}
+    theirs = dict.fromkeys(items, 10.0 + (5 if kind == "alike" else 0))
+    wins = {i: 1.0 if kind == "always" else float(int(i) % 2) for i in items}
+    told = length_controlled(wins, ours, theirs, resamples=50)
+    if kind == "same":
+        assert told.win_rate.value == pytest.approx(0.5)
+        assert told.slope.value is None
+    elif kind == "always":
+        assert told.win_rate.value is not None
+        assert 0.9 < told.win_rate.value < 1
+        assert (told.win_rate.low, told.slope.high) == (None, None)
+        assert "ridge" in told.win_rate.note
+    else:
+        assert told.win_rate.value is None
+        assert "too few" in told.win_rate.note
+
+
+def between(item: str, a: str, b: str, preference: int) -> list[Rating]:
+    a, b, preference = (a, b, preference) if a < b else (b, a, -preference)
+    return [Rating(item, "judge", a, b, preference, left, workforce="judge") for left in ("a", "b")]
+
+
+def test_strengths_are_those_of_choix() -> None:
+    rng = np.random.default_rng(7)
+    names, true = ["m0", "m1", "m2", "t"], [0.0, 0.8, -0.5, 1.2]
+    ratings, data = [], []
+    for item in range(150):
+        for i in range(4):
+            for j in range(i):
+                wins = rng.random() < 1 / (1 + np.exp(true[j] - true[i]))
+                ratings += between(str(item), names[i], names[j], 2 if wins else -2)
+                data.append((i, j) if wins else (j, i))
+    told = {s.model: s.strength for s in bradley_terry(ratings, "t", resamples=100)}
+    other = choix.opt_pairwise(4, data, alpha=RIDGE / 2, tol=1e-9)
+    for i, name in enumerate(names):
+        value = told[name].value
+        assert value == pytest.approx(other[i] - other[3], abs=1e-4)
+        assert told[name].n == 450
+    assert told["t"].value == 0
+    low, high = told["m2"].low, told["m2"].high
+    assert low is not None
+    assert high is not None
+    assert low < true[2] - true[3] < high
+    # Ties as half wins, without a ridge that matters.
+    wins = rng.integers(1, 40, (3, 5, 5)) / 2.0
+    for m in range(5):
+        wins[:, m, m] = 0
+    for row, w in zip(fit(wins * 1000), wins, strict=True):
+        theirs = choix.ilsr_pairwise_dense(w)
+        assert row - row.mean() == pytest.approx(theirs - theirs.mean(), abs=1e-4)
+
+
+def test_who_always_wins_is_strong_and_it_is_said() -> None:
+    ratings = [r for i in range(6) for r in between(str(i), "m", "t", 2)]
+    ratings += [r for i in range(6) for r in between(str(i), "x", "y", 2 * (-1) ** i)]
+    told = {s.model: s.strength for s in bradley_terry(ratings, "t", resamples=50)}
+    assert told["m"].value is not None
+    assert 3 < told["m"].value < 20
+    assert "ridge" in told["m"].note
+    assert told["m"].low is None, "resamples of nothing but wins tell no spread"
+    # They were compared with nobody else: the anchor's strength says nothing of theirs.
+    assert "ridge" in told["x"].note
+    with pytest.raises(UnknownName):
+        bradley_terry(ratings, "z")
+
+
+def test_one_item_has_no_interval_and_none_no_value() -> None:
+    told = preferred(both("1", 1, 0), "m", "t")
+    assert (told.win_rate.value, told.win_rate.low) == (0.75, None)
+    empty = preferred([], "m", "t")
+    assert (empty.win_rate.value, empty.asked, empty.raters) == (None, 0, 0)
+    (first, *_) = bradley_terry(both("1", 2, 2), "t")
+    assert (first.model, first.strength.low) == ("m", None)
+
+
+def test_some_are_joined_to_the_anchor_and_others_are_not() -> None:
+    ratings = [r for i in range(8) for r in between(str(i), "m", "t", 2 * (-1) ** i)]
+    ratings += [r for i in range(8) for r in between(str(i), "n", "t", 2)]
+    told = {s.model: s.strength for s in bradley_terry(ratings, "t", resamples=60)}
+    assert told["m"].low is not None
+    assert told["m"].note == ""
+    assert (told["n"].low, told["n"].high) == (None, None)
+
+
+def test_every_judge_speaks_for_itself_and_people_together() -> None:
+    ratings = [*both("1", 2, 2), *both("2", -2, -2)]
+    ratings += [rated("1", 2, rater="judge2"), rated("1", 2, "b", "judge2")]
+    ratings += [rated("1", -2, rater="ann"), rated("1", 2, rater="bob"), rated("2", 1, rater="ann")]
+    ratings += [replace(r, a="m", b="n") for r in both("1", 0, 0)]
+    lengths = {"m": {"1": 5.0, "2": 3.0}, "t": {"1": 4.0, "2": 9.0}, "n": {}}
+    scores = [
+        Score("correct", "m", "capability", 0.5, 2, {"1": 1.0, "2": 0.0}),
+        Score("correct by reference", "m", "capability", 0.0, 1, {"1": 0.0}),
+    ]
+    told = judged(ratings, "t", lengths, scores)
+    found = {(p.rater, p.preference.model, p.preference.against): p for p in told.pairs}
+    assert set(found) == {
+        ("judge", "m", "t"), ("judge", "m", "n"), ("judge2", "m", "t"), ("people", "m", "t"),
+    }  # fmt: skip
+    assert found["judge", "m", "t"].preference.win_rate.value == 0.5
+    assert (found["judge", "m", "t"].longer, found["judge", "m", "t"].longer_n) == (1.0, 2)
+    people = found["people", "m", "t"].preference
+    assert (people.win_rate.value, people.raters) == (0.75, 2)
+    # What a reference says of the first goes before the judge's opinion.
+    wrong = found["judge", "m", "t"].wrong
+    assert wrong is not None
+    assert wrong.items == ("1",)
+    assert {rater for rater, _ in told.strengths} == {"judge", "judge2", "people"}
+    assert judged([], "t", {}).pairs == ()
+
+
+def test_preferred_but_wrong() -> None:
+    ratings = [*both("1", 2, 2), *both("2", 2, 1), *both("3", -2, -2), *both("4", 2, -2)]
+    ratings += both("5", 1, 1)
+    correct = {"1": 0.0, "2": 1.0, "3": 0.0, "4": 0.0}
+    told = preferred_but_wrong(ratings, correct, "m", "t")
+    # The third is not preferred, the fourth no more than the teacher's; of the fifth nobody knows.
+    assert (told.items, told.share.value, told.share.n) == (("1",), 0.5, 2)
+    assert preferred_but_wrong(ratings, {}, "m", "t").share.value is None
