@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, fmean
 from typing import Literal
@@ -190,13 +190,15 @@ def _judge(
         tables[group, _sign(judged[unit][name]) + 1, _sign(fmean(people[unit].values())) + 1] += 1
     weights = _weights(items, seed)
     one = np.ones((1, items))
-    found = []
-    for statistic in (_accord, _kappa):
+
+    def told(statistic: Callable[[Array], Array]) -> Interval:
         point = float(statistic(_sums(one, tables))[0])
         low, high, note = _interval(point, statistic(_sums(weights, tables)), items)
         value = point if math.isfinite(point) else None
-        found.append(Interval(value, low, high, len(shared), note))
-    return JudgeAgreement(name, *found, _one_of([people[u] for u in shared]), len(shared))
+        return Interval(value, low, high, len(shared), note)
+
+    person = _one_of([people[u] for u in shared])
+    return JudgeAgreement(name, told(_accord), told(_kappa), person, len(shared))
 
 
 def _sums(weights: Array, tables: Array) -> Array:
