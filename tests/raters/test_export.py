@@ -20,7 +20,22 @@ ROW: dict[str, Any] = {
     "item": "i1", "rater": "r1", "a": "base", "b": "teacher", "preference": 1, "left": "a",
 }  # fmt: skip
 TEXTS = st.text(st.characters(exclude_categories=("Cs",)), max_size=12) | st.sampled_from(
-    ["=1+1", "'=x", "''", "'", "-2", "@a", "\t", "\r\n=2", 'a"b', "a,b", "\uff1d1", " ", "\x00", "+"]
+    [
+        "=1+1",
+        "'=x",
+        "''",
+        "'",
+        "-2",
+        "@a",
+        "\t",
+        "\r\n=2",
+        'a"b',
+        "a,b",
+        "\uff1d1",
+        " ",
+        "\x00",
+        "+",
+    ]
 )
 NAMES = TEXTS.filter(bool)
 LEVELS = st.integers(-2, 2)

@@ -187,7 +187,7 @@ def _judge(
     items = max(groups) + 1
     tables = np.zeros((items, 3, 3))
     for group, unit in zip(groups, shared, strict=True):
-        tables[group, _sign(judged[unit][name]) + 1, _sign(fmean(people[unit].values())) + 1] += 1
+        tables[group, sign(judged[unit][name]) + 1, sign(fmean(people[unit].values())) + 1] += 1
     weights = _weights(items, seed)
     one = np.ones((1, items))
 
@@ -225,7 +225,7 @@ def _kappa(tables: Array) -> Array:
 def _one_of(units: Sequence[Mapping[str, float]]) -> float | None:
     """How often one person prefers what the mean of the others does."""
     hits = [
-        _sign(value) == _sign(fmean(v for other, v in raters.items() if other != rater))
+        sign(value) == sign(fmean(v for other, v in raters.items() if other != rater))
         for raters in units
         if len(raters) > 1
         for rater, value in raters.items()
@@ -233,7 +233,8 @@ def _one_of(units: Sequence[Mapping[str, float]]) -> float | None:
     return fmean(hits) if hits else None
 
 
-def _sign(value: float) -> int:
+def sign(value: float) -> int:
+    """Which output a preference is for: 1, 0 or -1."""
     return (value > 0) - (value < 0)
 
 
