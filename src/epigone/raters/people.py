@@ -125,7 +125,7 @@ def invitations(store: Store) -> list[Invitation]:
 
 
 def revoke(store: Store, named: str, now: float, *, who: str) -> int:
-    """Revoke the invitations of a label, or of one number; sessions of theirs end as well.
+    """Revoke the invitations of a label, or else of a number; their sessions end as well.
 
     How many were revoked is returned; raises UserError where there is none of that name.
     """
@@ -135,25 +135,22 @@ def revoke(store: Store, named: str, now: float, *, who: str) -> int:
         if not rows and named.isascii() and named.isdigit() and len(named) < 9:
             rows = list(session.scalars(select(Invitation).where(Invitation.id == int(named))))
         if not rows:
-            raise UserError("no such invitation", value=named, fix="epigone rate invitations")
-        rows = [row for row in rows if row.revoked is None]
-        for row in rows:
-            row.revoked = now
-            session.execute(
-                update(Rater)
-                .where(
-                    Rater.id.in_(
-                        select(Worker.rater_id).where(
-                            Worker.workforce == "private", Worker.worker == f"invitation-{row.id}"
-                        )
-                    )
-                )
-                .values(revoked=now)
-            )
-            _log(session, now, who, "revoke", f"{row.id} {row.label}".strip())
-        return len(rows)
+            raise UserError("no such invitation", value=named, fix="a label or a number")
+        return sum(_revoke(session, row, now, who) for row in rows)
 
     return store.write(work)
+
+
+def revoke_one(store: Store, invitation: int, now: float, *, who: str) -> None:
+    """Revoke the invitation of a number; raises UserError where there is none."""
+
+    def work(session: Session) -> None:
+        row = session.get(Invitation, invitation) if invitation < 1 << 31 else None
+        if row is None:
+            raise UserError("no such invitation", value=invitation)
+        _revoke(session, row, now, who)
+
+    store.write(work)
 
 
 def exclude(store: Store, rater: str, why: str, now: float, *, who: str) -> None:
@@ -234,6 +231,18 @@ def ratings(store: Store) -> Iterator[Rating]:
             expected=expected, seconds=task.seconds if task.visible is None else task.visible,
             reasons=tuple(task.reasons), comment=task.comment, excluded=rater.excluded, at=at,
         )  # fmt: skip
+
+
+def _revoke(session: Session, row: Invitation, now: float, who: str) -> bool:
+    if row.revoked is not None:
+        return False
+    row.revoked = now
+    workers = select(Worker.rater_id).where(
+        Worker.workforce == "private", Worker.worker == f"invitation-{row.id}"
+    )
+    session.execute(update(Rater).where(Rater.id.in_(workers)).values(revoked=now))
+    _log(session, now, who, "revoke", f"{row.id} {row.label}".strip())
+    return True
 
 
 def _named(session: Session, rater: str) -> Rater:
