@@ -19,6 +19,7 @@ from epigone.cli import (
     generate,
     new,
     plan,
+    rate,
     report,
     run,
     schema,
@@ -69,6 +70,7 @@ for _verb in (new, plan, run, status, report, show, schema, train, generate, ben
     _verb.register(app)
 corpus.register(app)
 teacher.register(app)
+rate.register(app)
 
 
 @app.callback(invoke_without_command=True)

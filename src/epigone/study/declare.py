@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from epigone.errors import UnknownName, UserError
 from epigone.study.feedback import Feedback, check_feedback
+from epigone.study.rating import Raters
 from epigone.study.recipes import Recipe
 from epigone.study.specs import FORMATS, MIXES, RULES, SCORERS, Kind
 from epigone.study.sweeps import Sweep, Variant, variants
@@ -279,6 +280,7 @@ class Evaluate(Declared):
     limit: int | None = Field(default=None, ge=1, description="items a benchmark, a seeded subset")
     style: Style | None = None
     toxicity: Toxicity | None = None
+    raters: Raters | None = None
 
 
 class Declaration(Declared):
