@@ -102,6 +102,11 @@ class Fake:
         part = rows[start : start + size]
         return {name: part, "NumResults": len(part), **more}
 
+    def _GetHIT(self, body: dict[str, Any]) -> dict[str, Any]:
+        if body["HITId"] not in self.hits:
+            raise Refused("HITDoesNotExist")
+        return {"HIT": {k: self.hits[body["HITId"]][k] for k in ("Reward", "MaxAssignments")}}
+
     def _ListHITs(self, body: dict[str, Any]) -> dict[str, Any]:
         shown = ("HITId", "HITStatus", "RequesterAnnotation")
         return self._pages([{k: h[k] for k in shown} for h in self.hits.values()], "HITs", body)

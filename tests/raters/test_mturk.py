@@ -61,6 +61,7 @@ def test_a_hit_from_draft_to_payment(client: Client, fake: Fake) -> None:
     assert new and client.create(DRAFT) == (hit, False)
     row = fake.hits[hit]
     assert (row["Reward"], row["MaxAssignments"]) == ("1.50", 9)
+    assert client.draft(hit) == (150, 9)
     assert ET.fromstring(row["Question"]).findtext(f"{SPACE}ExternalURL") == DRAFT.url
     fake.page = 2
     rows = [fake.assignment(hit) for _ in range(5)]
@@ -138,11 +139,11 @@ def test_an_answer_that_is_broken(client: Client, fake: Fake) -> None:
 
 def test_costs_worked_by_hand() -> None:
     # 20% of $1.50 is 30 cents; from ten assignments on it is 60.
-    assert cost(DRAFT) == Cost(1350, 270) and cost(DRAFT).total == 1620
-    assert cost(replace(DRAFT, places=10)) == Cost(1500, 600)
+    assert cost(150, 9) == Cost(1350, 270) and cost(150, 9).total == 1620
+    assert cost(150, 10) == Cost(1500, 600) and cost(150, 10, 2) == Cost(300, 120)
     # One cent at least; half a cent is rounded up: 20% of 8 cents is 1.6.
-    assert cost(replace(DRAFT, reward=1)).fees == 9
-    assert cost(replace(DRAFT, reward=8)).fees == 18
+    assert cost(1, 9).fees == 9
+    assert cost(8, 9).fees == 18
 
 
 @given(st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=80))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
+from epigone.cli import rate_results, rate_workforces
 from epigone.cli.common import Json, Runs, StudyArgument, say_json, table
 from epigone.errors import MissingExtra, UnknownName, UserError
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from epigone.api import Study
     from epigone.raters.comparisons import Output, Pair
     from epigone.raters.store import Store
+    from epigone.raters.workforces import Door
     from epigone.study.rating import Raters
 
 Db = Annotated[str, typer.Argument(metavar="DB", help="A rating database: its file, or its URL.")]
@@ -75,6 +77,8 @@ rate_app = typer.Typer(
 
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
+    rate_results.register(rate_app)
+    rate_workforces.register(rate_app)
     app.add_typer(rate_app, name="rate")
 
 
@@ -166,6 +170,13 @@ def serve(
     port: Port = 8600,
     url: Url = "",
     public: PublicLink = False,
+    prolific: Annotated[
+        Path | None, typer.Option(help="Let in participants of a Prolific study, by its settings.")
+    ] = None,
+    mturk: Annotated[
+        Path | None,
+        typer.Option(help="Let in workers of a HIT of Mechanical Turk, by its settings."),
+    ] = None,
     secret_file: SecretFile = None,
     json: Json = False,
 ) -> None:
@@ -173,7 +184,13 @@ def serve(
 
     Example: epigone rate serve ratings.db --url https://rate.example.org --public
     """
-    _serve(open_store(db), host, port, url, public=public, secret_file=secret_file, json=json)
+    store = open_store(db)
+    from epigone.raters.workforces import platforms
+
+    more, blind = platforms.doors(store, prolific, mturk)
+    for name in blind:
+        print(f"{name} cannot be asked who comes, without a token or keys", file=sys.stderr)
+    _serve(store, host, port, url, public=public, secret_file=secret_file, json=json, more=more)
 
 
 @rate_app.command()
@@ -329,6 +346,7 @@ def _serve(
     public: bool,
     secret_file: Path | None,
     json: bool,
+    more: Sequence[Door] = (),
 ) -> None:
     from epigone.raters import people, serving
     from epigone.raters.admin import link
@@ -347,7 +365,7 @@ def _serve(
     if not people.invitations(store):
         (made,) = people.invite(store, ["first"], time.time(), who="command line")
         first = link(url, key, made)
-    app = build_app(store, settings, serving.doors(store, settings, public=public))
+    app = build_app(store, settings, [*serving.doors(store, settings, public=public), *more])
 
     def ready() -> None:
         token = "" if ADMIN_ENV in os.environ else str(admin_file)

@@ -92,7 +92,9 @@ def krippendorff(
     """
     units = {u: v for u, v in by_unit(ratings).items() if len(v) > 1}
     if not units:
-        return Agreement(None, None, None, None, 0, 0, level=level, note="no comparison has two raters")
+        return Agreement(
+            None, None, None, None, 0, 0, level=level, note="no comparison has two raters"
+        )
     values = sorted({x for raters in units.values() for x in raters.values()})
     table = np.zeros((len(units), len(values)))
     for row, raters in zip(table, units.values(), strict=True):

@@ -18,7 +18,7 @@ FAST = 4.0
 # four in five; for so many failed attention checks; for so large a share of fast votes, or of one
 # and the same choice, of at least so many; for a side that chance prefers so once in a thousand.
 _GOLD, _DOUBT = 0.8, 0.05
-_FAILED = 2
+FAILED = 2
 _ENOUGH, _OFTEN, _SAME = 10, 0.5, 0.95
 _SIDE = 0.001
 
@@ -145,7 +145,7 @@ def _right(checks: Iterable[Rating]) -> tuple[int, int]:
 def _reasons(c: Conduct, fast: float) -> Iterator[str]:
     if c.golds and binom.cdf(c.gold, c.golds, _GOLD) < _DOUBT:
         yield f"{c.gold} of {c.golds} known answers right"
-    if c.attentions - c.attention >= _FAILED:
+    if c.attentions - c.attention >= FAILED:
         yield f"{c.attentions - c.attention} of {c.attentions} attention checks failed"
     if c.n >= _ENOUGH and c.fast is not None and c.fast > _OFTEN:
         yield f"{c.fast:.0%} of {c.n} answers in less than {fast:g} s"

@@ -147,6 +147,12 @@ class Client:
                 return known, False
             return str(made["HIT"]["HITId"]), True
 
+    def draft(self, hit: str) -> tuple[int, int]:
+        """A HIT's reward in cents, and how many assignments it has in all."""
+        with _told():
+            row = self._mturk.get_hit(HITId=_id(hit))["HIT"]
+            return int(Decimal(row["Reward"]) / _CENT), int(row["MaxAssignments"])
+
     def assignments(self, hit: str) -> list[Assignment]:
         """All assignments of a HIT that were handed in."""
         call = self._mturk.list_assignments_for_hit
@@ -217,12 +223,24 @@ class Client:
         return ""
 
 
-def cost(draft: Draft) -> Cost:
-    """What a HIT costs with Amazon's fee, which is twice as high from ten assignments on."""
-    reward = Decimal(draft.reward) * _CENT
-    share = _FEE_OF_MANY if draft.places >= _MANY else _FEE
-    fee = max(_CENT, (reward * share).quantize(_CENT, ROUND_HALF_UP))
-    return Cost(draft.reward * draft.places, int(fee / _CENT) * draft.places)
+def has_keys() -> bool:
+    """Whether boto3 is there and finds keys."""
+    try:
+        import boto3
+    except ImportError:
+        return False
+    return boto3.Session().get_credentials() is not None
+
+
+def cost(reward: int, places: int, paid: int | None = None) -> Cost:
+    """What a HIT of `places` assignments costs with Amazon's fee, if all or `paid` are approved.
+
+    The fee is a share of the `reward`, in cents, and twice as high from ten assignments on.
+    """
+    share = _FEE_OF_MANY if places >= _MANY else _FEE
+    fee = max(_CENT, (Decimal(reward) * _CENT * share).quantize(_CENT, ROUND_HALF_UP))
+    n = places if paid is None else paid
+    return Cost(reward * n, int(fee / _CENT) * n)
 
 
 def dollars(cents: int) -> str:

@@ -36,7 +36,7 @@ class Wire:
     def __init__(
         self,
         *,
-        url: str = API,
+        url: str = "",
         seconds: float = 30.0,
         attempts: int = 5,
         sleep: Callable[[float], None] = time.sleep,
@@ -46,7 +46,7 @@ class Wire:
             raise UserError(f"${TOKEN} holds no token of Prolific's API",
                             fix="create one at Prolific under API tokens")  # fmt: skip
         headers = {"Authorization": f"Token {self._token}"}
-        self._http = httpx.Client(base_url=url, headers=headers, timeout=seconds)
+        self._http = httpx.Client(base_url=url or API, headers=headers, timeout=seconds)
         self._attempts, self._sleep = attempts, sleep
 
     def close(self) -> None:
