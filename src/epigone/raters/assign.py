@@ -65,29 +65,32 @@ def next_task(store: Store, rater: int, now: float) -> Shown | None:
     Handing out is one transaction at a time, and the database refuses a slot that is taken.
     """
 
-    def work(session: Session) -> Shown | None:
-        store.lock(session)
-        plan, who = session.get_one(Plan, 1), session.get_one(Rater, rater)
-        if who.excluded or who.revoked is not None:
-            return None
-        found = _held(session, plan, rater, now) or _new(session, plan, rater, now)
+    def fresh(session: Session) -> Shown | None:
+        held = select(Task).where(Task.rater_id == rater, Task.state == "open")
+        found = session.scalar(held.where(Task.expires > now + session.get_one(Plan, 1).lease / 2))
         return None if found is None else _shown(session, found)
 
-    return store.write(work)
+    def work(session: Session) -> Shown | None:
+        store.lock(session)
+        found = _next(session, rater, now)
+        return None if found is None else _shown(session, found)
+
+    return store.read(fresh) or store.write(work)
 
 
 def cast(store: Store, rater: int, public: str, ballot: Ballot, now: float) -> bool:
-    """Count a vote, or change the last one; True where it was for training.
+    """Count a vote, or change the last one, and take the next task; True for training's.
 
     The same vote again changes nothing. Raises TaskGone for a task that is not open to the rater:
     another's, one before the last, or one whose lease ran out and that others have rated since.
     """
 
     def work(session: Session) -> bool:
+        store.lock(session)
         task = _mine(session, rater, public)
         purpose = session.get_one(Comparison, task.comparison_id).purpose
         signed = ballot.preference if task.left == "a" else -ballot.preference
-        if task.state == "lapsed" and not _taken_back(store, session, task):
+        if task.state == "lapsed" and not _slot_back(session, session.get_one(Plan, 1), task):
             raise TaskGone
         if task.state == "done":
             if purpose == "training":
@@ -106,6 +109,9 @@ def cast(store: Store, rater: int, public: str, ballot: Ballot, now: float) -> b
         task.reasons, task.comment = list(ballot.reasons), ballot.comment
         session.add(Vote(task_id=task.id, at=now, preference=signed, reasons=task.reasons,
                          comment=task.comment))  # fmt: skip
+        # In the same transaction: the disk is waited for once a vote.
+        session.flush()
+        _next(session, rater, now)
         return purpose == "training"
 
     return store.write(work)
@@ -146,8 +152,8 @@ def progress(store: Store, rater: int) -> Progress:
         checks = session.scalar(
             select(func.count()).select_from(Comparison).where(Comparison.purpose.in_(_CHECKS))
         )
-        limit = min(plan.per_rater, items or 0)
-        total = limit + min(checks or 0, limit // plan.check_every if plan.check_every else 0)
+        name = session.get_one(Rater, rater).public
+        total = _length(plan, name, min(plan.per_rater, items or 0), checks or 0)
         return Progress(done, max(done, total))
 
     return store.read(work)
@@ -171,6 +177,13 @@ def free_slot(session: Session, comparison: int, per_item: int) -> int | None:
     """The lowest slot of a comparison that nobody holds."""
     used = set(session.scalars(select(Task.slot).where(Task.comparison_id == comparison)))
     return next((slot for slot in range(per_item) if slot not in used), None)
+
+
+def _next(session: Session, rater: int, now: float) -> Task | None:
+    plan, who = session.get_one(Plan, 1), session.get_one(Rater, rater)
+    if who.excluded or who.revoked is not None:
+        return None
+    return _held(session, plan, rater, now) or _new(session, plan, rater, now)
 
 
 def _held(session: Session, plan: Plan, rater: int, now: float) -> Task | None:
@@ -224,9 +237,8 @@ def _check(session: Session, plan: Plan, rater: int, name: str) -> int | None:
     if not plan.check_every:
         return None
     place = _count(session, rater, ("item", *_CHECKS), ("done",))
-    block, inside = divmod(place, plan.check_every + 1)
-    drawn = random.Random(_keyed(plan, "check", name, block)).randrange(plan.check_every + 1)
-    if inside != drawn:
+    rated = _count(session, rater, ("item",), ("open", "done"))
+    if rated >= plan.per_rater or not _checked_at(plan, name, place):
         return None
     left = session.scalars(
         select(Comparison.id).where(
@@ -234,6 +246,22 @@ def _check(session: Session, plan: Plan, rater: int, name: str) -> int | None:
         )
     )
     return min(left, key=lambda id: _keyed(plan, "gold", name, id), default=None)
+
+
+def _checked_at(plan: Plan, name: str, place: int) -> bool:
+    """Whether the rater is checked at a place, counted from 0 after training."""
+    block, inside = divmod(place, plan.check_every + 1)
+    drawn = random.Random(_keyed(plan, "check", name, block)).randrange(plan.check_every + 1)
+    return inside == drawn
+
+
+def _length(plan: Plan, name: str, items: int, checks: int) -> int:
+    """How many tasks a rater sees until so many items are done."""
+    place = given = 0
+    while place - given < items:
+        given += bool(plan.check_every and given < checks and _checked_at(plan, name, place))
+        place += 1
+    return place
 
 
 def _item(session: Session, plan: Plan, rater: int, name: str) -> int | None:
@@ -273,19 +301,11 @@ def _item(session: Session, plan: Plan, rater: int, name: str) -> int | None:
 
 
 def _mine(session: Session, rater: int, public: str) -> Task:
-    found = session.scalar(
-        select(Task).where(Task.public == public, Task.rater_id == rater).with_for_update()
-    )
+    found = session.scalar(select(Task).where(Task.public == public, Task.rater_id == rater))
     who = session.get_one(Rater, rater)
     if found is None or who.excluded or who.revoked is not None:
         raise TaskGone
     return found
-
-
-def _taken_back(store: Store, session: Session, task: Task) -> bool:
-    """Whether a slot could be had again for a task whose lease ran out."""
-    store.lock(session)
-    return _slot_back(session, session.get_one(Plan, 1), task)
 
 
 def _slot_back(session: Session, plan: Plan, task: Task) -> bool:

@@ -133,7 +133,7 @@ class Site:
     ) -> HTMLResponse:
         """A page; in a frame only where the rater's workforce works in one."""
         html = self.templates.get_template(template).render(
-            words=WORDS, reason_words=REASON_WORDS, max_comment=MAX_COMMENT, **values
+            choice_words=WORDS, reason_words=REASON_WORDS, max_comment=MAX_COMMENT, **values
         )
         headers = {
             "Content-Security-Policy": policy(
