@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ import pytest
 
 pytest.importorskip("fastapi")
 
+import typer
 from starlette.testclient import TestClient
 
+from epigone.cli import app
 from epigone.raters import people, plans
 from epigone.raters.app import build_app
 from epigone.raters.comparisons import Pair
@@ -26,6 +29,7 @@ from epigone.schema import Message
 
 from . import fake_mturk, fake_prolific
 
+ROOT = Path(__file__).parents[2]
 Run = Callable[..., str]
 TEXT = ["--name", "Compare", "--description", "Which is better?", "--url", "https://rate.example",
         "--reward", "150", "--minutes", "10"]  # fmt: skip
@@ -62,8 +66,8 @@ class Visitor:
 
     def __init__(self, store: Store, doors: Any, now: float = 1.7e9) -> None:
         settings = Settings("s" * 32, "a" * 32, "https://rate.example", clock=lambda: now)
-        app = build_app(store, settings, doors)
-        self.web = TestClient(app, base_url="https://rate.example")
+        site = build_app(store, settings, doors)
+        self.web = TestClient(site, base_url="https://rate.example")
 
     def rate(self, query: dict[str, str], workforce: str, choice: str) -> str:
         """Come in, choose the same in every task, and see the last page."""
@@ -150,8 +154,7 @@ def amazon(monkeypatch: pytest.MonkeyPatch) -> Iterator[fake_mturk.Fake]:
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
     with fake_mturk.serving(fake_mturk.Fake()) as fake:
-        urls = {False: fake.url, True: fake.url}
-        monkeypatch.setattr("epigone.raters.workforces.mturk_client.URLS", urls)
+        monkeypatch.setenv("AWS_ENDPOINT_URL_MTURK", fake.url)
         yield fake
 
 
@@ -236,3 +239,19 @@ def test_a_server_without_a_token_says_that_it_cannot_check(
     assert platforms.doors(store, tmp_path / "p.json")[1] == ["prolific"]
     store.close()
     assert "PROLIFIC_API_TOKEN" in run("prolific", "submissions", "p.json", code=2)
+
+
+def test_the_commands_of_the_pages_are_there() -> None:
+    command = typer.main.get_command(app)
+    for name in ("workforces", "ratings-schema"):
+        page = (ROOT / f"docs/{name}.md").read_text().replace("\\\n", " ")
+        blocks = "\n".join(re.findall(r"^ *```sh\n(.*?)^ *```", page, re.MULTILINE | re.DOTALL))
+        lines = [*blocks.splitlines(), *re.findall(r"`(epigone rate [^`]+)`", page)]
+        assert lines
+        for line in lines:
+            words = shlex.split(line)[1:]
+            found: Any = command
+            while words and hasattr(found, "commands"):
+                found = found.commands[words.pop(0)]
+            known = {option for p in found.params for option in p.opts}
+            assert {w for w in words if w.startswith("-") and len(w) > 1} <= known, line

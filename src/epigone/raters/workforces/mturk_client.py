@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ URLS = {
     False: "https://mturk-requester-sandbox.us-east-1.amazonaws.com",
     True: "https://mturk-requester.us-east-1.amazonaws.com",
 }
+# boto3's own variable for the address of a stand-in.
+STAND_IN = "AWS_ENDPOINT_URL_MTURK"
 NAMESPACE = (
     "http://mechanicalturk.amazonaws.com/AWSMechanicalTurkDataSchemas/2006-07-14/"
     "ExternalQuestion.xsd"
@@ -120,7 +123,10 @@ class Client:
         self.live = live
         with _told():
             self._mturk = boto3.client(
-                "mturk", region_name="us-east-1", endpoint_url=url or URLS[live], config=config
+                "mturk",
+                region_name="us-east-1",
+                endpoint_url=url or os.environ.get(STAND_IN) or URLS[live],
+                config=config,
             )
 
     def balance(self) -> str:
