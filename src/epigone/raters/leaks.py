@@ -66,8 +66,8 @@ def _leak(pair: Pair, model: str, text: str, prompt: str) -> Leak | None:
         name = said[1] or said[2]
         return Leak(pair.item, model, name, itself=True)
     own = _own_names(model)
-    named = [m[0] for m in _MENTION.finditer(text)]
-    named += [m[0] for m in own.finditer(text)] if own is not None else []
+    named = [m[0] for m in own.finditer(text)] if own is not None else []
+    named += [m[0] for m in _MENTION.finditer(text)]
     new = [name for name in named if name.lower() not in prompt]
     return Leak(pair.item, model, new[0], itself=False) if new else None
 
@@ -80,4 +80,7 @@ def _own_names(model: str) -> re.Pattern[str] | None:
     }
     if not words:
         return None
-    return re.compile("|".join(rf"\b{re.escape(w)}\b" for w in sorted(words)), re.IGNORECASE)
+    return re.compile(
+        "|".join(rf"\b{re.escape(w)}\b" for w in sorted(words, key=len, reverse=True)),
+        re.IGNORECASE,
+    )

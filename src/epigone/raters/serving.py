@@ -30,6 +30,8 @@ def bind(host: str, port: int) -> socket.socket:
         made = socket.socket(family, socket.SOCK_STREAM)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind(address)
+        # From here on nobody is turned away: who comes early waits.
+        made.listen(512)
     except OSError as error:
         raise UserError(f"cannot listen: {(error.strerror or str(error)).lower()}",
                         value=f"{host}:{port}", fix="another --port") from None  # fmt: skip
