@@ -263,3 +263,6 @@ def test_settings_are_the_owners_alone(tmp_path: Path) -> None:
         path.write_text(wrong)
         with pytest.raises(UserError, match="settings"):
             Settings.read(path)
+    path.chmod(0o644)
+    with pytest.raises(UserError, match="others can read"):
+        Settings.read(path)

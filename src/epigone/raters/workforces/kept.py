@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -25,7 +26,12 @@ def write_private(path: Path, row: Mapping[str, str]) -> None:
 
 
 def read_private(path: Path, names: Sequence[str], made_by: str) -> dict[str, str]:
-    """The texts of a file, which has these names and no others; raises UserError."""
+    """The texts of a file, which has these names and no others; raises UserError.
+
+    Also for a file that others can read.
+    """
+    if stat.S_IMODE(path.stat().st_mode) & 0o077:
+        raise UserError("others can read the settings", value=str(path), fix=f"chmod 600 {path}")
     try:
         row = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError):
