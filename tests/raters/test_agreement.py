@@ -117,6 +117,26 @@ def test_comparisons_of_one_item_are_resampled_together() -> None:
     assert copied.high - copied.low == pytest.approx(single.high - single.low, rel=0.1)  # type: ignore[operator]
 
 
+def test_other_raters_might_have_come() -> None:
+    # Of twelve raters six see everything well, and six nothing.
+    rng = np.random.default_rng(1)
+    own, mixed = [], []
+    for i in range(90):
+        truth = int(rng.integers(-2, 3))
+        here = rng.permutation(12)[:3]
+        said = [truth if r < 6 else int(rng.integers(-2, 3)) for r in here]
+        own += [rating(i, f"r{r:02d}", v) for r, v in zip(here, said, strict=True)]
+        # The same opinions of raters who are all alike.
+        mixed += [
+            rating(i, f"r{r:02d}", v) for r, v in zip(rng.permutation(here), said, strict=True)
+        ]
+    one, other = krippendorff(own), krippendorff(mixed)
+    assert one.alpha == pytest.approx(other.alpha)
+    assert one.high - one.low > 1.3 * (other.high - other.low)  # type: ignore[operator]
+    few = krippendorff(table(CODERS))
+    assert few.note == "for these raters"
+
+
 def test_a_seed_gives_the_same_interval() -> None:
     ratings = table(CODERS)
     assert krippendorff(ratings, seed=1) == krippendorff(list(reversed(ratings)), seed=1)

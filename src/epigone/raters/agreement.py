@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, fmean
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,8 @@ Level = Literal["nominal", "ordinal", "interval"]
 Unit = tuple[str, str, str]
 
 RESAMPLES = 2000
+# Raters from whom on others are taken to have been possible; numbers at a time.
+_CROWD, _CHUNK = 8, 2_000_000
 _LEVEL = 0.95
 _TINY = 1e-12
 
@@ -29,7 +31,7 @@ _TINY = 1e-12
 class Agreement:
     """How far raters agree with each other.
 
-    `alpha` is Krippendorff's, with its 95% interval over items; None where it is undefined.
+    `alpha` is Krippendorff's, with its 95% interval; None where it is undefined.
     `pairwise` is the share of pairs of raters of one comparison that chose the same, and
     `direction` the share that preferred the same output, or neither. Counted are the items,
     comparisons, raters and ratings that can be compared with another.
@@ -85,57 +87,81 @@ def by_unit(ratings: Iterable[Rating]) -> dict[Unit, dict[str, float]]:
 def krippendorff(
     ratings: Sequence[Rating], level: Level = "ordinal", *, seed: int = 0
 ) -> Agreement:
-    """Krippendorff's alpha of ratings that count, with a bootstrap interval over items.
+    """Krippendorff's alpha of ratings that count, with a bootstrap interval.
 
     A unit is a comparison of two models' outputs for one item; missing ratings are allowed. K.
     Krippendorff, "Computing Krippendorff's Alpha-Reliability", University of Pennsylvania, 2011.
+    Items are resampled; from eight raters on, raters as well, as others might have come, and the
+    wider of both intervals is told.
     """
     units = {u: v for u, v in by_unit(ratings).items() if len(v) > 1}
     if not units:
-        return Agreement(
-            None, None, None, None, 0, 0, level=level, note="no comparison has two raters"
-        )
-    values = sorted({x for raters in units.values() for x in raters.values()})
-    table = np.zeros((len(units), len(values)))
-    for row, raters in zip(table, units.values(), strict=True):
-        for x in raters.values():
-            row[values.index(x)] += 1
-    at = np.array(values)
-    found = _Coincidences(table, at, _groups(units), level)
-    point = float(found.alpha(np.ones((1, found.items)))[0])
-    low, high, note = _interval(point, found.alpha(_weights(found.items, seed)), found.items)
+        return Agreement(None, None, None, None, 0, 0, level=level,
+                         note="no comparison has two raters")  # fmt: skip
+    found = _Said(units, level)
+    point = float(found.alpha()[0])
+    low, high, note = _interval(point, found.alpha(items=_weights(found.items, seed)), found.items)
+    if low is not None and high is not None and found.raters < _CROWD:
+        note = "for these raters"
+    elif low is not None and high is not None:
+        drawn = found.alpha(raters=_weights(found.raters, seed))
+        least, most, _ = _interval(point, drawn, found.raters)
+        if least is not None and most is not None and most - least > high - low:
+            low, high = least, most
     return Agreement(
         alpha=point if math.isfinite(point) else None,
         low=low,
         high=high,
-        pairwise=found.same(np.eye(len(values))),
-        direction=found.same(np.equal.outer(np.sign(at), np.sign(at)).astype(np.float64)),
+        pairwise=found.same(np.eye(len(found.values))),
+        direction=found.same(np.equal.outer(np.sign(found.values), np.sign(found.values))),
         n_items=found.items,
-        n_raters=len({r for raters in units.values() for r in raters}),
+        n_raters=found.raters,
         n_units=len(units),
-        n_ratings=int(table.sum()),
+        n_ratings=sum(map(len, units.values())),
         level=level,
         note=note,
     )
 
 
-class _Coincidences:
-    """Pairs of values within units, summed by item: (items, values, values)."""
+class _Said:
+    """What raters said in units, ready to be resampled by items and by raters."""
 
-    def __init__(self, table: Array, values: Array, groups: list[int], level: Level) -> None:
-        size = table.sum(axis=1)
-        pairs = table[:, :, None] * table[:, None, :]
-        pairs -= np.eye(table.shape[1]) * table[:, None, :]
-        self.items = max(groups) + 1
-        self.values, self.level = values, level
-        self.pairs = np.zeros((self.items, *pairs.shape[1:]))
-        np.add.at(self.pairs, groups, pairs / (size - 1)[:, None, None])
-        self.raw = pairs.sum(axis=0)
+    def __init__(self, units: Mapping[Unit, Mapping[str, float]], level: Level) -> None:
+        self.level = level
+        self.values = np.array(sorted({x for said in units.values() for x in said.values()}))
+        names = sorted({rater for said in units.values() for rater in said})
+        place = {x: i for i, x in enumerate(self.values.tolist())}
+        self.group = np.array(_groups(units))
+        self.items, self.raters, self.units = int(self.group.max()) + 1, len(names), len(units)
+        # By the order of raters within a unit, so that no unit stands twice in one of them.
+        rows: dict[int, list[tuple[int, int]]] = defaultdict(list)
+        for u, said in enumerate(units.values()):
+            for slot, (rater, x) in enumerate(said.items()):
+                rows[slot].append((u * len(self.values) + place[x], names.index(rater)))
+        self.slots = [np.array(pairs).T for pairs in rows.values()]
 
-    def alpha(self, weights: Array) -> Array:
-        """Alpha for weights of items: (draws, items) to (draws,); NaN where all values are one."""
-        width = len(self.values)
-        seen = (weights @ self.pairs.reshape(self.items, -1)).reshape(-1, width, width)
+    def alpha(self, items: Array | None = None, raters: Array | None = None) -> Array:
+        """Alpha for weights of items or of raters, (draws, each); NaN where all values are one."""
+        draws = next((len(w) for w in (items, raters) if w is not None), 1)
+        size = max(1, _CHUNK // (self.units * len(self.values)))
+        one = np.ones((1, self.items)), np.ones((1, self.raters))
+        parts = [
+            self._alpha(*(every if w is None else w[at : at + size]
+                          for w, every in zip((items, raters), one, strict=True)))
+            for at in range(0, draws, size)
+        ]  # fmt: skip
+        return np.concatenate(parts)
+
+    def _alpha(self, items: Array, raters: Array) -> Array:
+        n, own = self._counts(raters)
+        rated = n.sum(axis=2)
+        pairs = rated**2 - own.sum(axis=2)
+        # Each rating counts once, however many it is compared with; copies of a rater are not
+        # compared with each other.
+        factor = items[:, self.group] * np.divide(rated, pairs, np.zeros_like(rated),
+                                                  where=pairs > 0)  # fmt: skip
+        seen = np.matmul((n * factor[:, :, None]).transpose(0, 2, 1), n)
+        seen -= (own * factor[:, :, None]).sum(axis=1)[:, :, None] * np.eye(len(self.values))
         each = seen.sum(axis=2)
         total = each.sum(axis=1)
         far = self._distances(each)
@@ -147,9 +173,22 @@ class _Coincidences:
         out[~(expected > _TINY)] = np.nan
         return out
 
-    def same(self, alike: Array) -> float:
-        """The share of pairs whose values are alike."""
-        return float((self.raw * alike).sum() / self.raw.sum())
+    def same(self, alike: NDArray[Any]) -> float:
+        """The share of pairs of raters whose values are alike."""
+        n, own = self._counts(np.ones((1, self.raters)))
+        seen = n[0].T @ n[0] - np.diag(own[0].sum(axis=0))
+        return float((seen * alike).sum() / seen.sum())
+
+    def _counts(self, raters: Array) -> tuple[Array, Array]:
+        """Weights, and their squares, by unit and value: (draws, units, values)."""
+        shape = (len(raters), self.units * len(self.values))
+        n, own = np.zeros(shape), np.zeros(shape)
+        for cell, who in self.slots:
+            weight = raters[:, who]
+            n[:, cell] += weight
+            own[:, cell] += weight**2
+        whole = (len(raters), self.units, len(self.values))
+        return n.reshape(whole), own.reshape(whole)
 
     def _distances(self, each: Array) -> Array:
         """Squared distances of values: (1 or draws, values, values)."""
