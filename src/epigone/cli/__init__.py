@@ -20,6 +20,7 @@ from epigone.cli import (
     judge,
     new,
     plan,
+    rate,
     report,
     run,
     schema,
@@ -70,6 +71,7 @@ for _verb in (new, plan, run, status, report, show, schema, train, generate, ben
     _verb.register(app)
 corpus.register(app)
 teacher.register(app)
+rate.register(app)
 
 
 @app.callback(invoke_without_command=True)

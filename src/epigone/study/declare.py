@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from epigone.errors import UnknownName, UserError
 from epigone.study.feedback import Feedback, check_feedback
 from epigone.study.judge import Judge
+from epigone.study.rating import Raters
 from epigone.study.recipes import Recipe
 from epigone.study.specs import FORMATS, MIXES, RULES, SCORERS, Kind
 from epigone.study.style import Style
@@ -271,6 +272,7 @@ class Evaluate(Declared):
     style: Style | None = None
     judge: Judge | None = Field(default=None, description="a model that judges the style answers")
     toxicity: Toxicity | None = None
+    raters: Raters | None = None
 
 
 class Declaration(Declared):

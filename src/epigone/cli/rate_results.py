@@ -1,0 +1,195 @@
+"""epigone rate export, agreement, exclude and include: what raters said, and how far they agree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from epigone.cli.common import Json, number, say_json, table
+from epigone.schema import Interval, Rating
+
+Database = Annotated[
+    str, typer.Argument(metavar="DB", help="The rating database: a file, or postgresql://…")
+]
+Rater = Annotated[str, typer.Argument(help="The rater's opaque name, as in the export.")]
+Why = Annotated[str, typer.Option("--why", help="The reason, which is kept and exported.")]
+Who = Annotated[str, typer.Option("--who", help="Who decided, for the log.")]
+
+
+def register(group: typer.Typer) -> None:
+    """Add the verbs."""
+    group.command("export")(export)
+    group.command("agreement")(agreement)
+    group.command("exclude")(exclude)
+    group.command("include")(include)
+
+
+def export(
+    db: Database,
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help=".jsonl or .csv")],
+    json: Json = False,
+) -> None:
+    """Write every rating of a database, excluded ones too, whatever workforce it comes from.
+
+    Example: epigone rate export runs/pocket/ratings.db -o ratings.csv
+    """
+    from epigone.raters import people
+    from epigone.raters.export import write_ratings
+    from epigone.raters.store import Store
+
+    store = Store(db, create=False)
+    try:
+        n = write_ratings(out, people.ratings(store))
+    finally:
+        store.close()
+    say_json({"ratings": n, "file": str(out)}) if json else print(f"{n} ratings in {out}")
+
+
+def exclude(db: Database, rater: Rater, why: Why, who: Who = "command line") -> None:
+    """Let a rater's votes not count, and free their places; nothing is deleted.
+
+    Example: epigone rate exclude ratings.db r-1f09 --why "3 of 8 known answers right"
+    """
+    _change(db, "exclude", rater, why, who)
+    print(f"{rater} is excluded; take it back with: epigone rate include")
+
+
+def include(db: Database, rater: Rater, why: Why, who: Who = "command line") -> None:
+    """Let an excluded rater's votes count again.
+
+    Example: epigone rate include ratings.db r-1f09 --why "the known answer was wrong"
+    """
+    _change(db, "include", rater, why, who)
+    print(f"{rater} counts again")
+
+
+def _change(db: str, what: str, rater: str, why: str, who: str) -> None:
+    import time
+
+    from epigone.raters import people
+    from epigone.raters.store import Store
+
+    store = Store(db, create=False)
+    try:
+        change = people.exclude if what == "exclude" else people.include
+        change(store, rater, why, time.time(), who=who)
+    finally:
+        store.close()
+
+
+def agreement(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE…", help="Ratings, .jsonl or .csv, of anyone.")
+    ],
+    fast: Annotated[
+        float, typer.Option(min=0, help="Seconds in which nobody has read two outputs.")
+    ] = 4.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the intervals.")] = 0,
+    json: Json = False,
+) -> None:
+    """How far raters agree, how each of them rates, and how far judges agree with people.
+
+    Reads people's and judges' ratings, mixed, in the schema of `rate export`; excluded ones do not
+    count. Exclusions are proposed, not made.
+
+    Example: epigone rate agreement people.jsonl judge.jsonl
+    """
+    from epigone.raters import quality
+    from epigone.raters.agreement import judges
+    from epigone.raters.export import read_ratings
+
+    read = read_ratings(files)
+    ratings = read.ratings
+    found = {
+        "ratings": len(ratings),
+        "repeated": read.repeated,
+        "agreement": _agreements(ratings, seed),
+        "judges": [asdict(j) for j in judges(ratings, seed=seed)],
+        "raters": [asdict(c) for c in quality.conduct(ratings, fast)],
+        "proposed": [asdict(p) for p in quality.proposed(ratings, fast)],
+        "excluded": [asdict(e) for e in quality.excluded(ratings)],
+    }
+    say_json(found) if json else _show(found)
+
+
+def _agreements(ratings: Sequence[Rating], seed: int) -> list[dict[str, Any]]:
+    """Of people; of each workforce, where there are several; and of judges, where there are two."""
+    from epigone.raters.agreement import krippendorff
+
+    forces = sorted({r.workforce for r in ratings})
+    people = [f for f in forces if f != "judge"]
+    groups: dict[str, Sequence[str]] = {"people": people} if people else {}
+    if len(people) > 1:
+        groups |= {force: (force,) for force in people}
+    if "judge" in forces:
+        groups["judges"] = ("judge",)
+    return [
+        {"of": name, **asdict(krippendorff([r for r in ratings if r.workforce in of], seed=seed))}
+        for name, of in groups.items()
+    ]
+
+
+def _show(found: dict[str, Any]) -> None:
+    repeated = f", {found['repeated']} more stood twice" if found["repeated"] else ""
+    print(f"{found['ratings']} ratings{repeated}\n")
+    table(
+        "Agreement",
+        ("of", "alpha (ordinal)", "95%", "same choice", "same direction", "raters", "items",
+         "comparisons", "note"),
+        [
+            [a["of"], number(a["alpha"]), _bounds(a["low"], a["high"]), _percent(a["pairwise"]),
+             _percent(a["direction"]), str(a["n_raters"]), str(a["n_items"]), str(a["n_units"]),
+             a["note"]]
+            for a in found["agreement"]
+        ],
+    )  # fmt: skip
+    print()
+    if found["judges"]:
+        table(
+            "Judges beside people",
+            ("judge", "same direction", "95%", "kappa", "95%", "one person", "comparisons"),
+            [
+                [j["judge"], *_interval(j["direction"]), *_interval(j["kappa"]),
+                 _percent(j["person"]), str(j["n_units"])]
+                for j in found["judges"]
+            ],
+        )  # fmt: skip
+        print()
+    table(
+        "Raters",
+        ("rater", "from", "answers", "excluded", "gold", "attention", "seconds", "fast", "left",
+         "one choice", "with others"),
+        [
+            [c["rater"], c["workforce"], str(c["n"]), str(c["excluded"]),
+             f"{c['gold']}/{c['golds']}", f"{c['attention']}/{c['attentions']}",
+             "-" if c["seconds"] is None else f"{c['seconds']:.0f}",
+             *map(_percent, (c["fast"], c["left"], c["same"], c["agreement"]))]
+            for c in found["raters"]
+        ],
+    )  # fmt: skip
+    for name, columns in (
+        ("excluded", ("rater", "reason", "n")),
+        ("proposed", ("rater", "reason")),
+    ):
+        if found[name]:
+            print()
+            title = "Excluded" if name == "excluded" else "Exclusions to think about"
+            head = ("excluded", *columns[1:]) if name == "excluded" else ("proposed", "reason")
+            table(title, head, [[str(row[c]) for c in columns] for row in found[name]])
+
+
+def _interval(of: dict[str, Any]) -> tuple[str, str]:
+    interval = Interval(**of)
+    return number(interval.value), _bounds(interval.low, interval.high)
+
+
+def _bounds(low: float | None, high: float | None) -> str:
+    return "-" if low is None or high is None else f"{low:.3f} to {high:.3f}"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0%}"

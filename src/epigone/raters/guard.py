@@ -1,0 +1,123 @@
+"""What stands before every page: sizes, rates, and headers that tell browsers what to refuse."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from threading import Lock
+from urllib.parse import urlsplit
+
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+MAX_BODY = 32_768
+_KEYS = 20_000
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+    "X-Robots-Tag": "noindex, nofollow",
+}
+
+
+def policy(*, framed_by: Iterable[str] = (), posts_to: str = "") -> str:
+    """The content security policy: everything of ours, nothing inline, nothing of others.
+
+    `framed_by` are the hosts that may show the page in a frame, `posts_to` a URL that its form may
+    be sent to.
+    """
+    target = urlsplit(posts_to)
+    forms = f" {target.scheme}://{target.netloc}" if posts_to else ""
+    frames = " ".join(framed_by) or "'none'"
+    return (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        "connect-src 'self'; base-uri 'none'; require-trusted-types-for 'script'; "
+        f"form-action 'self'{forms}; frame-ancestors {frames}"
+    )
+
+
+class Bucket:
+    """So many at once, and `rate` more a second, for each key; the oldest keys are forgotten."""
+
+    def __init__(self, rate: float, burst: float, clock: Callable[[], float]) -> None:
+        self._rate, self._burst, self._clock = rate, burst, clock
+        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._lock = Lock()
+
+    def take(self, key: str) -> bool:
+        """Whether one more is allowed now; then it is counted."""
+        now = self._clock()
+        with self._lock:
+            left, at = self._left.pop(key, (self._burst, now))
+            left = min(self._burst, left + self._rate * max(0.0, now - at))
+            allowed = left >= 1.0
+            self._left[key] = (left - 1.0 if allowed else left, now)
+            while len(self._left) > _KEYS:
+                self._left.popitem(last=False)
+        return allowed
+
+
+class _TooLarge(HTTPException):
+    """One of the framework's own, which it lets pass while it reads a body."""
+
+    def __init__(self) -> None:
+        super().__init__(413, "Too large.")
+
+
+class Guard:
+    """The outermost layer of the app."""
+
+    def __init__(self, app: ASGIApp, *, bucket: Bucket, https: bool) -> None:
+        self._app, self._bucket, self._https = app, bucket, https
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def dressed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._dress(MutableHeaders(scope=message), scope["path"])
+            await send(message)
+
+        client = scope.get("client")
+        if not self._bucket.take(client[0] if client else ""):
+            busy = PlainTextResponse("Too many requests.", 429, {"Retry-After": "5"})
+            await busy(scope, receive, dressed)
+            return
+        taken = 0
+
+        async def limited() -> Message:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            if taken > MAX_BODY:
+                raise _TooLarge
+            return message
+
+        if _announced(scope) > MAX_BODY:
+            await PlainTextResponse("Too large.", 413)(scope, receive, dressed)
+            return
+        await self._app(scope, limited, dressed)
+
+    def _dress(self, headers: MutableHeaders, path: str) -> None:
+        headers.setdefault("Content-Security-Policy", policy())
+        for name, value in _HEADERS.items():
+            headers.setdefault(name, value)
+        if path.startswith("/static/"):
+            headers["Cache-Control"] = "max-age=300"
+        if self._https:
+            headers.setdefault("Strict-Transport-Security", "max-age=31536000")
+
+
+def _announced(scope: Scope) -> int:
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            return int(value) if value.isdigit() and len(value) < 20 else MAX_BODY + 1
+    return 0

@@ -1,0 +1,111 @@
+"""How the rating goes: by pair of models, and by rater."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from statistics import median
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from epigone.raters.store import Store
+from epigone.raters.tables import Comparison, Plan, Rater, Task
+from epigone.schema import Rating
+
+
+@dataclass(frozen=True, slots=True)
+class PairProgress:
+    """Two models: comparisons, votes that count, votes wanted, and tasks in somebody's hands."""
+
+    a: str
+    b: str
+    comparisons: int
+    votes: int
+    wanted: int
+    open: int
+
+
+@dataclass(frozen=True, slots=True)
+class RaterLine:
+    """A rater: votes on items, checks passed and given, the median seconds, and how often left."""
+
+    rater: str
+    workforce: str
+    votes: int
+    passed: int
+    checks: int
+    seconds: float | None
+    left: float | None
+    excluded: str
+    revoked: bool
+
+
+def pairs(store: Store, now: float) -> list[PairProgress]:
+    """Progress by pair of models."""
+
+    def work(session: Session) -> list[PairProgress]:
+        k = session.get_one(Plan, 1).per_item
+        of = select(Comparison.a, Comparison.b, func.count()).where(Comparison.purpose == "item")
+        sizes = session.execute(
+            of.group_by(Comparison.a, Comparison.b).order_by(Comparison.a, Comparison.b)
+        ).all()
+        held = (
+            select(Comparison.a, Comparison.b, Task.state, func.count())
+            .join(Task, Task.comparison_id == Comparison.id)
+            .where(Comparison.purpose == "item", Task.slot.is_not(None))
+            .where((Task.state == "done") | (Task.expires >= now))
+            .group_by(Comparison.a, Comparison.b, Task.state)
+        )
+        counts = {(a, b, state): n for a, b, state, n in session.execute(held)}
+        return [
+            PairProgress(a, b, n, counts.get((a, b, "done"), 0), k * n,
+                         counts.get((a, b, "open"), 0))
+            for a, b, n in sizes
+        ]  # fmt: skip
+
+    return store.read(work)
+
+
+def raters(store: Store, ratings: Sequence[Rating]) -> list[RaterLine]:
+    """One line a rater, in the order in which they came."""
+    given: defaultdict[str, list[Rating]] = defaultdict(list)
+    for rating in ratings:
+        given[rating.rater].append(rating)
+    rows = store.read(lambda session: list(session.scalars(select(Rater).order_by(Rater.id))))
+    return [_line(row, given[row.public]) for row in rows]
+
+
+def agreement(ratings: Sequence[Rating]) -> Any:
+    """Krippendorff's alpha of the ratings that count, None where there is nothing to agree on."""
+    counted = [r for r in ratings if r.purpose == "item" and not r.excluded]
+    by_unit = Counter((r.item, r.a, r.b) for r in counted)
+    if max(by_unit.values(), default=0) < 2:
+        return None
+    try:
+        found = import_module("epigone.raters.agreement")
+    except ModuleNotFoundError:
+        return None
+    return found.krippendorff(counted)
+
+
+def _line(rater: Rater, ratings: Sequence[Rating]) -> RaterLine:
+    items = [r for r in ratings if r.purpose == "item"]
+    checks = [r for r in ratings if r.purpose in ("gold", "attention")]
+    seconds = [r.seconds for r in items if r.seconds is not None]
+    decided = [r for r in items if r.preference]
+    left = [(r.preference or 0) > 0 if r.left == "a" else (r.preference or 0) < 0 for r in decided]
+    return RaterLine(
+        rater.public, rater.workforce, len(items), sum(map(_passed, checks)), len(checks),
+        median(seconds) if seconds else None, sum(left) / len(left) if left else None,
+        rater.excluded, rater.revoked is not None,
+    )  # fmt: skip
+
+
+def _passed(rating: Rating) -> bool:
+    """Whether the vote points the expected way."""
+    sign = [0 if not v else v // abs(v) for v in (rating.preference, rating.expected)]
+    return sign[0] == sign[1]

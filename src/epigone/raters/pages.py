@@ -1,0 +1,174 @@
+"""The raters' pages: in, instructions, rating, and out; plain forms that work without scripts."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Form, Request
+from starlette.responses import Response
+
+from epigone.raters import assign, people
+from epigone.raters.assign import Ballot, Shown, TaskGone
+from epigone.raters.comparisons import writable
+from epigone.raters.sessions import Session, TooMuch
+from epigone.raters.site import Refused, Site, Who, known_reasons, to
+from epigone.raters.workforces import Arrival, NotAdmitted
+
+_MOST_QUERY = 20
+
+
+def routes(site: Site) -> APIRouter:
+    """The pages of one site."""
+    router = APIRouter(include_in_schema=False)
+    _ways_in(site, router)
+    _rating(site, router)
+
+    @router.get("/done")
+    def done(request: Request) -> Response:
+        who = site.who(request)
+        # Who has work left gets no completion code by typing an address.
+        if assign.next_task(site.store, who.rater, site.now()) is not None:
+            return to("/rate")
+        workforce, arrival = people.arrival_of(site.store, who.visit)
+        door = site.doors.get(workforce)
+        if door is None:
+            raise Refused(403, "This way in is closed.")
+        finish = door.finish(arrival)
+        posts_to = finish.url if finish.kind == "post" else ""
+        return site.page("done.html.j2", workforce=workforce, posts_to=posts_to, finish=finish,
+                         progress=assign.progress(site.store, who.rater),
+                         last=assign.previous(site.store, who.rater) is not None)  # fmt: skip
+
+    return router
+
+
+def _ways_in(site: Site, router: APIRouter) -> None:
+    @router.get("/")
+    def home(request: Request) -> Response:
+        return site.page("home.html.j2", public="public" in site.doors)
+
+    @router.get("/in/{workforce}")
+    @router.get("/in/{workforce}/{token}")
+    def arrive(request: Request, workforce: str, token: str = "") -> Response:
+        door = site.doors.get(workforce)
+        query = dict(list(request.query_params.items())[:_MOST_QUERY])
+        if door is None:
+            raise Refused(404, "There is no such page.")
+        try:
+            arrival = door.arrive({**query, "token": token} if token else query)
+        except NotAdmitted as error:
+            raise Refused(403, str(error)) from None
+        if arrival.preview:
+            return site.page("welcome.html.j2", workforce=workforce, plan=site.store.plan(),
+                             csrf="", preview=True)  # fmt: skip
+        # Nothing is stored yet: whoever looks ahead at links, as mail programs do, is no rater.
+        response = to("/welcome")
+        data = {"workforce": workforce, "worker": arrival.worker,
+                "submission": arrival.submission, "extra": dict(arrival.extra)}  # fmt: skip
+        try:
+            site.arrival.write(response, data, framed=bool(door.frame_ancestors))
+        except TooMuch:
+            raise Refused(400, "This link is too long.") from None
+        return response
+
+    @router.get("/welcome")
+    def welcome(request: Request) -> Response:
+        session = _arrived(site, request)
+        return site.page("welcome.html.j2", workforce=session.data["workforce"],
+                         plan=site.store.plan(), csrf=session.csrf, preview=False)  # fmt: skip
+
+    @router.post("/begin")
+    def begin(request: Request, csrf: Annotated[str, Form()] = "") -> Response:
+        session = _arrived(site, request)
+        if not session.allows(csrf):
+            raise Refused(403, "This page was open for too long. Please go back and try again.")
+        data = session.data
+        client = request.client.host if request.client else ""
+        if data["workforce"] == "public" and not site.guesses.take(client):
+            raise Refused(429, "Too many people came in from here. Please try again later.")
+        arrival = Arrival(data["worker"], data["submission"], extra=data["extra"])
+        entered = people.enter(site.store, data["workforce"], arrival, site.now())
+        response = to("/rate")
+        framed = bool(site.framed_by(data["workforce"]))
+        site.rater.write(
+            response,
+            {"rater": entered.public, "visit": entered.visit, "workforce": data["workforce"]},
+            framed=framed,
+        )
+        return response
+
+
+def _rating(site: Site, router: APIRouter) -> None:
+    @router.get("/rate")
+    def rate(request: Request) -> Response:
+        who = site.who(request)
+        shown = assign.next_task(site.store, who.rater, site.now())
+        if shown is None:
+            return to("/done")
+        return _task_page(site, who, shown, changing=False)
+
+    @router.get("/previous")
+    def previous(request: Request) -> Response:
+        who = site.who(request)
+        shown = assign.previous(site.store, who.rater)
+        return to("/rate") if shown is None else _task_page(site, who, shown, changing=True)
+
+    @router.post("/vote")
+    def vote(
+        request: Request,
+        task: Annotated[str, Form()] = "",
+        preference: Annotated[str, Form()] = "",
+        reasons: Annotated[list[str] | None, Form()] = None,
+        comment: Annotated[str, Form()] = "",
+        visible: Annotated[str, Form()] = "",
+        csrf: Annotated[str, Form()] = "",
+    ) -> Response:
+        who = site.who(request)
+        if not who.session.allows(csrf):
+            raise Refused(403, "This page was open for too long. Please go back and try again.")
+        if preference not in ("-2", "-1", "0", "1", "2"):
+            raise Refused(422, "Please choose one of the five answers.")
+        ballot = Ballot(int(preference), known_reasons(reasons or []), kept_comment(comment),
+                        _milliseconds(visible))  # fmt: skip
+        try:
+            training = assign.cast(site.store, who.rater, task, ballot, site.now())
+        except TaskGone:
+            raise Refused(
+                409, "This task was open for too long, or was answered already. Please go on."
+            ) from None
+        return to(f"/feedback/{task}" if training else "/rate")
+
+    @router.get("/feedback/{task}")
+    def feedback(request: Request, task: str) -> Response:
+        who = site.who(request)
+        try:
+            shown = assign.answered(site.store, who.rater, task)
+        except TaskGone:
+            return to("/rate")
+        return site.page("feedback.html.j2", workforce=who.workforce, task=shown)
+
+
+def _task_page(site: Site, who: Who, shown: Shown, *, changing: bool) -> Response:
+    return site.page(
+        "rate.html.j2", workforce=who.workforce, task=shown, csrf=who.session.csrf,
+        changing=changing, progress=assign.progress(site.store, who.rater),
+        last=not shown.training and assign.previous(site.store, who.rater) is not None,
+    )  # fmt: skip
+
+
+def kept_comment(comment: str) -> str:
+    """A comment as it is stored."""
+    return writable(comment).replace("\r\n", "\n").strip()[: assign.MAX_COMMENT]
+
+
+def _arrived(site: Site, request: Request) -> Session:
+    session = site.arrival.read(request.cookies)
+    if session is None or session.data["workforce"] not in site.doors:
+        raise Refused(
+            401, "Please come in by the link that you were given, and allow this site's cookies."
+        )
+    return session
+
+
+def _milliseconds(text: str) -> float | None:
+    return int(text) / 1000 if text.isascii() and text.isdigit() and len(text) < 12 else None

@@ -1,0 +1,263 @@
+"""Raters and their invitations: who comes in, who is excluded, and what they said."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from epigone.errors import UserError
+from epigone.raters.assign import free_slot
+from epigone.raters.store import Store
+from epigone.raters.tables import (
+    Action,
+    Comparison,
+    Invitation,
+    Plan,
+    Rater,
+    Task,
+    Visit,
+    Worker,
+)
+from epigone.raters.workforces import Arrival
+from epigone.schema import Purpose, Rating, Workforce
+
+
+@dataclass(frozen=True, slots=True)
+class Entered:
+    """A rater who came in, and by which visit."""
+
+    rater: int
+    public: str
+    visit: int
+
+
+def enter(store: Store, workforce: Workforce, arrival: Arrival, now: float) -> Entered:
+    """The rater of an arrival, the same one for the same worker, and the visit."""
+
+    def work(session: Session) -> Entered:
+        store.lock(session)
+        rater = session.scalar(
+            select(Rater)
+            .join(Worker, Worker.rater_id == Rater.id)
+            .where(Worker.workforce == workforce, Worker.worker == arrival.worker)
+        )
+        if rater is None:
+            public = f"r-{secrets.token_hex(8)}"
+            rater = Rater(public=public, workforce=workforce, joined=now, excluded="")
+            session.add(rater)
+            session.flush()
+            session.add(Worker(rater_id=rater.id, workforce=workforce, worker=arrival.worker))
+        visit = session.scalar(
+            select(Visit).where(Visit.rater_id == rater.id, Visit.submission == arrival.submission)
+        )
+        if visit is None:
+            visit = Visit(rater_id=rater.id, submission=arrival.submission,
+                          extra=dict(arrival.extra), at=now)  # fmt: skip
+            session.add(visit)
+            session.flush()
+        return Entered(rater.id, rater.public, visit.id)
+
+    return store.write(work)
+
+
+def arrival_of(store: Store, visit: int) -> tuple[Workforce, Arrival]:
+    """The workforce and arrival of a visit."""
+
+    def work(session: Session) -> tuple[Workforce, Arrival]:
+        found = session.get_one(Visit, visit)
+        worker = session.get_one(Worker, found.rater_id)
+        arrival = Arrival(worker.worker, found.submission, extra=found.extra)
+        return cast(Workforce, worker.workforce), arrival
+
+    return store.read(work)
+
+
+def find(store: Store, public: str) -> tuple[int, bool] | None:
+    """A rater's number by the public name, and whether the way in was revoked."""
+
+    def work(session: Session) -> tuple[int, bool] | None:
+        rater = session.scalar(select(Rater).where(Rater.public == public))
+        return None if rater is None else (rater.id, rater.revoked is not None)
+
+    return store.read(work)
+
+
+def invite(
+    store: Store, labels: Sequence[str], now: float, *, days: float | None = None, who: str
+) -> list[str]:
+    """Invitations for as many people as labels; the secret of each is returned, and not kept."""
+    made = [secrets.token_urlsafe(18) for _ in labels]
+
+    def work(session: Session) -> None:
+        for label, secret in zip(labels, made, strict=True):
+            expires = None if days is None else now + 86_400 * days
+            session.add(Invitation(label=label, digest=_digest(secret), created=now,
+                                   expires=expires))  # fmt: skip
+            _log(session, now, who, "invite", label)
+
+    store.write(work)
+    return made
+
+
+def invited(store: Store, secret: str, now: float) -> str | None:
+    """The worker that an invitation's secret stands for; None where it does not admit."""
+
+    def work(session: Session) -> str | None:
+        found = session.scalar(select(Invitation).where(Invitation.digest == _digest(secret)))
+        if found is None or found.revoked is not None:
+            return None
+        late = found.expires is not None and found.expires < now
+        return None if late else f"invitation-{found.id}"
+
+    return store.read(work)
+
+
+def invitations(store: Store) -> list[Invitation]:
+    """All invitations, in the order in which they were made."""
+    return store.read(lambda s: list(s.scalars(select(Invitation).order_by(Invitation.id))))
+
+
+def revoke(store: Store, named: str, now: float, *, who: str) -> int:
+    """Revoke the invitations of a label, or else of a number; their sessions end as well.
+
+    How many were revoked is returned; raises UserError where there is none of that name.
+    """
+
+    def work(session: Session) -> int:
+        rows = list(session.scalars(select(Invitation).where(Invitation.label == named)))
+        if not rows and named.isascii() and named.isdigit() and len(named) < 9:
+            rows = list(session.scalars(select(Invitation).where(Invitation.id == int(named))))
+        if not rows:
+            raise UserError("no such invitation", value=named, fix="a label or a number")
+        return sum(_revoke(session, row, now, who) for row in rows)
+
+    return store.write(work)
+
+
+def revoke_one(store: Store, invitation: int, now: float, *, who: str) -> None:
+    """Revoke the invitation of a number; raises UserError where there is none."""
+
+    def work(session: Session) -> None:
+        row = session.get(Invitation, invitation) if invitation < 1 << 31 else None
+        if row is None:
+            raise UserError("no such invitation", value=invitation)
+        _revoke(session, row, now, who)
+
+    store.write(work)
+
+
+def exclude(store: Store, rater: str, why: str, now: float, *, who: str) -> None:
+    """Let a rater's votes not count, and free their places; raises UserError if nobody is so named.
+
+    Nothing is deleted: `include` takes it back.
+    """
+    if not why.strip():
+        raise UserError("an exclusion has a reason", value=rater, fix="--why")
+
+    def work(session: Session) -> None:
+        store.lock(session)
+        found = _named(session, rater)
+        found.excluded = why.strip()
+        session.execute(
+            update(Task)
+            .where(Task.rater_id == found.id, Task.state == "open")
+            .values(state="lapsed", slot=None)
+        )
+        session.execute(update(Task).where(Task.rater_id == found.id).values(slot=None))
+        _log(session, now, who, "exclude", rater, why)
+
+    store.write(work)
+
+
+def include(store: Store, rater: str, why: str, now: float, *, who: str) -> None:
+    """Let an excluded rater's votes count again.
+
+    All of them count, also where others have filled the places since: such items have more than
+    their number of ratings.
+    """
+
+    def work(session: Session) -> None:
+        store.lock(session)
+        plan, found = session.get_one(Plan, 1), _named(session, rater)
+        found.excluded = ""
+        done = select(Task).join(Comparison, Comparison.id == Task.comparison_id)
+        done = done.where(Task.rater_id == found.id, Task.state == "done")
+        for task in session.scalars(done.where(Comparison.purpose == "item")):
+            if task.slot is None:
+                task.slot = free_slot(session, task.comparison_id, plan.per_item)
+                session.flush()
+        _log(session, now, who, "include", rater, why)
+
+    store.write(work)
+
+
+def log(store: Store, now: float, who: str, what: str, target: str = "", why: str = "") -> None:
+    """Note what an administrator did."""
+    store.write(lambda session: _log(session, now, who, what, target, why))
+
+
+def actions(store: Store, last: int = 50) -> list[Action]:
+    """The last things that administrators did, the newest first."""
+    newest = select(Action).order_by(Action.id.desc()).limit(last)
+    return store.read(lambda session: list(session.scalars(newest)))
+
+
+def ratings(store: Store) -> Iterator[Rating]:
+    """Every vote as the project's other rooms know it, excluded ones as well, oldest first."""
+
+    def work(session: Session) -> list[Any]:
+        joined = (
+            select(Task, Rater, Comparison.item, Comparison.a, Comparison.b, Comparison.purpose,
+                   Comparison.expected)
+            .join(Rater, Rater.id == Task.rater_id)
+            .join(Comparison, Comparison.id == Task.comparison_id)
+            .where(Task.state == "done")
+            .order_by(Task.voted, Task.id)
+        )  # fmt: skip
+        return list(session.execute(joined).all())
+
+    for task, rater, item, a, b, purpose, expected in store.read(work):
+        at = datetime.fromtimestamp(task.voted, UTC).isoformat(timespec="seconds")
+        yield Rating(
+            item=item, rater=rater.public, a=a, b=b, preference=task.preference, left=task.left,
+            workforce=cast(Workforce, rater.workforce), purpose=cast(Purpose, purpose),
+            expected=expected, seconds=task.seconds if task.visible is None else task.visible,
+            reasons=tuple(task.reasons), comment=task.comment, excluded=rater.excluded, at=at,
+        )  # fmt: skip
+
+
+def _revoke(session: Session, row: Invitation, now: float, who: str) -> bool:
+    if row.revoked is not None:
+        return False
+    row.revoked = now
+    workers = select(Worker.rater_id).where(
+        Worker.workforce == "private", Worker.worker == f"invitation-{row.id}"
+    )
+    session.execute(update(Rater).where(Rater.id.in_(workers)).values(revoked=now))
+    _log(session, now, who, "revoke", f"{row.id} {row.label}".strip())
+    return True
+
+
+def _named(session: Session, rater: str) -> Rater:
+    found = session.scalar(select(Rater).where(Rater.public == rater))
+    if found is None:
+        raise UserError("no such rater", value=rater)
+    return found
+
+
+def _log(
+    session: Session, now: float, who: str, what: str, target: str = "", why: str = ""
+) -> None:
+    session.add(Action(at=now, who=who[:200], what=what, target=target[:500], why=why))
+
+
+def _digest(secret: str) -> str:
+    # The secret is long and random: nothing slower is needed to keep it from being guessed.
+    return hashlib.sha256(secret.encode()).hexdigest()

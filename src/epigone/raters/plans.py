@@ -1,0 +1,73 @@
+"""A rating database is filled: the plan, the comparisons, and the tasks that train and check."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from epigone.errors import UserError
+from epigone.raters.comparisons import Pair
+from epigone.raters.store import Store
+from epigone.raters.tables import Comparison, Plan, Task
+
+
+def prepare(
+    store: Store,
+    name: str,
+    pairs: Sequence[Pair],
+    *,
+    now: float,
+    seed: int = 0,
+    per_item: int = 3,
+    per_rater: int = 20,
+    check_every: int = 6,
+    lease: float = 1800.0,
+) -> int:
+    """Write the plan and all comparisons that are not there yet; how many were new is returned.
+
+    The same again changes nothing, other numbers change the plan from then on. `lease` is in
+    seconds. Raises UserError where an output is not what it was, or fewer ratings an item are asked
+    for than some already have.
+    """
+
+    def work(session: Session) -> int:
+        store.lock(session)
+        most = session.scalar(select(func.max(Task.slot)))
+        if most is not None and per_item <= most:
+            raise UserError("some items have more ratings already", value=f"{most + 1} an item",
+                            fix=f"--per-item {most + 1} or more")  # fmt: skip
+        plan = session.get(Plan, 1)
+        if plan is None:
+            # Not made of the seed: who guessed that would know the sides.
+            key = secrets.token_hex(32)
+            plan = Plan(id=1, name=name, seed=seed, key=key, created=now)
+            session.add(plan)
+        elif (plan.name, plan.seed) != (name, seed):
+            raise UserError("the rating database belongs to another study or seed",
+                            value=f"{plan.name}, seed {plan.seed}",
+                            fix="name another --db")  # fmt: skip
+        plan.per_item, plan.per_rater = per_item, per_rater
+        plan.check_every, plan.lease = check_every, lease
+        there = {(c.purpose, c.item, c.a, c.b): c for c in session.scalars(select(Comparison))}
+        return sum(_add(session, there, pair) for pair in pairs)
+
+    return store.write(work)
+
+
+def _add(session: Session, there: dict[tuple[str, str, str, str], Comparison], pair: Pair) -> bool:
+    row = {**asdict(pair), "prompt": [asdict(message) for message in pair.prompt]}
+    old = there.get((pair.purpose, pair.item, pair.a, pair.b))
+    if old is None:
+        session.add(Comparison(**row))
+        return True
+    changed = [k for k, value in row.items() if getattr(old, k) != value]
+    if changed:
+        raise UserError(
+            f"the {changed[0].replace('_', ' ')} of an item is not what raters were shown",
+            value=pair.item, fix="name another --db",
+        )  # fmt: skip
+    return False

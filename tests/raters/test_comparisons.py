@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from epigone.errors import UserError
+from epigone.raters.comparisons import compare, models_of, read_checks, read_outputs
+from epigone.raters.leaks import leaks, without
+
+from .rating_site import outputs
+
+
+def write(path: Path, *rows: Any) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_models_are_compared_with_the_teacher_or_all_with_all() -> None:
+    three = [outputs(m, [f"{m}{i}" for i in range(4)]) for m in ("t", "a", "z")]
+    made = compare(three[0], three[1:])
+    assert [(p.item, p.a, p.b, p.a_text, p.b_text) for p in made[:2]] == [
+        ("i0", "a", "t", "a0", "t0"), ("i0", "t", "z", "t0", "z0"),
+    ]  # fmt: skip
+    assert len(made) == 8 and models_of(made) == ["a", "t", "z"]
+    assert len(compare(three[0], three[1:], pairs="all")) == 12
+    drawn = compare(three[0], three[1:], n=2, seed=5)
+    assert len({p.item for p in drawn}) == 2 and drawn == compare(
+        *[three[0], three[1:]], n=2, seed=5
+    )
+
+
+def test_items_that_not_all_have_are_left_out_and_prompts_must_agree() -> None:
+    teacher, model = outputs("t", ["1", "2"]), outputs("m", ["1"])
+    assert [p.item for p in compare(teacher, [model])] == ["i0"]
+    other = {"i0": type(model["i0"])("i0", "m", teacher["i1"].prompt, "x")}
+    with pytest.raises(UserError, match="disagree on the prompt of an item: i0"):
+        compare(teacher, [other])
+    with pytest.raises(UserError, match="no item in common"):
+        compare({"i1": teacher["i1"]}, [model])
+    with pytest.raises(UserError, match="two files of one model: t"):
+        compare(teacher, [outputs("t", ["1"])])
+
+
+def test_files_of_samples_are_read_strictly(tmp_path: Path) -> None:
+    good = {"item": "a", "prompt": [{"role": "user", "content": "q\x00"}], "output": "o\ud800"}
+    file = write(tmp_path / "m.jsonl", good, {"id": 7, "prompt": "q", "output": "", "model": "m"})
+    read = read_outputs(file)
+    assert read["a"].text == "o\ufffd" and read["a"].prompt[0].content == "q\ufffd"
+    assert (read["7"].model, read["a"].model) == ("m", "m")
+    assert read_outputs(file, "named")["a"].model == "named"
+    for row, told in (
+        ({**good, "item": None}, "an item is a name"), ({**good, "output": 1}, "output is a text"),
+        ({**good, "prompt": ""}, "a prompt is a text"), ({**good, "prompt": [{}]}, "a prompt is"),
+        ([1], "not a JSON object"), ({**good, "item": "7"}, "the same item twice"),
+        ({**good, "item": "n", "model": "other"}, "several models"),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=told):
+            read_outputs(write(tmp_path / "m.jsonl", {"id": 7, "prompt": "q", "output": ""}, row))
+    (tmp_path / "m.jsonl").write_text("{\n")
+    with pytest.raises(UserError, match=r"m\.jsonl:1: not a line of JSON"):
+        read_outputs(tmp_path / "m.jsonl")
+    with pytest.raises(UserError, match="cannot read the samples"):
+        read_outputs(tmp_path / "none.jsonl")
+
+
+def test_the_checks_that_ship_are_balanced_and_told_apart() -> None:
+    checks = read_checks()
+    kinds = [check.purpose for check in checks]
+    assert (kinds.count("training"), kinds.count("gold"), kinds.count("attention")) == (3, 4, 2)
+    assert all(check.feedback for check in checks if check.purpose == "training")
+    gold = [check.expected for check in checks if check.purpose == "gold"]
+    assert sorted(map(str, gold)) == ["-2", "-2", "2", "2"]  # whoever reads only one is at chance
+    assert len({check.item for check in checks}) == 9
+    assert leaks(checks) == []
+
+
+def test_a_file_of_checks_is_read_strictly(tmp_path: Path) -> None:
+    good = {"kind": "gold", "prompt": "q", "outputs": ["x", "y"], "expected": 1}
+    (check,) = read_checks(write(tmp_path / "c.jsonl", good))
+    assert (check.purpose, check.expected, check.a_text) == ("gold", 1, "x")
+    for change, told in (
+        ({"kind": "item"}, "a kind is"), ({"outputs": ["x"]}, "two outputs"),
+        ({"expected": True}, "expected is"), ({"expected": 3}, "expected is"),
+        ({"kind": "training"}, "training has a text"), ({"extra": 1}, "unknown key: extra"),
+        ({"prompt": 3}, "a prompt is"),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=told):
+            read_checks(write(tmp_path / "c.jsonl", {**good, **change}))
+    (tmp_path / "c.yaml").write_text("kind: [")
+    with pytest.raises(UserError, match="cannot read the checks"):
+        read_checks(tmp_path / "c.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "says", "itself"),
+    [
+        ("As an AI language model trained by OpenAI, I cannot.", "OpenAI", True),
+        ("I am ChatGPT, a helpful assistant.", "ChatGPT", True),
+        ("I'm Gemma, an open model.", "Gemma", True),
+        ("I was developed by Anthropic.", "Anthropic", True),
+        ("My name is Claude and I like lists.", "Claude", True),
+        ("You could ask GPT-4 for that.", "GPT-4", False),
+        ("This was written by smollm2-135m-instruct.", "smollm2-135m-instruct", False),
+        ("I am a language model and cannot feel.", "", False),
+        ("I am happy. Alpine llamas live in the Andes.", "", False),
+        ("The chat was open, and I was made by hand.", "", False),
+    ],
+)
+def test_outputs_that_name_their_model_are_found(text: str, says: str, itself: bool) -> None:
+    made = compare(outputs("teacher", ["fine"]), [outputs("smollm2-135m-instruct", [text])])
+    found = leaks(made)
+    assert [(leak.says.lower(), leak.itself) for leak in found] == (
+        [(says.lower(), itself)] if says else []
+    )
+    assert len(without(made, found)) == (0 if says else 1)
+
+
+def test_a_name_in_the_prompt_gives_nothing_away() -> None:
+    prompt = outputs("t", ["ChatGPT is a product."])["i0"]
+    asked = type(prompt)(
+        "i0", "t", (type(prompt.prompt[0])("user", "What is ChatGPT?"),), "ChatGPT is"
+    )
+    other = type(prompt)("i0", "m", asked.prompt, "I am ChatGPT.")
+    (leak,) = leaks(compare({"i0": asked}, [{"i0": other}]))
+    assert (leak.model, leak.itself) == ("m", True)

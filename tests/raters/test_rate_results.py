@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from epigone.cli import rate_results
+from epigone.errors import UserError
+from epigone.raters.agreement import krippendorff
+from epigone.raters.export import write_ratings
+from epigone.schema import Rating
+
+
+@pytest.fixture
+def app() -> typer.Typer:
+    group = typer.Typer()
+    rate_results.register(group)
+    return group
+
+
+def made() -> tuple[list[Rating], list[Rating]]:
+    """Three people and a judge, who mostly agree, on thirty items."""
+    rng = np.random.default_rng(0)
+    people, judged = [], []
+    for i in range(30):
+        truth = int(rng.integers(-2, 3))
+        for rater, force in (("r-1", "private"), ("r-2", "private"), ("r-3", "prolific")):
+            value = int(np.clip(truth + rng.integers(-1, 2), -2, 2))
+            people.append(Rating(f"i{i}", rater, "base", "teacher", value, "a", force))  # type: ignore[arg-type]
+        judged += [Rating(f"i{i}", "gpt", "base", "teacher", truth, side, "judge")  # type: ignore[arg-type]
+                   for side in "ab"]  # fmt: skip
+    people += [Rating(f"i{i}", "r-4", "base", "teacher", 0, "a", excluded="one choice")
+               for i in range(12)]  # fmt: skip
+    return people, judged
+
+
+def run(app: typer.Typer, *words: object) -> str:
+    done = CliRunner().invoke(app, [str(w) for w in words])
+    if done.exception is not None:
+        raise done.exception
+    return done.output
+
+
+def test_agreement_of_people_and_judges_mixed(app: typer.Typer, tmp_path: Path) -> None:
+    people, judged = made()
+    write_ratings(tmp_path / "people.csv", people)
+    write_ratings(tmp_path / "judge.jsonl", judged)
+    files = [tmp_path / "people.csv", tmp_path / "judge.jsonl"]
+    found: dict[str, Any] = json.loads(run(app, "agreement", *files, "--json"))
+    assert found["ratings"] == 30 * 3 + 12 + 60 and found["repeated"] == 0
+    assert [a["of"] for a in found["agreement"]] == ["people", "private", "prolific", "judges"]
+    assert found["agreement"][0]["alpha"] == krippendorff(people).alpha
+    assert found["agreement"][0]["n_raters"] == 3
+    (judge,) = found["judges"]
+    assert judge["judge"] == "gpt" and judge["n_units"] == 30
+    assert judge["direction"]["low"] < judge["direction"]["value"] < judge["direction"]["high"]
+    assert [r["rater"] for r in found["raters"]] == ["gpt", "r-1", "r-2", "r-3", "r-4"]
+    assert found["excluded"] == [{"rater": "r-4", "reason": "one choice", "n": 12}]
+    assert found["proposed"] == []
+
+    told = run(app, "agreement", *files, tmp_path / "people.csv")
+    assert told.startswith("162 ratings, 102 more stood twice\n")
+    alpha = f"people\t{found['agreement'][0]['alpha']:.3f}\t"
+    assert alpha in told and "\nr-4\tprivate\t12\t12\t0/0" in told
+
+
+def test_a_file_that_is_none_is_told_in_a_line(app: typer.Typer, tmp_path: Path) -> None:
+    (tmp_path / "r.csv").write_text("item,rater\n")
+    with pytest.raises(UserError, match=r"r.csv, line 1: a column is missing: a"):
+        run(app, "agreement", tmp_path / "r.csv")

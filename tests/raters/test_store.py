@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import inspect, text
+
+from epigone.errors import MissingExtra, UserError
+from epigone.raters import people
+from epigone.raters.store import Store
+from epigone.raters.tables import Base
+from epigone.raters.workforces import Arrival
+
+from .databases import postgres
+from .rating_site import filled, pairs
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "sqlite":
+        yield str(tmp_path / "deep" / "r.db")
+    else:
+        with postgres() as found:
+            yield found
+
+
+def test_the_versions_of_the_tables_lead_to_those_of_the_code(url: str) -> None:
+    store = Store(url)
+    with store.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, Base.metadata) == []
+    assert set(inspect(store.engine).get_table_names()) == {
+        *Base.metadata.tables, "alembic_version",
+    }  # fmt: skip
+    people.enter(store, "public", Arrival("w"), 0.0)
+    store.close()
+    again = Store(url)  # nothing is made anew
+    assert again.read(lambda s: s.execute(text("SELECT count(*) FROM rater")).scalar()) == 1
+    again.write(lambda s: s.execute(text("UPDATE alembic_version SET version_num = '9999'")))
+    again.close()
+    with pytest.raises(UserError, match="made by a newer epigone: 9999"):
+        Store(url)
+
+
+def test_sqlite_keeps_what_it_said_it_kept(tmp_path: Path) -> None:
+    store = Store(tmp_path / "r.db")
+    with store.engine.connect() as connection:
+        told = [connection.exec_driver_sql(f"PRAGMA {p}").scalar()
+                for p in ("journal_mode", "synchronous", "foreign_keys")]  # fmt: skip
+    assert told == ["wal", 2, 1]
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("mysql://me:hunter2@host/db", "no such kind of database"),
+        ("sqlite://", "a rating database is a file"),
+        ("://hunter2", "not the URL of a database"),
+        ("postgresql://me:hunter2@127.0.0.1:1/db", "cannot open the rating database"),
+    ],
+)
+def test_a_wrong_database_is_told_without_its_password(url: str, told: str) -> None:
+    with pytest.raises(UserError, match=told) as caught:
+        Store(url)
+    assert "hunter2" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_wrong_password_is_told_without_it() -> None:
+    with postgres() as url:
+        wrong = url.replace("pass%20word", "hunter2")
+        with pytest.raises(UserError, match="cannot open the rating database") as caught:
+            Store(wrong)
+    assert "hunter2" not in str(caught.value) and "word" not in str(caught.value).split("(")[0][40:]
+
+
+def test_files_that_are_no_databases_are_told(tmp_path: Path) -> None:
+    (tmp_path / "r.db").write_text("not a database at all, but long enough to be read as one" * 20)
+    with pytest.raises(UserError, match="file is not a database"):
+        Store(tmp_path / "r.db")
+    with pytest.raises(UserError, match="no rating database"):
+        Store(tmp_path / "none.db", create=False)
+    assert not (tmp_path / "none.db").exists()
+    store = Store(tmp_path / "new.db")
+    with pytest.raises(UserError, match="no comparisons"):
+        store.plan()
+    store.close()
+
+
+def test_postgres_without_its_package_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "pg8000", None)
+    with pytest.raises(MissingExtra, match="postgres"):
+        Store("postgresql://host/db")
+
+
+def test_processes_that_write_at_once_wait_for_each_other(tmp_path: Path) -> None:
+    """Two writers of one file, one of which is killed in the middle: every answer is there."""
+    filled(tmp_path, pairs(12, ("m1",)), checks=False, per_item=4, per_rater=12,
+           check_every=0).close()  # fmt: skip
+    code = (
+        "import sys\n"
+        "from epigone.raters import assign, people\n"
+        "from epigone.raters.store import Store\n"
+        "from epigone.raters.workforces import Arrival\n"
+        "store = Store('ratings.db')\n"
+        "rater = people.enter(store, 'public', Arrival(sys.argv[1]), 0.0).rater\n"
+        "while (task := assign.next_task(store, rater, 1.0)) is not None:\n"
+        "    assign.cast(store, rater, task.id, assign.Ballot(1), 1.0)\n"
+        "    print(task.id, flush=True)\n"
+    )
+    started = [
+        subprocess.Popen([sys.executable, "-c", code, f"w{n}"], cwd=tmp_path, text=True,
+                         stdout=subprocess.PIPE)
+        for n in range(2)
+    ]  # fmt: skip
+    said = []
+    assert started[0].stdout is not None
+    said += [started[0].stdout.readline().strip() for _ in range(5)]
+    os.kill(started[0].pid, signal.SIGKILL)
+    said += [word for process in started for word in process.communicate(timeout=60)[0].split()]
+    store = Store(tmp_path / "ratings.db")
+    kept = store.read(lambda s: set(s.execute(text(
+        "SELECT public FROM task WHERE state = 'done'")).scalars()))  # fmt: skip
+    assert len(said) == len(set(said)) >= 17
+    assert set(said) <= kept and len(kept) <= len(said) + 1
+    store.close()
