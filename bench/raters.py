@@ -1,6 +1,6 @@
 """Many raters at once, while their server is killed: is every vote kept, once, and how fast?
 
-python bench/raters.py [--db URL] [--raters 300] [--votes 20] [--kills 2]
+python bench/raters.py [--db URL] [--raters 300] [--votes 20] [--kills 2] [--think 10]
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import random
 import re
 import signal
 import statistics
@@ -85,7 +86,9 @@ async def ask(client: httpx.AsyncClient, method: str, path: str, tally: Tally, *
         return response.text
 
 
-async def rate(url: str, way: str, tally: Tally) -> None:
+async def rate(url: str, way: str, tally: Tally, think: float, seed: int) -> None:
+    rng = random.Random(seed)
+    await asyncio.sleep(rng.uniform(0, 2 * think))
     async with httpx.AsyncClient(base_url=url, follow_redirects=True, timeout=60) as client:
         page = await ask(client, "GET", way, tally)
         while "<h1>Thank you!" not in page:
@@ -93,20 +96,22 @@ async def rate(url: str, way: str, tally: Tally) -> None:
             if "task" not in form:
                 page = await ask(client, "POST", "/begin", tally, data=form)
                 continue
+            await asyncio.sleep(rng.uniform(0, 2 * think))
             page = await ask(client, "POST", "/vote", tally, data={**form, "preference": "1"})
             tally.said.append(form["task"])
 
 
-async def raters(url: str, ways: list[str], kills: int, votes: int, db: str, port: int,
-                 server: subprocess.Popen[str]) -> tuple[Tally, subprocess.Popen[str]]:  # fmt: skip
+async def raters(
+    url: str, ways: list[str], asked: argparse.Namespace, db: str, server: subprocess.Popen[str]
+) -> tuple[Tally, subprocess.Popen[str]]:
     tally = Tally()
-    work = asyncio.gather(*(rate(url, way, tally) for way in ways))
-    for kill in range(1, kills + 1):
-        while len(tally.said) < kill * votes * len(ways) // (kills + 1):
+    work = asyncio.gather(*(rate(url, way, tally, asked.think, n) for n, way in enumerate(ways)))
+    for kill in range(1, asked.kills + 1):
+        while len(tally.said) < kill * asked.votes * len(ways) // (asked.kills + 1):
             await asyncio.sleep(0.05)
         server.send_signal(signal.SIGKILL)
         server.wait()
-        server = await asyncio.to_thread(serve, db, port)
+        server = await asyncio.to_thread(serve, db, int(url.rpartition(":")[2]))
     await work
     return tally, server
 
@@ -117,6 +122,7 @@ def main() -> None:
     parser.add_argument("--raters", type=int, default=300)
     parser.add_argument("--votes", type=int, default=20)
     parser.add_argument("--kills", type=int, default=2)
+    parser.add_argument("--think", type=float, default=10.0, help="seconds a vote, on average")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         db = asked.db or str(Path(folder) / "ratings.db")
@@ -130,9 +136,7 @@ def main() -> None:
         began = time.monotonic()
         ways = [link("", SECRET, secret) for secret in secrets]
         try:
-            tally, server = asyncio.run(
-                raters(url, ways, asked.kills, asked.votes, db, port, server)
-            )
+            tally, server = asyncio.run(raters(url, ways, asked, db, server))
         finally:
             server.kill()
             server.wait()
@@ -148,7 +152,8 @@ def report(store: Store, tally: Tally, wall: float, asked: argparse.Namespace) -
     counts = Counter((r.item, r.a, r.b) for r in people.ratings(store))
     logged = store.read(lambda s: s.execute(text("SELECT count(*) FROM vote")).scalar())
     cuts = statistics.quantiles(tally.seconds, n=100)
-    print(f"database        {store.url.get_backend_name()}, {asked.kills} kills")
+    name = store.url.get_backend_name()
+    print(f"database        {name}, {asked.raters} raters at once, {asked.kills} kills")
     print(f"votes           {len(tally.said)} said, {len(kept)} kept, {logged} logged")
     print(f"lost            {len(set(tally.said) - set(kept))}")
     print(f"twice           {len(kept) - len(set(kept))} kept, {len(kept) - (logged or 0)} logged")
