@@ -157,9 +157,8 @@ def measure(db: str, asked: argparse.Namespace) -> None:
 
 
 def report(store: Store, tally: Tally, wall: float, asked: argparse.Namespace) -> None:
-    query = text(
-        "SELECT public, rater_id, comparison_id, preference, \"left\" FROM task WHERE state = 'done'"
-    )
+    columns = 'public, rater_id, comparison_id, preference, "left"'
+    query = text(f"SELECT {columns} FROM task WHERE state = 'done'")
     rows = store.read(lambda session: session.execute(query).all())
     kept = {r[0]: r[3] if r[4] == "a" else -r[3] for r in rows}
     lost = sum(kept.get(task) != said for task, said in tally.said.items())
