@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from epigone.cli.common import Json, number, say_json, table
+from epigone.errors import UnknownName
 from epigone.schema import Interval, Rating
+
+if TYPE_CHECKING:
+    from epigone.findings import Judged
 
 Database = Annotated[
     str, typer.Argument(metavar="DB", help="The rating database: a file, or postgresql://…")
@@ -88,10 +93,13 @@ def agreement(
     fast: Annotated[
         float, typer.Option(min=0, help="Seconds in which nobody has read two outputs.")
     ] = 4.0,
+    against: Annotated[
+        str, typer.Option(help="The model that others are compared with, if not the commonest.")
+    ] = "",
     seed: Annotated[int, typer.Option(min=0, help="Of the intervals.")] = 0,
     json: Json = False,
 ) -> None:
-    """How far raters agree, how each of them rates, and how far judges agree with people.
+    """Which models are preferred, how far raters agree, and how far judges agree with people.
 
     Reads people's and judges' ratings, mixed, in the schema of `rate export`; excluded ones do not
     count. Exclusions are proposed, not made.
@@ -107,6 +115,7 @@ def agreement(
     found = {
         "ratings": len(ratings),
         "repeated": read.repeated,
+        "preferences": asdict(_preferences(ratings, against, seed)),
         "agreement": _agreements(ratings, seed),
         "judges": [asdict(j) for j in judges(ratings, seed=seed)],
         "raters": [asdict(c) for c in quality.conduct(ratings, fast)],
@@ -114,6 +123,15 @@ def agreement(
         "excluded": [asdict(e) for e in quality.excluded(ratings)],
     }
     say_json(found) if json else _show(found)
+
+
+def _preferences(ratings: Sequence[Rating], against: str, seed: int) -> Judged:
+    from epigone.findings import judged
+
+    pairs = Counter(m for pair in sorted({(r.a, r.b) for r in ratings}) for m in pair)
+    if against and against not in pairs:
+        raise UnknownName("model of these ratings", against, pairs)
+    return judged(ratings, against or max(pairs, key=lambda m: (pairs[m], m)), {}, seed=seed)
 
 
 def _agreements(ratings: Sequence[Rating], seed: int) -> list[dict[str, Any]]:
@@ -136,6 +154,18 @@ def _agreements(ratings: Sequence[Rating], seed: int) -> list[dict[str, Any]]:
 def _show(found: dict[str, Any]) -> None:
     repeated = f", {found['repeated']} more stood twice" if found["repeated"] else ""
     print(f"{found['ratings']} ratings{repeated}\n")
+    table(
+        "Preference, a tie as half a win",
+        ("by", "model", "against", "win rate", "95%", "equal or better", "95%", "items", "raters"),
+        [
+            [p["rater"], p["preference"]["model"], p["preference"]["against"],
+             *_interval(p["preference"]["win_rate"]),
+             *_interval(p["preference"]["equal_or_better"]),
+             str(p["preference"]["win_rate"]["n"]), str(p["preference"]["raters"])]
+            for p in found["preferences"]["pairs"]
+        ],
+    )  # fmt: skip
+    print()
     table(
         "Agreement",
         ("of", "alpha (ordinal)", "95%", "same choice", "same direction", "raters", "items",

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from statistics import median
-from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from epigone.raters.agreement import Agreement, krippendorff
 from epigone.raters.store import Store
 from epigone.raters.tables import Comparison, Plan, Rater, Task
 from epigone.schema import Rating
@@ -79,17 +78,11 @@ def raters(store: Store, ratings: Sequence[Rating]) -> list[RaterLine]:
     return [_line(row, given[row.public]) for row in rows]
 
 
-def agreement(ratings: Sequence[Rating]) -> Any:
+def agreement(ratings: Sequence[Rating]) -> Agreement | None:
     """Krippendorff's alpha of the ratings that count, None where there is nothing to agree on."""
     counted = [r for r in ratings if r.purpose == "item" and not r.excluded]
     by_unit = Counter((r.item, r.a, r.b) for r in counted)
-    if max(by_unit.values(), default=0) < 2:
-        return None
-    try:
-        found = import_module("epigone.raters.agreement")
-    except ModuleNotFoundError:
-        return None
-    return found.krippendorff(counted)
+    return krippendorff(counted) if max(by_unit.values(), default=0) > 1 else None
 
 
 def _line(rater: Rater, ratings: Sequence[Rating]) -> RaterLine:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from epigone.files import read_json, read_jsonl
 from epigone.findings import Findings, Judged, Subject, analyse, judged, selected
 from epigone.models import catalogue
 from epigone.report.metrics import METRICS
+from epigone.report.people import rated
 from epigone.report.training import LOG, curves_of
 from epigone.report.view import (
     Corpus,
@@ -68,6 +69,7 @@ def view_of(declaration: Declaration, expansion: Expansion, store: Store) -> Rep
         raise UserError("nothing is done yet", value=declaration.name, fix="epigone run")
     teacher = declaration.teacher
     scores = _scores(planned, store, teacher.name)
+    ratings, pending = rated(store.root, declaration.evaluate.raters)
     return ReportView(
         study=declaration.name,
         teacher=Teacher(
@@ -90,8 +92,8 @@ def view_of(declaration: Declaration, expansion: Expansion, store: Store) -> Rep
         steps=tuple(_step(p) for p in planned),
         provenance=_provenance(declaration, expansion, records),
         metrics=METRICS,
-        remarks=_remarks(planned),
-        judged=_judged(planned, store, teacher.name, scores),
+        remarks=(*_remarks(planned), *([pending] if pending else [])),
+        judged=_judged(planned, store, teacher.name, scores, ratings),
         created=max(r.finished for r in records),
     )
 
@@ -173,9 +175,13 @@ def _scores(planned: list[Planned], store: Store, teacher: str) -> tuple[Score, 
 
 
 def _judged(
-    planned: list[Planned], store: Store, teacher: str, scores: tuple[Score, ...]
+    planned: list[Planned],
+    store: Store,
+    teacher: str,
+    scores: tuple[Score, ...],
+    people: Sequence[Rating],
 ) -> Judged:
-    ratings: list[Rating] = []
+    ratings = list(people)
     lengths: dict[str, dict[str, float]] = {}
     for p in planned:
         if p.step.stage == "judge" and p.record is not None:
