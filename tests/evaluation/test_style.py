@@ -125,6 +125,22 @@ def test_identical_outputs_reach_every_ceiling() -> None:
         assert score.value == pytest.approx(score.ceiling), score.metric
 
 
+def test_differences_from_the_teacher_by_hand() -> None:
+    teacher = {"a": "- x\n- y", "b": "one two three", "c": "It may be so.", "d": "Sure! # x"}
+    model = {"a": "- x\n- y", "b": "- one\n- two\n- x\n- y\n- z\n- v\n- w",
+             "c": "So it is here.", "d": "Sure! Then: I hope this helps."}  # fmt: skip
+    got = by_metric(compare("m", model, teacher, ALL_STYLE_METRICS))
+    assert got["more_lists"].values == {"a": 0.0, "b": 1.0, "c": 0.0, "d": 0.0}
+    assert got["list"].values == {"a": 1.0}
+    # log2 of (2 + 1) / (2 + 1), (7 + 1) / (3 + 1), (4 + 1) / (4 + 1), (6 + 1) / (2 + 1)
+    assert got["length_ratio"].values == pytest.approx({"a": 0, "b": 1, "c": 0, "d": 1.2223924})
+    assert got["hedging"].values["c"] == -25.0
+    assert got["opening"].value == 0.0
+    assert got["closing"].values["d"] == 1.0
+    assert {got[m].better for m in ("more_lists", "length_ratio", "hedging")} == {"zero"}
+    assert got["distinguishable"].value is None
+
+
 def test_undefined_values_are_none() -> None:
     got = by_metric(compare("m", {"b": "x", "d": "x"}, TEACHER, STYLE_METRICS))
     assert (got["list"].value, got["list"].n) == (None, 0)

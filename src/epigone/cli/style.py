@@ -54,10 +54,11 @@ def _rows(found: Sequence[tuple[Score, Interval]], names: Sequence[str]) -> list
     rows = []
     for metric in dict.fromkeys(s.metric for s, _ in found):
         own = {s.model: (s, i) for s, i in found if s.metric == metric}
-        counts = list(dict.fromkeys(str(own[n][0].n) for n in names))
+        counts = [str(own[n][0].n) for n in names]
+        told = counts[0] if len(set(counts)) == 1 else "/".join(counts)
         same = own[names[0]][0].ceiling
         cells = [_cell(*own[n]) for n in names]
-        rows.append([metric, "" if same is None else f"{same:g}", "/".join(counts), *cells])
+        rows.append([metric, "" if same is None else f"{same:g}", told, *cells])
     return rows
 
 
