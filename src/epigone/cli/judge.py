@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -150,8 +151,12 @@ def _tell(told: dict[str, Any], out: Path) -> None:
     missing = ", ".join(f"{why}: {count:,}" for why, count in told["missing"].items())
     print(
         f"\n{told['questions']:,} questions, {told['tries']:,} times asked; "
-        f"without a verdict: {missing or 'none'}; cost ${told['cost']}"
-        + (f", perhaps ${told['may_cost_more']} more" if float(told["may_cost_more"]) else "")
+        f"without a verdict: {missing or 'none'}; cost ${Decimal(told['cost']):.4f}"
+        + (
+            f", perhaps ${Decimal(told['may_cost_more']):.4f} more"
+            if Decimal(told["may_cost_more"])
+            else ""
+        )
         + f"; every verdict is in {out}"
     )
 

@@ -44,17 +44,7 @@ def write_tables(view: ReportView, folder: Path) -> list[str]:
             ],
             _selection(view),
         ),
-        "preference.csv": (
-            [
-                *("rater", "model", "against", *_interval_names("win_rate")),
-                *_interval_names("length_controlled"),
-                *_interval_names("equal_or_better"),
-                *("raters", "ratings", "missing", "flips", "both_orders", "first_place_share"),
-                *("longer_wins", "longer_n", *_interval_names("length_slope")),
-                *_interval_names("preferred_but_wrong"),
-            ],
-            _preferences(view),
-        ),
+        "preference.csv": (_PREFERENCE, _preferences(view)),
         "strength.csv": (
             ["rater", "model", *_interval_names("strength")],
             ([rater, s.model, *_cells(s.strength)] for rater, s in view.judged.strengths),
@@ -161,3 +151,13 @@ def _interval_names(name: str) -> list[str]:
 
 def _cells(interval: Interval) -> list[object]:
     return [interval.value, interval.low, interval.high, interval.n, interval.note]
+
+
+_PREFERENCE = [
+    *("rater", "model", "against", *_interval_names("win_rate")),
+    *_interval_names("length_controlled"),
+    *_interval_names("equal_or_better"),
+    *("raters", "ratings", "missing", "flips", "both_orders", "first_place_share"),
+    *("longer_wins", "longer_n", *_interval_names("length_slope")),
+    *_interval_names("preferred_but_wrong"),
+]
