@@ -12,12 +12,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine
 
 
 def _programs() -> Path | None:
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     named = shutil.which("initdb")
     return Path(named).parent if named else found[-1].parent if found else None
+
+
+def emptied(url: str) -> None:
+    """Take every table out of a database."""
+    engine = create_engine(url.replace("postgresql://", "postgresql+pg8000://"))
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DROP SCHEMA public CASCADE")
+        connection.exec_driver_sql("CREATE SCHEMA public")
+    engine.dispose()
 
 
 @contextlib.contextmanager

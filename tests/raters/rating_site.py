@@ -54,10 +54,12 @@ def filled(folder: Path, made: Sequence[Pair], *, checks: bool = True, **plan: i
 
 
 @contextmanager
-def serving_site(store: Store, doors: Sequence[Door] = ()) -> Iterator[Served]:
+def serving_site(
+    store: Store, doors: Sequence[Door] = (), **rates: tuple[float, float]
+) -> Iterator[Served]:
     sock = serving.bind("127.0.0.1", 0)
     url = f"http://127.0.0.1:{sock.getsockname()[1]}"
-    settings = Settings(SECRET, ADMIN, url)
+    settings = Settings(SECRET, ADMIN, url, **rates)
     app = build_app(store, settings, [*serving.doors(store, settings, public=True), *doors])
     server = uvicorn.Server(
         uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)

@@ -19,19 +19,13 @@ from epigone.raters import assign, people, plans
 from epigone.raters.assign import Ballot, TaskGone
 from epigone.raters.comparisons import read_checks
 from epigone.raters.store import Store
-from epigone.raters.tables import Base, Comparison, Task, Vote
+from epigone.raters.tables import Comparison, Task, Vote
 from epigone.raters.workforces import Arrival
 
-from .databases import postgres
+from .databases import emptied
 from .rating_site import pairs
 
 LEASE = 100.0
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with postgres() as url:
-        yield url
 
 
 @pytest.fixture
@@ -58,14 +52,7 @@ def either(request: pytest.FixtureRequest, memory: Path) -> Iterator[Store]:
     yield made
     made.close()
     if not sqlite:
-        _empty(made)
-
-
-def _empty(store: Store) -> None:
-    with store.engine.begin() as connection:
-        Base.metadata.drop_all(connection)
-        connection.exec_driver_sql("DROP TABLE alembic_version")
-    store.close()
+        emptied(request.getfixturevalue("server"))
 
 
 def come(store: Store, name: str, now: float = 0.0) -> int:

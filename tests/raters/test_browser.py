@@ -293,13 +293,13 @@ def test_a_killed_server_loses_no_click_and_raters_go_on(tmp_path: Path, page: A
         page.goto(link(f"http://127.0.0.1:{port}", SECRET, secret))
         page.get_by_role("button", name="I agree, begin").click()
         vote(page, "A is better")
-        shown = page.locator("main").inner_text()
+        shown = page.locator(".answers").inner_text()
         server.send_signal(signal.SIGKILL)
         server.wait(10)
         assert sum(1 for _ in people.ratings(store)) == 1
         server = serve(tmp_path, port)
         page.reload()
-        assert page.locator("main").inner_text() == shown
+        assert page.locator(".answers").inner_text() == shown
         vote(page, "B is better")
         vote(page, "About equal")
         assert page.get_by_text("You have compared 3 pairs").is_visible()

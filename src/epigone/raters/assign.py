@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import func, select, update
+from sqlalchemy import BigInteger, func, outerjoin, select, update
+from sqlalchemy import cast as sql_cast
 from sqlalchemy.orm import Session
 
 from epigone.raters.store import Store
@@ -18,6 +19,7 @@ from epigone.schema import Purpose
 
 REASONS = ("correct", "complete", "clear", "style", "safe")
 MAX_COMMENT = 2000
+_PRIME = 2_147_483_647
 _CHECKS: tuple[Purpose, ...] = ("gold", "attention")
 
 
@@ -127,6 +129,11 @@ def previous(store: Store, rater: int) -> Shown | None:
     return store.read(work)
 
 
+def has_voted(store: Store, rater: int) -> bool:
+    """Whether there is a vote that the rater may still change."""
+    return store.read(lambda session: _last(session, rater)) is not None
+
+
 def answered(store: Store, rater: int, public: str) -> Shown:
     """A training task that was answered, with what was expected; raises TaskGone for others."""
 
@@ -146,14 +153,8 @@ def progress(store: Store, rater: int) -> Progress:
     def work(session: Session) -> Progress:
         plan = session.get_one(Plan, 1)
         done = _count(session, rater, ("item", *_CHECKS), ("done",))
-        items = session.scalar(
-            select(func.count(func.distinct(Comparison.item))).where(Comparison.purpose == "item")
-        )
-        checks = session.scalar(
-            select(func.count()).select_from(Comparison).where(Comparison.purpose.in_(_CHECKS))
-        )
         name = session.get_one(Rater, rater).public
-        total = _length(plan, name, min(plan.per_rater, items or 0), checks or 0)
+        total = _length(plan, name, min(plan.per_rater, plan.items), plan.checks)
         return Progress(done, max(done, total))
 
     return store.read(work)
@@ -273,31 +274,35 @@ def _item(session: Session, plan: Plan, rater: int, name: str) -> int | None:
     if _count(session, rater, ("item",), ("open", "done")) >= plan.per_rater:
         return None
     taken = func.count(Task.slot)
-    rows = session.execute(
-        select(Comparison.id, Comparison.item, Comparison.a, Comparison.b, taken)
-        .outerjoin(Task, Task.comparison_id == Comparison.id)
+    joined = outerjoin(Comparison, Task, Task.comparison_id == Comparison.id)
+    totals = session.execute(
+        select(Comparison.a, Comparison.b, taken, func.count(func.distinct(Comparison.id)))
+        .select_from(joined)
         .where(Comparison.purpose == "item")
-        .group_by(Comparison.id, Comparison.item, Comparison.a, Comparison.b)
+        .group_by(Comparison.a, Comparison.b)
     ).all()
-    seen = set(
-        session.scalars(
-            select(Comparison.item)
-            .join(Task, Task.comparison_id == Comparison.id)
-            .where(Task.rater_id == rater, Comparison.purpose == "item")
-        )
+    seen = (
+        select(Comparison.item)
+        .join(Task, Task.comparison_id == Comparison.id)
+        .where(Task.rater_id == rater, Comparison.purpose == "item")
     )
-    totals: dict[tuple[str, str], list[int]] = {}
-    for _, _, a, b, n in rows:
-        total = totals.setdefault((a, b), [0, 0])
-        total[0] += n
-        total[1] += 1
-    left = [row for row in rows if row[4] < plan.per_item and row[1] not in seen]
-
-    def need(row: Any) -> tuple[float, int, bytes]:
-        given, of = totals[row[2], row[3]]
-        return given / of, row[4], _keyed(plan, "item", name, row[0])
-
-    return min(left, key=need)[0] if left else None
+    # An order of each rater's own among equals: multiples of a number modulo a prime.
+    drawn = int.from_bytes(_keyed(plan, "item", name)[:4], "big") % (_PRIME - 1) + 1
+    mixed = sql_cast(Comparison.id, BigInteger) * drawn % _PRIME
+    for a, b, *_ in sorted(totals, key=lambda row: (row[2] / row[3], row[0], row[1])):
+        found = session.scalar(
+            select(Comparison.id)
+            .select_from(joined)
+            .where(Comparison.purpose == "item", Comparison.a == a, Comparison.b == b)
+            .where(Comparison.item.not_in(seen))
+            .group_by(Comparison.id)
+            .having(taken < plan.per_item)
+            .order_by(taken, mixed)
+            .limit(1)
+        )
+        if found is not None:
+            return found
+    return None
 
 
 def _mine(session: Session, rater: int, public: str) -> Task:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from epigone.raters import assign
 from epigone.raters.assign import Ballot, TaskGone
@@ -17,6 +17,11 @@ Csrf = Annotated[
                 description="what GET /api/session gives")
 ]  # fmt: skip
 Reason = Literal["correct", "complete", "clear", "style", "safe"]
+
+
+def _whole(value: object) -> object:
+    """1.0 is a whole number in JSON; "1" and true are none."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 class Problem(BaseModel):
@@ -62,7 +67,7 @@ class VoteIn(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
     task: str = Field(max_length=40)
-    preference: int = Field(ge=-2, le=2)
+    preference: Annotated[int, BeforeValidator(_whole)] = Field(ge=-2, le=2)
     reasons: list[Reason] = Field(default_factory=list, max_length=5)
     comment: str = Field(default="", max_length=assign.MAX_COMMENT)
     visible: float | None = Field(default=None, ge=0, le=1e6, allow_inf_nan=False)

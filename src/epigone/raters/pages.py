@@ -37,7 +37,7 @@ def routes(site: Site) -> APIRouter:
         posts_to = finish.url if finish.kind == "post" else ""
         return site.page("done.html.j2", workforce=workforce, posts_to=posts_to, finish=finish,
                          progress=assign.progress(site.store, who.rater),
-                         last=assign.previous(site.store, who.rater) is not None)  # fmt: skip
+                         last=assign.has_voted(site.store, who.rater))  # fmt: skip
 
     return router
 
@@ -152,7 +152,7 @@ def _task_page(site: Site, who: Who, shown: Shown, *, changing: bool) -> Respons
     return site.page(
         "rate.html.j2", workforce=who.workforce, task=shown, csrf=who.session.csrf,
         changing=changing, progress=assign.progress(site.store, who.rater),
-        last=not shown.training and assign.previous(site.store, who.rater) is not None,
+        last=not shown.training and assign.has_voted(site.store, who.rater),
     )  # fmt: skip
 
 

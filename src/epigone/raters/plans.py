@@ -44,7 +44,9 @@ def prepare(
         if plan is None:
             # Not made of the seed: who guessed that would know the sides.
             key = secrets.token_hex(32)
-            plan = Plan(id=1, name=name, seed=seed, key=key, created=now)
+            plan = Plan(id=1, name=name, seed=seed, key=key, created=now, items=0, checks=0)
+            plan.per_item, plan.per_rater = per_item, per_rater
+            plan.check_every, plan.lease = check_every, lease
             session.add(plan)
         elif (plan.name, plan.seed) != (name, seed):
             raise UserError("the rating database belongs to another study or seed",
@@ -53,7 +55,11 @@ def prepare(
         plan.per_item, plan.per_rater = per_item, per_rater
         plan.check_every, plan.lease = check_every, lease
         there = {(c.purpose, c.item, c.a, c.b): c for c in session.scalars(select(Comparison))}
-        return sum(_add(session, there, pair) for pair in pairs)
+        new = sum(_add(session, there, pair) for pair in pairs)
+        every = {(c[0], c[1]) for c in there} | {(p.purpose, p.item) for p in pairs}
+        plan.items = sum(purpose == "item" for purpose, _ in every)
+        plan.checks = sum(purpose in ("gold", "attention") for purpose, _ in every)
+        return new
 
     return store.write(work)
 

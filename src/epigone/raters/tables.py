@@ -35,7 +35,10 @@ class Base(DeclarativeBase):
 
 
 class Plan(Base):
-    """The one row that says how the comparisons are handed out; `key` decides sides and order."""
+    """The one row that says how the comparisons are handed out; `key` decides sides and order.
+
+    `items` and `checks` count the comparisons' prompts, and the gold and attention tasks.
+    """
 
     __tablename__ = "plan"
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
@@ -46,6 +49,8 @@ class Plan(Base):
     per_rater: Mapped[int]
     check_every: Mapped[int]
     lease: Mapped[float]
+    items: Mapped[int]
+    checks: Mapped[int]
     created: Mapped[float]
 
 

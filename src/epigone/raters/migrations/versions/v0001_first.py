@@ -54,6 +54,8 @@ def _comparisons() -> None:
         sa.Column("per_rater", sa.Integer(), nullable=False),
         sa.Column("check_every", sa.Integer(), nullable=False),
         sa.Column("lease", sa.Double(), nullable=False),
+        sa.Column("items", sa.Integer(), nullable=False),
+        sa.Column("checks", sa.Integer(), nullable=False),
         sa.Column("created", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_plan")),
     )

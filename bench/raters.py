@@ -1,0 +1,167 @@
+"""Many raters at once, while their server is killed: is every vote kept, once, and how fast?
+
+python bench/raters.py [--db URL] [--raters 300] [--votes 20] [--kills 2] [--think 10]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import random
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import httpx
+from sqlalchemy import text
+
+from epigone.raters import people, plans
+from epigone.raters.admin import link
+from epigone.raters.comparisons import Output, compare
+from epigone.raters.secret import ADMIN_ENV, SECRET_ENV
+from epigone.raters.serving import bind
+from epigone.raters.store import Store
+from epigone.schema import Message
+
+SECRET = "only for this measurement, on 127.0.0.1"
+PER_ITEM = 3
+
+
+def prepare(store: Store, comparisons: int, votes: int) -> None:
+    def outputs(model: str) -> dict[str, Output]:
+        words = f"{model} answers at some length. " * 20
+        return {
+            f"i{n}": Output(f"i{n}", model, (Message("user", f"Question {n}?"),), words)
+            for n in range(comparisons)
+        }
+
+    pairs = compare(outputs("teacher"), [outputs("student")])
+    plans.prepare(store, "load", pairs, now=time.time(), per_item=PER_ITEM, per_rater=votes,
+                  check_every=0)  # fmt: skip
+
+
+def serve(db: str, port: int) -> subprocess.Popen[str]:
+    started = subprocess.Popen(
+        [sys.executable, "-m", "epigone", "rate", "serve", db, "--port", str(port)],
+        stdout=subprocess.PIPE, text=True,
+        env={**os.environ, SECRET_ENV: SECRET, ADMIN_ENV: SECRET},
+    )  # fmt: skip
+    assert started.stdout is not None
+    while "serving until" not in (line := started.stdout.readline()):
+        if not line:
+            raise SystemExit("the server ended")
+    return started
+
+
+class Tally:
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.seconds: list[float] = []
+        self.again = 0
+
+
+async def ask(client: httpx.AsyncClient, method: str, path: str, tally: Tally, **kw: object) -> str:
+    """One request, again until it is answered; the page that it leads to."""
+    while True:
+        began = time.monotonic()
+        try:
+            response = await client.request(method, path, **kw)  # type: ignore[arg-type]
+        except httpx.TransportError:
+            tally.again += 1
+            await asyncio.sleep(0.2)
+            continue
+        if response.status_code in (429, 503):
+            tally.again += 1
+            await asyncio.sleep(0.5)
+            continue
+        response.raise_for_status()
+        tally.seconds.append(time.monotonic() - began)
+        return response.text
+
+
+async def rate(url: str, way: str, tally: Tally, think: float, seed: int) -> None:
+    rng = random.Random(seed)
+    await asyncio.sleep(rng.uniform(0, 2 * think))
+    async with httpx.AsyncClient(base_url=url, follow_redirects=True, timeout=60) as client:
+        page = await ask(client, "GET", way, tally)
+        while "<h1>Thank you!" not in page:
+            form = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', page))
+            if "task" not in form:
+                page = await ask(client, "POST", "/begin", tally, data=form)
+                continue
+            await asyncio.sleep(rng.uniform(0, 2 * think))
+            page = await ask(client, "POST", "/vote", tally, data={**form, "preference": "1"})
+            tally.said.append(form["task"])
+
+
+async def raters(
+    url: str, ways: list[str], asked: argparse.Namespace, db: str, server: subprocess.Popen[str]
+) -> tuple[Tally, subprocess.Popen[str]]:
+    tally = Tally()
+    work = asyncio.gather(*(rate(url, way, tally, asked.think, n) for n, way in enumerate(ways)))
+    for kill in range(1, asked.kills + 1):
+        while len(tally.said) < kill * asked.votes * len(ways) // (asked.kills + 1):
+            await asyncio.sleep(0.05)
+        server.send_signal(signal.SIGKILL)
+        server.wait()
+        server = await asyncio.to_thread(serve, db, int(url.rpartition(":")[2]))
+    await work
+    return tally, server
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--db", default="")
+    parser.add_argument("--raters", type=int, default=300)
+    parser.add_argument("--votes", type=int, default=20)
+    parser.add_argument("--kills", type=int, default=2)
+    parser.add_argument("--think", type=float, default=10.0, help="seconds a vote, on average")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        db = asked.db or str(Path(folder) / "ratings.db")
+        store = Store(db)
+        prepare(store, asked.raters * asked.votes // PER_ITEM + 100, asked.votes)
+        secrets = people.invite(store, ["load"] * asked.raters, time.time(), who="bench")
+        with bind("127.0.0.1", 0) as free:
+            port = free.getsockname()[1]
+        url = f"http://127.0.0.1:{port}"
+        server = serve(db, port)
+        began = time.monotonic()
+        ways = [link("", SECRET, secret) for secret in secrets]
+        try:
+            tally, server = asyncio.run(raters(url, ways, asked, db, server))
+        finally:
+            server.kill()
+            server.wait()
+        wall = time.monotonic() - began
+        report(store, tally, wall, asked)
+        store.close()
+
+
+def report(store: Store, tally: Tally, wall: float, asked: argparse.Namespace) -> None:
+    kept = store.read(
+        lambda s: list(s.execute(text("SELECT public FROM task WHERE state = 'done'")).scalars())
+    )
+    counts = Counter((r.item, r.a, r.b) for r in people.ratings(store))
+    logged = store.read(lambda s: s.execute(text("SELECT count(*) FROM vote")).scalar())
+    cuts = statistics.quantiles(tally.seconds, n=100)
+    name = store.url.get_backend_name()
+    print(f"database        {name}, {asked.raters} raters at once, {asked.kills} kills")
+    print(f"votes           {len(tally.said)} said, {len(kept)} kept, {logged} logged")
+    print(f"lost            {len(set(tally.said) - set(kept))}")
+    print(f"twice           {len(kept) - len(set(kept))} kept, {len(kept) - (logged or 0)} logged")
+    print(f"most an item    {max(counts.values())} (k = {PER_ITEM})")
+    print(f"sent again      {tally.again}")
+    print(f"wall            {wall:.1f} s, {len(kept) / wall:.0f} votes a second")
+    print(f"answer and next {cuts[49]:.3f} s median, {cuts[94]:.3f} s p95, {cuts[98]:.3f} s p99")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import json
+import re
+import stat
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from epigone.raters import serving
+from epigone.study.rating import Raters
+from epigone.study.values import told
+
+Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for model in ("teacher", "student"):
+        rows = [{"item": f"i{n}", "prompt": f"q{n}", "output": f"{model} {n}"} for n in range(4)]
+        (tmp_path / f"{model}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return tmp_path
+
+
+def test_any_files_become_a_rating_database(cli: Cli, folder: Path) -> None:
+    with (folder / "student.jsonl").open("a") as file:
+        file.write("\n" + json.dumps({"item": "x", "prompt": "q", "output": "I am ChatGPT."}))
+    with (folder / "teacher.jsonl").open("a") as file:
+        file.write("\n" + json.dumps({"item": "x", "prompt": "q", "output": "fine"}))
+    words = ("rate", "tasks", "teacher.jsonl", "mine=student.jsonl", "--db", "r.db")
+    done = cli(*words, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "5 comparisons, 3 raters each, in r.db (14 new)" in done.stdout
+    assert "item x, mine: speaks as 'ChatGPT'" in done.stdout
+    assert "(0 new)" in cli(*words, cwd=folder).stdout
+    dropped = cli(*words[:-1], "other.db", "--drop-leaks", cwd=folder)
+    assert "4 comparisons" in dropped.stdout
+    refused = cli(*words, "--seed", "4", cwd=folder)
+    assert refused.returncode == 2 and "another study or seed" in refused.stderr
+
+
+def test_invitations_are_links_that_can_be_revoked(cli: Cli, folder: Path) -> None:
+    cli("rate", "tasks", "teacher.jsonl", "student.jsonl", "--db", "r.db", cwd=folder)
+    words = ("rate", "invite", "r.db", "-n", "2", "--label", "lab", "--url", "https://r.example")
+    links = cli(*words, cwd=folder).stdout.split()
+    assert len(set(links)) == 2
+    assert all(re.fullmatch(r"https://r\.example/in/private/[\w.-]{40,}", x) for x in links)
+    assert stat.S_IMODE((folder / "r.secret").stat().st_mode) == 0o600
+    secret = (folder / "r.secret").read_text().strip()
+    kept = b"".join(file.read_bytes() for file in folder.glob("r.db*"))
+    assert secret.encode() not in kept
+    assert not any(link.rpartition("/")[2].encode() in kept for link in links)
+    assert "revoked 2" in cli("rate", "revoke", "r.db", "lab", cwd=folder).stdout
+    assert json.loads(cli("rate", "revoke", "r.db", "1", "--json", cwd=folder).stdout) == {
+        "revoked": 0
+    }
+    wrong = cli("rate", "revoke", "r.db", "nobody", cwd=folder)
+    assert wrong.returncode == 2 and "no such invitation: nobody" in wrong.stderr
+
+
+def test_a_study_is_served_with_its_own_settings(
+    cli: Cli, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "serve", lambda app, sockets, ready: (ready(), sockets[0].close()))
+    study = whole / "study.yaml"
+    text = study.read_text()
+    study.write_text(text + "  raters: {per_item: 2, n: 3}\n")
+    done = cli("rate", "study.yaml", "--port", "0", "--public", cwd=whole)
+    assert done.returncode == 0, done.stderr
+    assert "9 comparisons, 2 raters each" in done.stdout  # a base and two students
+    assert re.search(r"rate here: +http://127\.0\.0\.1:\d+/in/private/\S{40}", done.stdout)
+    assert "ratings.admin" in done.stdout and (whole / "runs/tiny/ratings.db").is_file()
+    again = cli("rate", "study.yaml", "--port", "0", cwd=whole)
+    assert "(0 new)" in again.stdout and "rate here" not in again.stdout
+    wrong = cli("rate", "study.yaml", "--models", "nobody", cwd=whole)
+    assert wrong.returncode == 2 and "unknown model: nobody" in wrong.stderr
+    # What people are asked changes no step.
+    assert json.loads(cli("plan", "study.yaml", "--json", cwd=whole).stdout)["to_do"] == 0
+    study.write_text(text)
+
+
+def test_mistakes_are_told_in_a_line(cli: Cli, folder: Path) -> None:
+    for words, says in (
+        (("rate", "invit", "r.db"), "unknown verb of rate: invit"),
+        (("rate", "study-that-is-not-there.yaml"), "study-that-is-not-there.yaml"),
+        (("rate", "serve", "none.db"), "no rating database: none.db"),
+        (("rate", "invite", "none.db"), "no rating database: none.db"),
+        (("rate", "tasks", "none.jsonl", "student.jsonl", "--db", "r.db"), "cannot read"),
+        (("rate", "tasks", "teacher.jsonl", "teacher.jsonl", "--db", "r.db"), "two files of one"),
+    ):
+        done = cli(*words, cwd=folder)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1), (words, done.stderr)
+        assert says in done.stderr
+    assert not (folder / "none.db").exists()
+
+
+def test_a_port_that_is_taken_is_told(cli: Cli, folder: Path) -> None:
+    cli("rate", "tasks", "teacher.jsonl", "student.jsonl", "--db", "r.db", cwd=folder)
+    with serving.bind("127.0.0.1", 0) as taken:
+        port = str(taken.getsockname()[1])
+        done = cli("rate", "serve", "r.db", "--port", port, cwd=folder)
+    assert done.returncode == 2 and "cannot listen" in done.stderr
+
+
+def test_the_study_files_part_is_strict() -> None:
+    from pydantic import ValidationError
+
+    assert Raters().per_item == 3
+    for wrong in ({"per_item": 0}, {"pairs": "some"}, {"models": "one"}, {"peritem": 3}):
+        with pytest.raises(ValidationError) as caught:
+            Raters.model_validate(wrong)
+        assert "\n" not in str(told(caught.value))
