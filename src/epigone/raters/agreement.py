@@ -22,7 +22,7 @@ Unit = tuple[str, str, str]
 
 RESAMPLES = 2000
 # Raters from whom on others are taken to have been possible; numbers at a time.
-_CROWD, _CHUNK = 8, 2_000_000
+_CROWD, _CHUNK = 8, 200_000
 _LEVEL = 0.95
 _TINY = 1e-12
 
