@@ -88,20 +88,26 @@ def accessible(page: Any, *schemes: str) -> None:
         assert told == [], (page.url, scheme)
 
 
+def click(page: Any, role: str, name: str) -> None:
+    """Click on what leads to another page, and wait until it is there."""
+    with page.expect_navigation():
+        page.get_by_role(role, name=name).click()
+
+
 def begin(page: Any, site: Served) -> None:
     page.goto(site.invitation())
-    page.get_by_role("button", name="I agree, begin").click()
+    click(page, "button", "I agree, begin")
 
 
 def vote(page: Any, choice: str) -> None:
     page.get_by_label(choice, exact=True).check()
-    page.get_by_role("button", name="Next").click()
+    click(page, "button", "Next")
 
 
 def to_the_end(page: Any, choice: str) -> None:
     while "/done" not in page.url:
         if "/feedback" in page.url:
-            page.get_by_role("link", name="Go on").click()
+            click(page, "link", "Go on")
         else:
             vote(page, choice)
 
@@ -114,11 +120,11 @@ def test_two_raters_reach_the_end_and_every_page_is_accessible(
     page.goto(site.invitation("first"))
     accessible(page)
     accessible(page, "dark")
-    page.get_by_role("button", name="I agree, begin").click()
+    click(page, "button", "I agree, begin")
     vote(page, "A is better")
     accessible(page, "light", "dark")
     while "/feedback" in page.url:
-        page.get_by_role("link", name="Go on").click()
+        click(page, "link", "Go on")
         if page.get_by_text("Practice").count():
             vote(page, "About equal")
     page.get_by_text("Why? (optional)").click()
@@ -126,11 +132,11 @@ def test_two_raters_reach_the_end_and_every_page_is_accessible(
     page.get_by_label("Comment").fill("<b>bold</b>")
     accessible(page, "dark", "light")
     vote(page, "B is slightly better")
-    page.get_by_role("link", name="Change the last answer").click()
+    click(page, "link", "Change the last answer")
     assert page.get_by_label("B is slightly better").is_checked()
     assert page.get_by_label("Comment").input_value() == "<b>bold</b>"
     page.get_by_label("A is better", exact=True).check()
-    page.get_by_role("button", name="Save").click()
+    click(page, "button", "Save")
     to_the_end(page, "A is better")
     assert page.get_by_role("heading", name="Thank you!").is_visible()
     accessible(page)
@@ -248,24 +254,25 @@ def test_administrators_see_how_it_goes(site: Served, page: Any, browser: Any) -
         assign.cast(site.store, rater.rater, task.id, assign.Ballot(2), site.settings.clock())
     page.goto(f"{site.url}/admin")
     page.get_by_label("Administrator's token").fill("wrong" * 6)
-    page.get_by_role("button", name="Log in").click()
+    click(page, "button", "Log in")
     assert page.get_by_role("alert").is_visible()
     accessible(page, "light")
     page.get_by_label("Administrator's token").fill(ADMIN)
-    page.get_by_role("button", name="Log in").click()
+    click(page, "button", "Log in")
     page.get_by_label(f"Reason to exclude {rater.public}").fill("always left")
-    page.get_by_role("button", name=f"Exclude {rater.public}").click()
+    click(page, "button", f"Exclude {rater.public}")
     assert page.get_by_text("excluded: always left").is_visible()
-    page.get_by_role("button", name=f"Include {rater.public}").click()
+    click(page, "button", f"Include {rater.public}")
     page.get_by_label("How many").fill("2")
-    page.get_by_role("button", name="Invite", exact=True).click()
+    with page.expect_navigation():
+        page.get_by_role("button", name="Invite", exact=True).click()
     links = page.locator(".links code").all_inner_texts()
     assert len(set(links)) == 2
     accessible(page, "light", "dark")
     page.goto(links[0])
     assert page.get_by_role("heading", name="Which answer is better?").is_visible()
     page.goto(f"{site.url}/admin")
-    page.get_by_role("button", name="Revoke invitation 1").click()
+    click(page, "button", "Revoke invitation 1")
     page.goto(links[0])
     assert page.get_by_text("This invitation does not work").is_visible()
     assert [line for line in page.said if "403" not in line] == []
@@ -291,7 +298,7 @@ def test_a_killed_server_loses_no_click_and_raters_go_on(tmp_path: Path, page: A
     server = serve(tmp_path, port)
     try:
         page.goto(link(f"http://127.0.0.1:{port}", SECRET, secret))
-        page.get_by_role("button", name="I agree, begin").click()
+        click(page, "button", "I agree, begin")
         vote(page, "A is better")
         shown = page.locator(".answers").inner_text()
         server.send_signal(signal.SIGKILL)

@@ -106,8 +106,8 @@ def routes(site: Site) -> APIRouter:
     @router.post("/next", responses=_WRITE)
     def following(request: Request, token: Csrf) -> Next:
         who = _writer(site, request, token)
-        shown = assign.next_task(site.store, who.rater, site.now())
-        at = assign.progress(site.store, who.rater)
+        desk = assign.desk(site.store, who.rater, site.now())
+        shown, at = desk.shown, desk.progress
         task = None if shown is None else Task(
             id=shown.id, prompt=list(shown.prompt), left=shown.left, right=shown.right,
             training=shown.training,

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Form, Request
 from starlette.responses import Response
 
 from epigone.raters import assign, people
-from epigone.raters.assign import Ballot, Shown, TaskGone
+from epigone.raters.assign import Ballot, Progress, Shown, TaskGone
 from epigone.raters.comparisons import writable
 from epigone.raters.sessions import Session, TooMuch
 from epigone.raters.site import Refused, Site, Who, known_reasons, to
@@ -27,7 +27,8 @@ def routes(site: Site) -> APIRouter:
     def done(request: Request) -> Response:
         who = site.who(request)
         # Who has work left gets no completion code by typing an address.
-        if assign.next_task(site.store, who.rater, site.now()) is not None:
+        desk = assign.desk(site.store, who.rater, site.now())
+        if desk.shown is not None:
             return to("/rate")
         workforce, arrival = people.arrival_of(site.store, who.visit)
         door = site.doors.get(workforce)
@@ -36,8 +37,7 @@ def routes(site: Site) -> APIRouter:
         finish = door.finish(arrival)
         posts_to = finish.url if finish.kind == "post" else ""
         return site.page("done.html.j2", workforce=workforce, posts_to=posts_to, finish=finish,
-                         progress=assign.progress(site.store, who.rater),
-                         last=assign.has_voted(site.store, who.rater))  # fmt: skip
+                         progress=desk.progress, last=desk.changeable)  # fmt: skip
 
     return router
 
@@ -102,16 +102,19 @@ def _rating(site: Site, router: APIRouter) -> None:
     @router.get("/rate")
     def rate(request: Request) -> Response:
         who = site.who(request)
-        shown = assign.next_task(site.store, who.rater, site.now())
-        if shown is None:
+        desk = assign.desk(site.store, who.rater, site.now())
+        if desk.shown is None:
             return to("/done")
-        return _task_page(site, who, shown, changing=False)
+        return _task_page(site, who, desk.shown, desk.progress, last=desk.changeable)
 
     @router.get("/previous")
     def previous(request: Request) -> Response:
         who = site.who(request)
         shown = assign.previous(site.store, who.rater)
-        return to("/rate") if shown is None else _task_page(site, who, shown, changing=True)
+        if shown is None:
+            return to("/rate")
+        at = assign.progress(site.store, who.rater)
+        return _task_page(site, who, shown, at, changing=True)
 
     @router.post("/vote")
     def vote(
@@ -148,11 +151,12 @@ def _rating(site: Site, router: APIRouter) -> None:
         return site.page("feedback.html.j2", workforce=who.workforce, task=shown)
 
 
-def _task_page(site: Site, who: Who, shown: Shown, *, changing: bool) -> Response:
+def _task_page(
+    site: Site, who: Who, shown: Shown, at: Progress, *, changing: bool = False, last: bool = False
+) -> Response:
     return site.page(
         "rate.html.j2", workforce=who.workforce, task=shown, csrf=who.session.csrf,
-        changing=changing, progress=assign.progress(site.store, who.rater),
-        last=not shown.training and assign.has_voted(site.store, who.rater),
+        changing=changing, progress=at, last=last and not shown.training,
     )  # fmt: skip
 
 
