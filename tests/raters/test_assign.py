@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import random
-import tempfile
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -26,16 +25,6 @@ from .databases import emptied
 from .rating_site import pairs
 
 LEASE = 100.0
-
-
-@pytest.fixture
-def memory(tmp_path: Path) -> Iterator[Path]:
-    """A folder whose disk need not be waited for, where there is one."""
-    if not Path("/dev/shm").is_dir():
-        yield tmp_path
-        return
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
-        yield Path(folder)
 
 
 @pytest.fixture

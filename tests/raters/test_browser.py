@@ -70,8 +70,8 @@ def watched(page: Any) -> Any:
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Served]:
-    store = filled(tmp_path, pairs(3, ("m1", "m2")), per_rater=3, per_item=2, check_every=3)
+def site(memory: Path) -> Iterator[Served]:
+    store = filled(memory, pairs(3, ("m1", "m2")), per_rater=3, per_item=2, check_every=3)
     with serving_site(store) as found:
         yield found
     store.close()

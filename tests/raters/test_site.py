@@ -56,8 +56,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    made = filled(tmp_path, pairs(3), checks=False, per_rater=2, per_item=9, check_every=0)
+def store(memory: Path) -> Iterator[Store]:
+    made = filled(memory, pairs(3), checks=False, per_rater=2, per_item=9, check_every=0)
     yield made
     made.close()
 
