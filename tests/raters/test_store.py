@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -78,6 +79,17 @@ def test_a_wrong_password_is_told_without_it(server: str) -> None:
     with pytest.raises(UserError, match="cannot open the rating database") as caught:
         Store(server.replace("pass%20word", "hunter2"))
     assert "hunter2" not in str(caught.value) and "***@127.0.0.1" in str(caught.value)
+
+
+def test_the_password_may_stand_where_postgresqls_programs_look_for_it(
+    server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, _, host = server.partition("@")
+    scheme, user, password = before.split(":", 2)
+    monkeypatch.setenv("PGPASSWORD", unquote(password))
+    store = Store(f"{scheme}:{user}@{host}")
+    assert unquote(password) not in store.shown
+    store.close()
 
 
 def test_files_that_are_no_databases_are_told(tmp_path: Path) -> None:

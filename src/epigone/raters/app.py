@@ -48,7 +48,12 @@ def _failures(app: FastAPI, site: Site) -> None:
         if request.url.path.startswith("/api/"):
             return JSONResponse({"detail": words}, status, headers)
         session = site.rater.read(request.cookies) or site.arrival.read(request.cookies)
-        workforce = session.data.get("workforce", "") if session else ""
+        # A refusal at the door is read in the platform's frame, too.
+        workforce = (
+            session.data.get("workforce", "")
+            if session
+            else request.path_params.get("workforce", "")
+        )
         going = site.rater.read(request.cookies) is not None and status in (404, 409, 422, 429)
         page = site.page("refused.html.j2", status=status, workforce=workforce, words=words,
                          going=going)  # fmt: skip

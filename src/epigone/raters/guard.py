@@ -51,15 +51,24 @@ class Bucket:
 
     def take(self, key: str) -> bool:
         """Whether one more is allowed now; then it is counted."""
-        now = self._clock()
         with self._lock:
-            left, at = self._left.pop(key, (self._burst, now))
-            left = min(self._burst, left + self._rate * max(0.0, now - at))
+            left, now = self._has(key)
             allowed = left >= 1.0
+            self._left.pop(key, None)
             self._left[key] = (left - 1.0 if allowed else left, now)
             while len(self._left) > _KEYS:
                 self._left.popitem(last=False)
         return allowed
+
+    def allows(self, key: str) -> bool:
+        """Whether one more would be allowed now; nothing is counted."""
+        with self._lock:
+            return self._has(key)[0] >= 1.0
+
+    def _has(self, key: str) -> tuple[float, float]:
+        now = self._clock()
+        left, at = self._left.get(key, (self._burst, now))
+        return min(self._burst, left + self._rate * max(0.0, now - at)), now
 
 
 class _TooLarge(HTTPException):

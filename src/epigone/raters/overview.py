@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import median
 
 from sqlalchemy import func, select
@@ -82,7 +83,13 @@ def agreement(ratings: Sequence[Rating]) -> Agreement | None:
     """Krippendorff's alpha of the ratings that count, None where there is nothing to agree on."""
     counted = [r for r in ratings if r.purpose == "item" and not r.excluded]
     by_unit = Counter((r.item, r.a, r.b) for r in counted)
-    return krippendorff(counted) if max(by_unit.values(), default=0) > 1 else None
+    return _alpha(tuple(counted)) if max(by_unit.values(), default=0) > 1 else None
+
+
+@lru_cache(maxsize=1)
+def _alpha(ratings: tuple[Rating, ...]) -> Agreement:
+    """The last one is kept: it takes a second of thousands, and the page is looked at often."""
+    return krippendorff(ratings)
 
 
 def _line(rater: Rater, ratings: Sequence[Rating]) -> RaterLine:

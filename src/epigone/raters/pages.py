@@ -54,9 +54,14 @@ def _ways_in(site: Site, router: APIRouter) -> None:
         query = dict(list(request.query_params.items())[:_MOST_QUERY])
         if door is None:
             raise Refused(404, "There is no such page.")
+        client = request.client.host if request.client else ""
+        # A platform is asked about each arrival: an address that only guesses is not listened to.
+        if not site.guesses.allows(client):
+            raise Refused(429, "Too many people came in from here. Please try again later.")
         try:
             arrival = door.arrive({**query, "token": token} if token else query)
         except NotAdmitted as error:
+            site.guesses.take(client)
             raise Refused(403, str(error)) from None
         if arrival.preview:
             return site.page("welcome.html.j2", workforce=workforce, plan=site.store.plan(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -132,6 +133,9 @@ def _url(url: str | Path) -> URL:
     except (ArgumentError, ValueError):
         # The message of the parser may hold the password.
         raise UserError("not the URL of a database", fix="postgresql://user@host/name") from None
+    if made.drivername != "sqlite" and made.password is None:
+        # Where PostgreSQL's own programs look for it: command lines are read by everybody.
+        made = made.set(password=os.environ.get("PGPASSWORD"))
     if made.drivername in ("postgres", "postgresql"):
         made = made.set(drivername="postgresql+pg8000")
     if made.drivername not in ("sqlite", "postgresql+pg8000"):
