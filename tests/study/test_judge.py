@@ -9,14 +9,17 @@ import pytest
 from tests.study.test_steps import TEXT, World
 
 from epigone.errors import EndpointError, UserError
+from epigone.evaluation.judge.ask import reminder
+from epigone.evaluation.judge.estimate import THOUGHTS
 from epigone.evaluation.judge.verdicts import TOKENS, form
 from epigone.files import read_jsonl, write_jsonl
-from epigone.findings import Subject, analyse
+from epigone.findings import Subject, analyse, win_scores
 from epigone.runs.checks import check_before
 from epigone.runs.perform import perform, task_alone
+from epigone.runs.plan import work
 from epigone.runs.resolve import World as Real
 from epigone.runs.teacher_cost import asking, check_budget, told
-from epigone.schema import Message, Sample, Score, silent
+from epigone.schema import Message, Rating, Sample, Score, silent
 from epigone.study.file import parse
 from epigone.study.specs import JudgeSpec, ModelSpec
 from epigone.study.step import Step
@@ -125,7 +128,17 @@ def test_a_plan_tells_what_the_judge_costs() -> None:
     own = {p: -(-len(f"own: {p}{form(p)}".encode()) // 4) for p in ("pairwise", "tone")}
     assert base.tokens == 96 * TOKENS
     assert base.usd == pytest.approx((base.prompt_tokens + 10 * base.tokens) / 1e6)
-    assert base.most_usd == pytest.approx((base.prompt_tokens + 10 * 96 * 512) / 1e6)
+    again = sum(-(-len(reminder(n)) // 4) for n in (2, 3))
+    most = 3 * base.prompt_tokens + 96 * again + 10 * 96 * 3 * 512
+    assert base.most_usd == pytest.approx(most / 1e6)
+    thinker = {a.step: a for a in asking([*steps_of(JUDGED.replace("wise", "o3")).values()])}
+    found = next(a for name, a in thinker.items() if name.startswith("judge/stand-in_one"))
+    assert found.tokens == 96 * (TOKENS + THOUGHTS)
+    assert found.most_usd == pytest.approx((most + 10 * 96 * 3 * 4096) / 1e6)
+    assert {round(work(s)) for s in steps if s.stage == "judge"} == {
+        5 + 32 * 2 // 8,
+        5 + 96 * 2 // 8,
+    }
     each = (teacher.prompt_tokens / 32) - own["tone"]
     prompt = base.prompt_tokens - 32 * (2 * own["pairwise"] + own["tone"])
     assert 100 < each < prompt / 32 < 5 * each
@@ -158,8 +171,8 @@ def test_a_step_is_kept_in_the_ledger_and_made_again_from_it(
     ledger = Ledger(file, "s")
     assert len(ledger) == 6
     ledger.close()
-    (score, _) = [Score.from_json(r) for r in read_jsonl(tmp_path / "a/scores.jsonl")]
-    assert (score.metric, score.value) == ("win_rate", 0.5)
+    ratings = [Rating.from_json(r) for r in read_jsonl(tmp_path / "a/ratings.jsonl")]
+    assert win_scores(ratings, "m", "t", "j")[0].value == 0.5
 
 
 RUBRIC = "{{conversation}} {{first}} {{second}}"

@@ -41,7 +41,8 @@ def bradley_terry(
 
     P(i beats j) = 1 / (1 + exp(s_j - s_i)) (R. A. Bradley and M. E. Terry, Biometrika 39, 1952); a
     tie is half a win for each. Every item of a pair counts once, as the mean over orders and
-    raters; items are resampled, and people with them. Raises UnknownName where the anchor was not compared.
+    raters; items are resampled, and people with them. Raises UnknownName where the anchor was not
+    compared.
     """
     own = counted(ratings)
     models = sorted({name for r in own for name in (r.a, r.b)})
