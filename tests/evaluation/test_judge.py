@@ -443,7 +443,7 @@ def test_a_rubric_of_ones_own(tmp_path: Path) -> None:
         ("tone: '{{answer}} {{answer}} {{conversation}}'", "once: '?2"),
         ("tone: '{{answer}} {{conversation}} {{model}}'", "another place: '?model"),
         ("correct: '{{answer}} {{conversation}}'", "a rubric of what is not asked: '?correct"),
-        ("[" * 50_000, "no YAML"),
+        ("[" * 2_000, "no YAML"),
         ("tune: x", "did you mean 'tone'"),
         ("tone: [1]", "is no text"),
         ("- tone", "no rubric"),
