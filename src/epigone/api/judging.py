@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import combinations
@@ -72,7 +72,6 @@ def read_judging(
     UserError for what cannot be asked.
     """
     from epigone.evaluation.judge.answers import on_the_same_items, read_answers, read_references
-    from epigone.evaluation.judge.protocols import comparisons, singles
     from epigone.evaluation.judge.rubrics import rubrics
     from epigone.evaluation.outputs import names_of
 
@@ -92,14 +91,6 @@ def read_judging(
                         value=str(references_file))  # fmt: skip
     ahead = combinations(names, 2) if all_pairs else ((names[0], m) for m in names[1:])
     pairs = tuple((b, a) for a, b in ahead)
-    asked: list[Question] = []
-    for protocol in chosen:
-        if protocol in COMPARING:
-            for a, b in pairs:
-                asked += comparisons(protocol, answers[a], answers[b], None)
-        else:
-            for own in answers.values():
-                asked += singles(protocol, own, None, right)
     return Judging(
         judge=_model(judge, name, key_env, concurrency),
         protocols=chosen,
@@ -107,10 +98,27 @@ def read_judging(
         answers=answers,
         pairs=pairs,
         references=right,
-        questions=tuple(asked),
+        questions=tuple(_questions(chosen, answers, pairs, right)),
         max_tokens=max_tokens,
         tries=tries,
     )
+
+
+def _questions(
+    protocols: Sequence[Protocol],
+    answers: Mapping[str, Answers],
+    pairs: Sequence[tuple[str, str]],
+    right: Mapping[str, Sequence[str]],
+) -> Iterator[Question]:
+    from epigone.evaluation.judge.protocols import comparisons, singles
+
+    for protocol in protocols:
+        if protocol in COMPARING:
+            for a, b in pairs:
+                yield from comparisons(protocol, answers[a], answers[b], None)
+        else:
+            for own in answers.values():
+                yield from singles(protocol, own, None, right)
 
 
 def judge_cost(asked: Judging, means: Means) -> dict[str, Any]:

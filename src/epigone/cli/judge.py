@@ -85,9 +85,13 @@ def judge(
         say_json(told)
     else:
         _tell(told, out)
-    if told["unread"]:
+    _check_read(told)
+
+
+def _check_read(told: dict[str, Any]) -> None:
+    if lost := told["unread"]:
         raise StepFailed(
-            f"{told['judge']} gave no verdict that can be read on any of {told['unread']} questions"
+            f"{told['judge']} gave no verdict that can be read on any of {lost} questions"
         )
 
 
