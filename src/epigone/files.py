@@ -74,11 +74,15 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> int:
 
 
 def read_jsonl(path: Path) -> Iterator[Any]:
-    """Read one JSON value a line, as a stream."""
+    """Read one JSON value a line, as a stream; raises ValueError for what is none, or too deep."""
     with open(path, encoding="utf-8") as f:
         for line in f:
             if line.strip():
-                yield json.loads(line)
+                try:
+                    value = json.loads(line)
+                except RecursionError:
+                    raise ValueError("JSON that is nested too deeply") from None
+                yield value
 
 
 def read_jsonl_sound(path: Path) -> Iterator[Any]:

@@ -151,6 +151,8 @@ class Score:
 Workforce = Literal["private", "prolific", "mturk", "public", "judge"]
 # What a comparison is for. Only an "item" counts as an answer: the others teach and test raters.
 Purpose = Literal["item", "training", "gold", "attention"]
+# The reason of a tie between answers that are one text: nobody was asked about it.
+SAME_TEXT = "same text"
 
 
 @dataclass(frozen=True, slots=True)

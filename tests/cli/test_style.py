@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from epigone.files import read_jsonl
+from epigone.files import read_jsonl, write_jsonl
+from epigone.schema import Score
 from epigone.study.style import ALL_STYLE_METRICS
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -41,6 +42,19 @@ def test_models_stand_side_by_side_with_the_teachers_second_sample(cli: Cli, fil
     assert table["distinguishable"][2] == "1.00 [0.84, 1.00]"
     assert table["code"][1:] == ["0", "-", "-"]
     assert max(len("  ".join(row)) for row in rows) < 80
+
+
+def test_a_judge_adds_the_tone(cli: Cli, files: Path) -> None:
+    tones = [
+        Score("tone", name, "style", value, 2, {"0": value, "1": value}, task="judge")
+        for name, value in (("teacher", 1.0), ("student", 0.0))
+    ]
+    write_jsonl(files / "scores.jsonl", (s.to_json() for s in tones))
+    words = ("style", "teacher.jsonl", "student.jsonl", "again.jsonl", "--scores")
+    done = cli(*words, "scores.jsonl", cwd=files)
+    assert done.stdout.splitlines()[-1].split("\t") == ["tone", "1", "2", "0.00 [0.00, 0.66]", "-"]
+    wrong = cli(*words, "teacher.jsonl", cwd=files)
+    assert (wrong.returncode, "scores cannot be read" in wrong.stderr) == (2, True)
 
 
 def test_json_and_the_file_hold_every_item(cli: Cli, files: Path) -> None:

@@ -17,11 +17,12 @@ from epigone.errors import CorpusError, EndpointError, RequestRefused, StepFaile
 from epigone.evaluation import run_judge
 from epigone.evaluation.judge import verdicts
 from epigone.evaluation.judge.answers import read_answers, read_references
-from epigone.evaluation.judge.ask import Question, prompt
-from epigone.evaluation.judge.protocols import marks
+from epigone.evaluation.judge.ask import Judge, Question, prompt, reminder
+from epigone.evaluation.judge.held import holds, marks
 from epigone.evaluation.judge.rubrics import PLACES, rubrics
 from epigone.evaluation.judge.verdicts import PREFERENCES, Unreadable, read
 from epigone.files import read_json, read_jsonl
+from epigone.models.endpoint import Client, Endpoint
 from epigone.schema import Message, Rating, Score, silent
 from epigone.study.judge import PROTOCOLS
 from epigone.study.specs import JudgeSpec, ModelSpec
@@ -190,7 +191,16 @@ def test_the_same_text_is_a_tie_that_nobody_is_asked_about(setting: Setting) -> 
     assert len(setting.server.requests) == 4
     (pair,) = told["pairs"]
     assert (pair["win_rate"]["value"], pair["win_rate"]["n"]) == (0.5, 3)
-    assert (pair["both"], pair["first"]) == (2, 1.0)
+    assert (pair["both"], pair["first"], pair["same"]) == (2, 1.0, 1)
+
+
+def test_the_first_question_is_asked_once_without_a_ledger_too(server: Any) -> None:
+    server.answer, server.schemas = (lambda body: verdict("first")), True
+    client = Client(Endpoint(server.url, "j"))
+    question = Question("pairwise", "1", ("m", "t"), (Message("user", "?"),), ("a", "b"))
+    (told,) = Judge(client, rubrics(None, ["pairwise"]), 99, 3).ask([question], silent)
+    client.close()
+    assert (told.told, len(server.requests)) == ({"verdict": "first"}, 1)
 
 
 def test_one_item(setting: Setting) -> None:
@@ -290,6 +300,16 @@ def test_reading_scores(reply: str, found: dict[str, float] | None) -> None:
         assert read("score", reply) == found
 
 
+@given(st.integers() | st.floats() | st.integers(300, 4000).map(lambda n: 10**n))
+def test_any_number_is_read_or_refused(number: float) -> None:
+    reply = f'{{"first": {json.dumps(number)}, "second": 1}}'
+    if 1 <= number <= 10:
+        assert read("score", reply) == {"first": float(number), "second": 1.0}
+    else:
+        with pytest.raises(Unreadable):
+            read("score", reply)
+
+
 @given(st.text(alphabet=st.sampled_from('{}"\\:, []verdictfs1\n`<>/hnk'), max_size=60))
 def test_any_reply_is_read_or_refused(text: str) -> None:
     for protocol in PROTOCOLS:
@@ -345,6 +365,7 @@ def test_scores_and_marks_of_single_answers(setting: Setting) -> None:
     # What a reference tells goes before: the model's second answer scores higher, and is wrong.
     (pair,) = told["pairs"]
     wrong = pair["preferred_but_wrong"]
+    assert (wrong["other_right"], told["references"]) == (("2",), 1)
     assert (pair["rater"], wrong["items"], wrong["share"]["n"]) == ("stand-in by score", ("2",), 1)
     assert {r["rater"] for r in setting.rows("ratings.jsonl")} == {"stand-in by score"}
     assert all(not Score.from_json(s).primary for s in setting.rows("scores.jsonl"))
@@ -362,6 +383,11 @@ def test_all_pairs_are_of_the_answers_that_are_there(setting: Setting, tmp_path:
     texts = [prompt(asked.rubrics[q.protocol], q) for q in asked.questions]
     assert cost["prompt_tokens"] == sum(-(-len(t.encode()) // 4) for t in texts)
     assert cost["most_tokens"] == 14 * 512 * 3
+    again = sum(-(-len(reminder(n)) // 4) for n in (2, 3))
+    assert cost["most_prompt_tokens"] == 3 * cost["prompt_tokens"] + 14 * again
+    thinker = api.read_judging(setting.teacher, [setting.model], "endpoint:http://127.0.0.1:1#o3")
+    cost = api.judge_cost(thinker, Means())
+    assert (cost["tokens"], cost["most_tokens"]) == (6 * 560, 6 * 3 * (512 + 4096))
 
 
 def test_what_cannot_be_asked(setting: Setting, tmp_path: Path) -> None:
@@ -372,12 +398,18 @@ def test_what_cannot_be_asked(setting: Setting, tmp_path: Path) -> None:
     differently = write(tmp_path, "differently", MODEL, prompt="Another?")
     torn = tmp_path / "torn.jsonl"
     torn.write_text('{"item": 1')
+    deep = tmp_path / "deep.jsonl"
+    deep.write_text("[" * 50_000)
+    right = tmp_path / "right.jsonl"
+    right.write_text('{"item": "7", "answer": "x"}')
     for files, more, what in (
         ((bare, [bare]), {}, "named twice"),
         ((bare, [write(tmp_path, "bare2", MODEL, prompt=None)]), {}, "without a prompt"),
         ((teacher, [other]), {}, "no item of the teacher's"),
         ((teacher, [differently]), {}, "asked differently"),
         ((teacher, [torn]), {}, "cannot be read"),
+        ((teacher, [deep]), {}, "nested too deeply"),
+        ((teacher, [model]), {"references_file": right, "protocols": ["correct"]}, "no reference"),
         ((teacher, [model]), {"protocols": ["pairs"]}, "unknown protocol"),
         ((teacher, [model]), {"references_file": torn}, "only correct"),
     ):
@@ -391,6 +423,12 @@ def test_what_cannot_be_asked(setting: Setting, tmp_path: Path) -> None:
         setting.judge(longer)
     with pytest.raises(CorpusError, match="no item and answers"):
         read_references(model)
+    right.write_text('{"item": null, "id": "7", "answer": "…"}')
+    with pytest.raises(CorpusError, match="without a word"):
+        read_references(right)
+    # Half a character, which no file takes, is found before anything is paid for.
+    right.write_text('{"item": null, "id": "\\ud800", "output": "x"}')
+    assert [*read_answers(right, "m")] == ["?"]
 
 
 def test_a_rubric_of_ones_own(tmp_path: Path) -> None:
@@ -404,6 +442,8 @@ def test_a_rubric_of_ones_own(tmp_path: Path) -> None:
         ("tone: '{{answer}}'", "needs the place {{conversation}} once: '?0"),
         ("tone: '{{answer}} {{answer}} {{conversation}}'", "once: '?2"),
         ("tone: '{{answer}} {{conversation}} {{model}}'", "another place: '?model"),
+        ("correct: '{{answer}} {{conversation}}'", "a rubric of what is not asked: '?correct"),
+        ("[" * 2_000, "no YAML"),
         ("tune: x", "did you mean 'tone'"),
         ("tone: [1]", "is no text"),
         ("- tone", "no rubric"),
@@ -415,6 +455,31 @@ def test_a_rubric_of_ones_own(tmp_path: Path) -> None:
             rubrics(file, ["tone"])
     with pytest.raises(UserError, match="cannot be read"):
         rubrics(tmp_path / "absent.yaml", ["tone"])
+
+
+@pytest.mark.parametrize(
+    ("text", "reference", "found"),
+    [
+        ("about 3.5 million", "3", False),
+        ("about 3.", "3", True),
+        ("$1,000", "1", False),
+        ("$1,000", "1000", True),
+        ("10.5 km", "5 km", False),
+        ("-5", "5", False),
+        ("minus \u22125", "-5", True),
+        (".5", "0.5", True),
+        ("2010-2015", "2015", True),
+        ("I like C", "C++", False),
+        ("C++17, of course", "c++", True),
+        ("C#", "C", False),
+        ("50%", "50 %", True),
+        ("half", "%", False),
+        ("答案是巴黎", "巴黎", True),
+        ("答案是13年", "3年", False),
+    ],
+)
+def test_what_holds_a_reference(text: str, reference: str, found: bool) -> None:
+    assert holds(text, reference) is found
 
 
 def test_references_are_whole_words(tmp_path: Path) -> None:
@@ -435,9 +500,8 @@ def test_a_step_of_a_study(server: Any, tmp_path: Path) -> None:
     inputs = {role: tmp_path / role for role in ("model", "against")}
     facts = run_judge(spec, inputs, tmp_path, silent)
     assert (facts["questions"], facts["missing"]) == (4, {})
-    rows = {r["metric"]: r for r in read_jsonl(tmp_path / "scores.jsonl")}
-    assert rows["win_rate"]["values"] == {"1": 0.0, "2": 1.0}
-    assert (rows["win_rate"]["family"], rows["win_rate"]["ceiling"]) == ("preference", 0.5)
+    assert [*read_jsonl(tmp_path / "scores.jsonl")] == [], "ratings tell what is preferred"
+    assert [r["preference"] for r in read_jsonl(tmp_path / "ratings.jsonl")] == [-2, -2, 2, 2]
     server.answer = lambda body: "?"
     with pytest.raises(StepFailed, match="no verdict that can be read on any of 4"):
         run_judge(spec, inputs, tmp_path, silent)
@@ -477,8 +541,14 @@ def test_the_command(setting: Setting, cli: Any, tmp_path: Path) -> None:
     written = read_json(tmp_path / "o" / "summary.json")
     assert written["pairs"][0]["preferred_but_wrong"] is None
     assert written == {k: v for k, v in found.items() if k not in ("cost", "may_cost_more")}
+    assert done.stdout.count("0.667 [") == 2, "win rate once, and equal or better"
+    assert "(1) " in done.stdout
     poor = cli(*words[:-1], "0.00001", "--protocol", "score", cwd=tmp_path)
     assert poor.returncode == 2
     assert "of the budget of $0.00001" in poor.stderr
+    setting.server.answer = lambda body: "?"
+    mute = cli(*words[:-1], "1", "--protocol", "tone", cwd=tmp_path)
+    assert mute.returncode == 1
+    assert "no verdict that can be read on any of 6 questions" in mute.stderr
     free = cli(*words[:-4], "--budget", "1", cwd=tmp_path)
     assert "a budget needs the price of the model" in free.stderr

@@ -25,11 +25,12 @@ from epigone.findings import (
     orders,
     preferred,
     preferred_but_wrong,
+    win_scores,
 )
 from epigone.findings.length_control import RIDGE as LENGTH_RIDGE
 from epigone.findings.length_control import fit as fit_lengths
 from epigone.findings.strengths import RIDGE, fit
-from epigone.schema import Rating, Score
+from epigone.schema import SAME_TEXT, Rating, Score
 
 Left = Literal["a", "b"]
 
@@ -147,6 +148,49 @@ def test_people_are_resampled_with_their_items() -> None:
     assert (told.high - told.low) / (3.92 * np.std(draws)) == pytest.approx(1.17, abs=0.12)
     alone = preferred([replace(r, workforce="judge") for r in ratings], "m", "t").win_rate
     assert alone.value is None, "a judge has two orders"
+
+
+def test_intervals_hold_for_other_people_too() -> None:
+    """Of few people with tastes of their own: what would be found of all people lies within."""
+    rng = np.random.default_rng(8)
+    lengths = {str(i): float(v) for i, v in enumerate(rng.normal(0, 1, 40))}
+    inside = {"win": 0, "length": 0, "strength": 0, "items alone": 0}
+    for _ in range(25):
+        taste = rng.normal(0, 1.5, 5)
+        ratings = [
+            rated(item, int(2 * np.sign(taste[r] + rng.logistic())), "a", f"p{r}")
+            for item in lengths
+            for r in rng.choice(5, 3, replace=False)
+        ]
+        values = cells(ratings, "m")
+        wins, zero = by_item(values), dict.fromkeys(lengths, 0.0)
+        (first, *_) = (s for s in bradley_terry(ratings, "t", resamples=100) if s.model == "m")
+        for name, told, true in (
+            ("win", preferred(ratings, "m", "t", resamples=100).win_rate, 0.5),
+            ("length", length_controlled(wins, lengths, zero, 0, 100, values).win_rate, 0.5),
+            ("items alone", length_controlled(wins, lengths, zero, 0, 100).win_rate, 0.5),
+            ("strength", first.strength, 0.0),
+        ):
+            assert told.low is not None
+            assert told.high is not None
+            inside[name] += told.low <= true <= told.high
+    assert min(inside["win"], inside["length"], inside["strength"]) >= 22, inside
+    assert inside["items alone"] <= 15, inside
+
+
+def test_people_who_agree_are_only_so_many() -> None:
+    ratings = [rated(str(i), 2, rater=f"p{r}") for i in range(20) for r in range(3)]
+    told = preferred(ratings, "m", "t").win_rate
+    assert (told.value, told.high, told.n) == (1.0, 1.0, 20)
+    # Three raters say no more than three heads of three: z^2 / (n + z^2).
+    assert told.low == pytest.approx(3 / (3 + 1.959964**2))
+    wrong = preferred_but_wrong(ratings, {str(i): float(i > 9) for i in range(20)}, "m", "t").share
+    assert wrong.low is not None
+    assert wrong.high is not None
+    assert wrong.low < 0.3 < 0.7 < wrong.high, "three raters"
+    everywhere = preferred_but_wrong(ratings, {str(i): 0.0 for i in range(20)}, "m", "t").share
+    assert everywhere.low == told.low
+    assert bradley_terry([rated("1", None, rater="p1")], "t")[0].strength.n == 0
 
 
 def test_the_length_that_is_controlled_is_what_a_regression_says() -> None:
@@ -317,3 +361,16 @@ def test_preferred_but_wrong() -> None:
     # The third is not preferred, the fourth no more than the teacher's; of the fifth nobody knows.
     assert (told.items, told.share.value, told.share.n) == (("1",), 0.5, 2)
     assert preferred_but_wrong(ratings, {}, "m", "t").share.value is None
+    assert (told.other_right, told.other_wrong) == ((), ())
+    correct["2"] = 0.0
+    told = preferred_but_wrong(ratings, correct, "m", "t", {"1": 1.0, "2": 0.0})
+    assert (told.items, told.other_right, told.other_wrong) == (("1", "2"), ("1",), ("2",))
+
+
+def test_answers_of_one_text_are_told() -> None:
+    ratings = [*both("1", 2, 2), *(replace(r, reasons=(SAME_TEXT,)) for r in both("2", 0, 0))]
+    assert preferred(ratings, "m", "t").same == 1
+    rate, no_worse = win_scores(ratings, "m", "t", "judge")
+    assert (rate.values, rate.ceiling, rate.primary) == ({"1": 1.0, "2": 0.5}, 0.5, False)
+    assert (no_worse.metric, no_worse.values) == ("equal_or_better", {"1": 1.0, "2": 1.0})
+    assert win_scores(ratings, "m", "t", "another") == []

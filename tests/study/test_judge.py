@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from tests.study.test_steps import TEXT, World
 
 from epigone.errors import EndpointError, UserError
+from epigone.evaluation.judge.ask import reminder
+from epigone.evaluation.judge.estimate import THOUGHTS
 from epigone.evaluation.judge.verdicts import TOKENS, form
 from epigone.files import read_jsonl, write_jsonl
-from epigone.findings import Subject, analyse
+from epigone.findings import Subject, analyse, win_scores
+from epigone.report.assemble import _win_scores
 from epigone.runs.checks import check_before
 from epigone.runs.perform import perform, task_alone
+from epigone.runs.plan import work
 from epigone.runs.resolve import World as Real
 from epigone.runs.teacher_cost import asking, check_budget, told
-from epigone.schema import Message, Sample, Score, silent
+from epigone.schema import Message, Rating, Sample, Score, silent
 from epigone.study.file import parse
 from epigone.study.specs import JudgeSpec, ModelSpec
 from epigone.study.step import Step
@@ -60,6 +65,32 @@ def test_all_pairs_are_steps_of_their_own() -> None:
     judged = [s for s in steps_of(JUDGED + "    against: all\n").values() if s.stage == "judge"]
     assert len(judged) == 1 + 14 + 14 * 13 // 2
     assert len({s.name for s in judged}) == len(judged)
+
+
+def test_the_teachers_second_answers_are_judged_as_a_models(tmp_path: Path) -> None:
+    text = JUDGED.replace("{name: t}", "{name: t, second: again.jsonl}") + "    against: all\n"
+    steps = steps_of(text)
+    judged = [s for s in steps.values() if s.stage == "judge"]
+    # It meets the teacher, and no model beside.
+    assert len(judged) == 1 + 1 + 14 + 14 * 13 // 2
+    step = steps["judge/stand-in_t_second"]
+    assert isinstance(step.spec, JudgeSpec)
+    assert (step.spec.model, step.spec.against) == ("t (second sample)", "t")
+    assert (step.inputs["model"], step.inputs["against"]) == (
+        steps["second/t"],
+        steps["generate/t"],
+    )
+    assert sum(a.requests for a in asking([step])) == 96
+    # What it wins against itself is the most that an imitation can be expected to win.
+    rows = [Rating("1", "stand-in", "t", step.spec.model, p, left, "judge")
+            for left, p in (("a", 2), ("b", -2))]  # fmt: skip
+    write_jsonl(tmp_path / "ratings.jsonl", (r.to_json() for r in rows))
+    planned: Any = SimpleNamespace(step=step, record=True)
+    store: Any = SimpleNamespace(folder=lambda step: tmp_path)
+    own = [*_win_scores([planned], store, "t")]
+    assert [(s.model, s.metric, s.value) for s in own] == [
+        ("t", "win_rate", 0.5), ("t", "equal_or_better", 0.5),
+    ]  # fmt: skip
 
 
 def test_what_changes_a_verdict_changes_its_step() -> None:
@@ -125,7 +156,17 @@ def test_a_plan_tells_what_the_judge_costs() -> None:
     own = {p: -(-len(f"own: {p}{form(p)}".encode()) // 4) for p in ("pairwise", "tone")}
     assert base.tokens == 96 * TOKENS
     assert base.usd == pytest.approx((base.prompt_tokens + 10 * base.tokens) / 1e6)
-    assert base.most_usd == pytest.approx((base.prompt_tokens + 10 * 96 * 512) / 1e6)
+    again = sum(-(-len(reminder(n)) // 4) for n in (2, 3))
+    most = 3 * base.prompt_tokens + 96 * again + 10 * 96 * 3 * 512
+    assert base.most_usd == pytest.approx(most / 1e6)
+    thinker = {
+        a.step: a for a in asking([*steps_of(JUDGED.replace("model: wise", "model: o3")).values()])
+    }
+    found = next(a for name, a in thinker.items() if name.startswith("judge/stand-in_one"))
+    assert found.tokens == 96 * (TOKENS + THOUGHTS)
+    assert found.most_usd == pytest.approx((most + 10 * 96 * 3 * 4096) / 1e6)
+    # 2 s a verdict, 32 at once.
+    assert {round(work(s)) for s in steps if s.stage == "judge"} == {5 + 2, 5 + 6}
     each = (teacher.prompt_tokens / 32) - own["tone"]
     prompt = base.prompt_tokens - 32 * (2 * own["pairwise"] + own["tone"])
     assert 100 < each < prompt / 32 < 5 * each
@@ -158,8 +199,8 @@ def test_a_step_is_kept_in_the_ledger_and_made_again_from_it(
     ledger = Ledger(file, "s")
     assert len(ledger) == 6
     ledger.close()
-    (score, _) = [Score.from_json(r) for r in read_jsonl(tmp_path / "a/scores.jsonl")]
-    assert (score.metric, score.value) == ("win_rate", 0.5)
+    ratings = [Rating.from_json(r) for r in read_jsonl(tmp_path / "a/ratings.jsonl")]
+    assert win_scores(ratings, "m", "t", "j")[0].value == 0.5
 
 
 RUBRIC = "{{conversation}} {{first}} {{second}}"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import combinations
@@ -13,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 from epigone.errors import UnknownName, UserError
 from epigone.files import write_json, write_jsonl
 from epigone.models import references
+from epigone.models.received import sound
 from epigone.schema import Progress, Sample, Score, silent
+from epigone.study.cost import tokens_of
 from epigone.study.judge import COMPARING, PROTOCOLS, Protocol
 from epigone.study.specs import MeansSpec, ModelSpec
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from epigone.teachers.means import Means
 
 SUMMARY = "summary.json"
-_BYTES_A_TOKEN = 4
 _KEY = MeansSpec().key_env
 Answers = Mapping[str, Sample]
 
@@ -72,31 +72,25 @@ def read_judging(
     UserError for what cannot be asked.
     """
     from epigone.evaluation.judge.answers import on_the_same_items, read_answers, read_references
-    from epigone.evaluation.judge.protocols import comparisons, singles
     from epigone.evaluation.judge.rubrics import rubrics
+    from epigone.evaluation.outputs import names_of
 
     chosen = _protocols(protocols)
     if references_file is not None and "correct" not in chosen:
         raise UserError("only correct takes references", value=str(references_file))
     paths = [Path(teacher), *map(Path, models)]
-    stems = Counter(path.stem for path in paths)
-    names = [p.stem if stems[p.stem] == 1 else str(p) for p in paths]
+    names = names_of(paths)
     if len(set(names)) < len(names):
         raise UserError("a file of answers is named twice", value=max(names, key=names.count))
     read = [read_answers(p, who) for p, who in zip(paths, names, strict=True)]
     first = dict(list(read[0].items())[:n])
     answers = dict(zip(names, on_the_same_items(first, read), strict=True))
     right = {} if references_file is None else read_references(Path(references_file))
+    if references_file is not None and not set(right) & set(first):
+        raise UserError("no reference is of an item of the teacher's answers",
+                        value=str(references_file))  # fmt: skip
     ahead = combinations(names, 2) if all_pairs else ((names[0], m) for m in names[1:])
     pairs = tuple((b, a) for a, b in ahead)
-    asked: list[Question] = []
-    for protocol in chosen:
-        if protocol in COMPARING:
-            for a, b in pairs:
-                asked += comparisons(protocol, answers[a], answers[b], None)
-        else:
-            for own in answers.values():
-                asked += singles(protocol, own, None, right)
     return Judging(
         judge=_model(judge, name, key_env, concurrency),
         protocols=chosen,
@@ -104,10 +98,27 @@ def read_judging(
         answers=answers,
         pairs=pairs,
         references=right,
-        questions=tuple(asked),
+        questions=tuple(_questions(chosen, answers, pairs, right)),
         max_tokens=max_tokens,
         tries=tries,
     )
+
+
+def _questions(
+    protocols: Sequence[Protocol],
+    answers: Mapping[str, Answers],
+    pairs: Sequence[tuple[str, str]],
+    right: Mapping[str, Sequence[str]],
+) -> Iterator[Question]:
+    from epigone.evaluation.judge.protocols import comparisons, singles
+
+    for protocol in protocols:
+        if protocol in COMPARING:
+            for a, b in pairs:
+                yield from comparisons(protocol, answers[a], answers[b], None)
+        else:
+            for own in answers.values():
+                yield from singles(protocol, own, None, right)
 
 
 def judge_cost(asked: Judging, means: Means) -> dict[str, Any]:
@@ -118,7 +129,8 @@ def judge_cost(asked: Judging, means: Means) -> dict[str, Any]:
     from epigone.evaluation.judge.estimate import expected
     from epigone.teachers.means import endpoint_of, price_of
 
-    told = expected(asked.questions, asked.rubrics, asked.max_tokens, asked.tries, _bytes)
+    model = asked.judge.ref.partition("#")[2]
+    told = expected(asked.questions, asked.rubrics, asked.max_tokens, asked.tries, model, tokens_of)
     price, known = price_of(endpoint_of(asked.judge.ref), means)
     free = known == "not known"
     return {
@@ -139,11 +151,12 @@ def judge(
 ) -> dict[str, Any]:
     """Ask a judge, and write verdicts, ratings, scores and a summary into `out`.
 
-    What the ledger holds already is not asked again. Returns the summary. Raises UserError, among
+    What the ledger holds already is not asked again. Returns the summary, where `unread` counts the
+    questions if no reply to any of them could be read. Raises UserError, among
     them EndpointError where the endpoint is down or refuses everything, and BudgetReached.
     """
     from epigone.api.verdicts import summary
-    from epigone.evaluation.judge.protocols import missing, scores
+    from epigone.evaluation.judge.protocols import missing, scores, unread
     from epigone.evaluation.judge.rubrics import fingerprint
     from epigone.evaluation.judge.stage import SCORES, VERDICTS, ask, write
     from epigone.teachers.keeper import keeping
@@ -174,6 +187,8 @@ def judge(
         "questions": len(verdicts),
         "tries": sum(v.tries for v in verdicts),
         "missing": missing(verdicts),
+        "unread": unread(verdicts),
+        "references": len(set(asked.references) & set(asked.answers[asked.teacher])),
         **told,
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -201,9 +216,5 @@ def _model(ref: str, name: str, key_env: str, concurrency: int) -> ModelSpec:
             fix="endpoint:https://host/v1#model; 'epigone teacher serve' makes a local one",
         )  # fmt: skip
     means = MeansSpec(key_env=key_env, concurrency=concurrency)
-    own = name or where.value.partition("#")[2]
+    own = sound(name) or where.value.partition("#")[2]
     return ModelSpec(kind="judge", name=own, ref=str(where), fingerprint=str(where), means=means)
-
-
-def _bytes(text: str) -> int:
-    return -(-len(text.encode("utf-8", "replace")) // _BYTES_A_TOKEN)

@@ -238,15 +238,20 @@ def style(
     models: Sequence[str | Path],
     *,
     metrics: Sequence[str] = ALL_STYLE_METRICS,
+    judged: str | Path | None = None,
 ) -> list[Score]:
     """Style metrics of files of samples against the teacher's file of samples.
+
+    `judged` are scores that `judge` wrote of the same files, of which the tone is taken.
 
     A second sample of the teacher's is compared like a model's: its scores are what a perfect
     imitation would get.
     """
     from epigone.evaluation.style import style as measure
 
-    return measure(Path(teacher), [Path(m) for m in models], metrics=tuple(metrics))
+    paths = [Path(m) for m in models]
+    told = None if judged is None else Path(judged)
+    return measure(Path(teacher), paths, metrics=tuple(metrics), judged=told)
 
 
 def interval(score: Score) -> Interval:

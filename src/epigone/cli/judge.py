@@ -12,6 +12,7 @@ import typer
 from epigone import api
 from epigone.cli.asking import Budget, Concurrency, KeyEnv, PriceOption, Rpm, Tpm, means_of
 from epigone.cli.common import Json, Runs, Teller, number, say_json, table
+from epigone.errors import StepFailed
 from epigone.study.judge import PROTOCOLS
 
 
@@ -84,6 +85,14 @@ def judge(
         say_json(told)
     else:
         _tell(told, out)
+    _check_read(told)
+
+
+def _check_read(told: dict[str, Any]) -> None:
+    if lost := told["unread"]:
+        raise StepFailed(
+            f"{told['judge']} gave no verdict that can be read on any of {lost} questions"
+        )
 
 
 def _cost(name: str, cost: dict[str, Any]) -> str:
@@ -100,55 +109,22 @@ def _cost(name: str, cost: dict[str, Any]) -> str:
 
 
 def _tell(told: dict[str, Any], out: Path) -> None:
+    notes: dict[str, int] = {}
     if told["pairs"]:
-        table(
-            "Preference (a tie is half a win; both orders of a prompt are one value)",
-            ("rater", "model", "against", "win rate", "length-controlled", "equal or better", "n"),
-            [
-                [p["rater"], p["model"], p["against"], _interval(p["win_rate"]),
-                 _interval(p["length_controlled"]), _interval(p["equal_or_better"]),
-                 str(p["win_rate"]["n"])]
-                for p in told["pairs"]
-            ],
-        )  # fmt: skip
-        print()
-        table(
-            "The judge itself",
-            ("rater", "model", "against", "orders disagree", "first place wins", "missing",
-             "longer one wins", "length slope"),
-            [
-                [p["rater"], p["model"], p["against"], _of(p["flips"], p["both"]),
-                 number(p["first"]), _of(p["missing"], p["asked"]),
-                 f"{number(p['longer_wins'])} of {p['longer_n']}", _interval(p["length_slope"])]
-                for p in told["pairs"]
-            ],
-        )  # fmt: skip
-        print()
-        table(
-            f"Strength in log-odds (Bradley-Terry), {told['teacher']} at 0",
-            ("rater", "model", "strength", "comparisons", "note"),
-            [
-                [s["rater"], s["model"], _interval(s["strength"]), str(s["strength"]["n"]),
-                 s["strength"]["note"]]
-                for s in told["strengths"]
-            ],
-        )  # fmt: skip
-        print()
-    rows = [[s["model"], s["metric"], _interval(s), str(s["n"]), s["by"]] for s in told["scores"]]
+        _tell_pairs(told, notes)
+    rows = [
+        [s["model"], s["metric"], _interval(s, notes), str(s["n"]), s["by"]] for s in told["scores"]
+    ]
     rows += [
         [r["model"], f"score over {r['against']}'s", number(r["value"]), "", told["judge"]]
         for r in told["relative_scores"]
     ]
-    table("Scores", ("model", "metric", "value", "n", "by"), rows)
-    for p in told["pairs"]:
-        if (wrong := p["preferred_but_wrong"]) is None:
-            continue
-        few = ", ".join(wrong["items"][:10]) + (", …" if len(wrong["items"]) > 10 else "")
-        print(
-            f"\npreferred but wrong, by {p['rater']}: {p['model']} over {p['against']} on "
-            f"{_of(len(wrong['items']), wrong['share']['n'])} items{': ' + few if few else ''}"
-        )
+    if rows:
+        table("Scores", ("model", "metric", "value", "n", "by"), rows)
+    _tell_wrong(told["pairs"])
+    print("".join(f"\n({mark}) {note}" for note, mark in notes.items()))
     missing = ", ".join(f"{why}: {count:,}" for why, count in told["missing"].items())
+    by_reference = f"; {told['references']:,} items have references" if told["references"] else ""
     print(
         f"\n{told['questions']:,} questions, {told['tries']:,} times asked; "
         f"without a verdict: {missing or 'none'}; cost ${Decimal(told['cost']):.4f}"
@@ -157,16 +133,72 @@ def _tell(told: dict[str, Any], out: Path) -> None:
             if Decimal(told["may_cost_more"])
             else ""
         )
-        + f"; every verdict is in {out}"
+        + f"{by_reference}; every verdict is in {out}"
     )
 
 
-def _interval(told: dict[str, Any]) -> str:
+def _tell_pairs(told: dict[str, Any], notes: dict[str, int]) -> None:
+    table(
+        "Preference (a tie is half a win; both orders of a prompt are one value)",
+        ("rater", "model", "against", "win rate", "length-controlled", "equal or better", "n",
+         "same text"),
+        [
+            [p["rater"], p["model"], p["against"], _interval(p["win_rate"], notes),
+             _interval(p["length_controlled"], notes), _interval(p["equal_or_better"], notes),
+             str(p["win_rate"]["n"]), str(p["same"])]
+            for p in told["pairs"]
+        ],
+    )  # fmt: skip
+    print()
+    table(
+        "The judge itself",
+        ("rater", "model", "against", "orders disagree", "first place wins", "missing",
+         "longer one wins", "length slope"),
+        [
+            [p["rater"], p["model"], p["against"], _of(p["flips"], p["both"]),
+             number(p["first"]), _of(p["missing"], p["asked"]),
+             f"{number(p['longer_wins'])} of {p['longer_n']}",
+             _interval(p["length_slope"], notes)]
+            for p in told["pairs"]
+        ],
+    )  # fmt: skip
+    print()
+    table(
+        f"Strength in log-odds (Bradley-Terry), {told['teacher']} at 0",
+        ("rater", "model", "strength", "comparisons"),
+        [
+            [s["rater"], s["model"], _interval(s["strength"], notes), str(s["strength"]["n"])]
+            for s in told["strengths"]
+        ],
+    )
+    print()
+
+
+def _tell_wrong(pairs: list[dict[str, Any]]) -> None:
+    for p in pairs:
+        if (wrong := p["preferred_but_wrong"]) is None:
+            continue
+        few = ", ".join(wrong["items"][:10]) + (", …" if len(wrong["items"]) > 10 else "")
+        others = (
+            f" ({p['against']} is right on {len(wrong['other_right'])}, "
+            f"wrong on {len(wrong['other_wrong'])})"
+        )
+        print(
+            f"\npreferred but wrong, by {p['rater']}: {p['model']} over {p['against']} on "
+            f"{_of(len(wrong['items']), wrong['share']['n'])} items"
+            f"{others + ': ' + few if few else ''}"
+        )
+
+
+def _interval(told: dict[str, Any], notes: dict[str, int]) -> str:
+    """A value with its bounds and the mark of its note, which is told below the tables."""
+    note = told["note"]
+    mark = f" ({notes.setdefault(note, len(notes) + 1)})" if note else ""
     if told["value"] is None:
-        return "not known"
+        return f"not known{mark}"
     if told["low"] is None:
-        return number(told["value"])
-    return f"{told['value']:.3f} [{told['low']:.3f}, {told['high']:.3f}]"
+        return f"{number(told['value'])}{mark}"
+    return f"{told['value']:.3f} [{told['low']:.3f}, {told['high']:.3f}]{mark}"
 
 
 def _of(count: int, n: int) -> str:

@@ -25,6 +25,10 @@ def style(
     ceiling: Annotated[
         Path | None, typer.Option("--ceiling", help="A second sample of the teacher's, JSONL.")
     ] = None,
+    scores_file: Annotated[
+        Path | None,
+        typer.Option("--scores", help="scores.jsonl of 'epigone judge', which adds the tone."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("-o", help="Write scores with every item's value, JSONL.")
     ] = None,
@@ -37,7 +41,7 @@ def style(
 
     Example: epigone style teacher.jsonl base.jsonl student.jsonl --ceiling teacher-again.jsonl
     """
-    scores = api.style(teacher, [*models, ceiling] if ceiling else models)
+    scores = api.style(teacher, [*models, ceiling] if ceiling else models, judged=scores_file)
     if out is not None:
         write_jsonl(out, (s.to_json() for s in scores))
     found = [(s, api.interval(s)) for s in scores]
@@ -54,10 +58,10 @@ def _rows(found: Sequence[tuple[Score, Interval]], names: Sequence[str]) -> list
     rows = []
     for metric in dict.fromkeys(s.metric for s, _ in found):
         own = {s.model: (s, i) for s, i in found if s.metric == metric}
-        counts = [str(own[n][0].n) for n in names]
+        counts = [str(own[n][0].n) for n in names if n in own]
         told = counts[0] if len(set(counts)) == 1 else "/".join(counts)
-        same = own[names[0]][0].ceiling
-        cells = [_cell(*own[n]) for n in names]
+        same = next(iter(own.values()))[0].ceiling
+        cells = [_cell(*own[n]) if n in own else "-" for n in names]
         rows.append([metric, "" if same is None else f"{same:g}", told, *cells])
     return rows
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from epigone.errors import CorpusError, UnknownName
 from epigone.evaluation.distinguish import LEAST, NAME, distinguish
+from epigone.evaluation.outputs import names_of, output_of, rows_of
 from epigone.evaluation.style_metrics import METRICS
 from epigone.files import read_jsonl, write_jsonl
 from epigone.schema import Progress, Score
@@ -32,30 +34,43 @@ def run(
 
 
 def style(
-    teacher: Path, models: Sequence[Path], *, metrics: Sequence[str] = ALL_STYLE_METRICS
+    teacher: Path,
+    models: Sequence[Path],
+    *,
+    metrics: Sequence[str] = ALL_STYLE_METRICS,
+    judged: Path | None = None,
 ) -> list[Score]:
     """Scores of files of samples against the teacher's file; a model is named by its file.
 
-    Files of one name are told apart by their folders or paths. Raises CorpusError for a file that
+    Files of one name are told apart by their folders or paths. `judged` are scores of `epigone
+    judge` on the same files, of which the tone is taken. Raises CorpusError for a file that
     is not JSONL with `item` (or `id`) and `output`, or that shares no item with the teacher's.
     """
     reference = read_outputs(teacher)
-    return [
+    first, *names = names_of([teacher, *models])
+    found = [
         score
-        for name, path in zip(_names(models), models, strict=True)
+        for name, path in zip(names, models, strict=True)
         for score in compare(name, read_outputs(path), reference, metrics)
     ]
+    return found if judged is None else [*found, *_tones(judged, first, names)]
 
 
-def _names(paths: Sequence[Path]) -> list[str]:
-    """The shortest names that tell the files apart."""
-    for named in (
-        [path.stem for path in paths],
-        [path.resolve().parent.name for path in paths],
-    ):
-        if len(set(named)) == len(named):
-            return named
-    return [str(path) for path in paths]
+def _tones(path: Path, teacher: str, models: Sequence[str]) -> list[Score]:
+    """A judge's scores of tone; the teacher's own is what identical answers would get."""
+    try:
+        told = [Score.from_json(row) for row in read_jsonl(path)]
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise CorpusError("scores cannot be read", value=str(path), fix=str(error)) from None
+    tones = {score.model: score for score in told if score.metric == "tone"}
+    found = [tones[name] for name in models if name in tones]
+    if not found:
+        raise CorpusError(
+            "no tone of these models in the scores", value=str(path),
+            fix="epigone judge --protocol tone, on the same files",
+        )  # fmt: skip
+    own = tones.get(teacher)
+    return [replace(score, ceiling=own.value if own else None) for score in found]
 
 
 def compare(model: str, outputs: Outputs, teacher: Outputs, metrics: Sequence[str]) -> list[Score]:
@@ -71,20 +86,7 @@ def compare(model: str, outputs: Outputs, teacher: Outputs, metrics: Sequence[st
 
 def read_outputs(path: Path) -> dict[str, str]:
     """Outputs by item of a JSONL file whose rows have `item` (or `id`) and `output`."""
-    found: dict[str, str] = {}
-    try:
-        for number, row in enumerate(read_jsonl(path), 1):
-            item = row.get("item", row.get("id")) if isinstance(row, dict) else None
-            if item is None or not isinstance(row.get("output"), str):
-                raise CorpusError(f"{path}:{number}: no item and output in this row")
-            if str(item) in found:
-                raise CorpusError(f"{path}:{number}: item given twice", value=str(item))
-            found[str(item)] = row["output"]
-    except (OSError, ValueError) as error:
-        raise CorpusError("samples cannot be read", value=str(path), fix=str(error)) from None
-    if not found:
-        raise CorpusError("no samples in the file", value=str(path))
-    return found
+    return {item: output_of(row, where) for item, row, where in rows_of(path)}
 
 
 def _score(

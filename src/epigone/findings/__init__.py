@@ -30,6 +30,7 @@ from epigone.findings.preference import (
     orders,
     preferred,
     preferred_but_wrong,
+    win_scores,
 )
 from epigone.findings.selection import selected
 from epigone.findings.strengths import Strength, bradley_terry
@@ -69,4 +70,5 @@ __all__ = [
     "preferred_but_wrong",
     "selected",
     "value_interval",
+    "win_scores",
 ]

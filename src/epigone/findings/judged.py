@@ -15,6 +15,7 @@ from epigone.findings.preference import (
     cells,
     counted,
     longer_wins,
+    of_people,
     orders,
     preferred,
     preferred_but_wrong,
@@ -90,16 +91,18 @@ def _compared(
 ) -> Compared:
     own = counted(ratings, model, against)
     mine, theirs = lengths.get(model, {}), lengths.get(against, {})
-    wins = by_item(cells(own, model))
+    values = cells(own, model)
+    wins = by_item(values)
     measured = {i: win for i, win in wins.items() if i in mine and i in theirs}
     longer, n = longer_wins(measured, mine, theirs)
     wrong = None
     if model in correct:
-        wrong = preferred_but_wrong(own, correct[model], model, against)
+        wrong = preferred_but_wrong(own, correct[model], model, against, correct.get(against), seed)
+    people = values if of_people(own) else None
     return Compared(
         rater,
         preferred(own, model, against, seed),
-        length_controlled(measured, mine, theirs, seed),
+        length_controlled(measured, mine, theirs, seed, people=people),
         orders(own),
         longer,
         n,

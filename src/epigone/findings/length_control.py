@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.special import expit
 
+from epigone.findings.pigeonhole import Grid
+from epigone.findings.preference import ONE, Cells
 from epigone.findings.resample import RESAMPLES, Array, percentile, stream
 from epigone.schema import Interval
 
 # Holds the estimate finite where answers of one kind always win; it adds as much as a hundredth of
 # an item could say.
 RIDGE = 0.01
-_CHUNK = 200_000
 _MOST_STEPS = 100
 _LONGEST_STEP = 2.0
 _SMALL = 1e-10
@@ -35,43 +36,49 @@ def length_controlled(
     against: Mapping[str, float],
     seed: int = 0,
     resamples: int = RESAMPLES,
+    people: Cells | None = None,
 ) -> LengthControlled:
     """logit P(win) = theta + phi tanh(d / sd(d)), d the difference of lengths; theta is told.
 
     Dubois et al., "Length-Controlled AlpacaEval" (arXiv 2404.04475), without its terms for the
     difficulty of prompts. `wins` are 1, 1/2, 0 or means of these by item; items are resampled, and
-    the standard deviation is that of all of them.
+    the standard deviation is that of all of them. `people` are the wins by rater and item where
+    people rated: raters are resampled too.
     """
     items = sorted(wins)
     y = np.array([wins[i] for i in items], dtype=np.float64)
     d = np.array([float(lengths[i]) - float(against[i]) for i in items], dtype=np.float64)
     n, spread = len(items), float(d.std()) if items else 0.0
     if n < 2 or (spread == 0 and d.any()):
-        told = Interval(None, None, None, n, "too few differences of length to tell")
-        return LengthControlled(told, told)
+        none = Interval(None, None, None, n, "too few differences of length to tell")
+        return LengthControlled(none, none)
     x = np.tanh(d / spread) if spread > 0 else d
     point = fit(x, y, np.ones((1, n)))[0]
     rng = stream(seed, "length-controlled")
-    draws = []
-    size = max(1, _CHUNK // n)
-    for start in range(0, resamples, size):
-        rows = min(size, resamples - start)
-        weights = rng.multinomial(n, np.full(n, 1 / n), rows).astype(np.float64)
-        draws.append(fit(x, y, weights))
-    drawn = np.concatenate(draws)
-    note = _note(x, y)
-    slope = percentile(float(point[1]), drawn[:, 1], n, n, note)
+    rows = people or {("", item): win for item, win in wins.items()}
+    grid = Grid(((who, i, 0, v) for (who, i), v in rows.items() if i in wins), people is not None)
+    drawn = np.concatenate(
+        [fit(x, means, weights) for weights, means in grid.draws(rng, resamples)]
+    )
+    note = "; ".join(filter(None, (_note(x, y), ONE if people and grid.raters < 2 else "")))
+
+    def told(value: float, draws: Array) -> Interval:
+        return percentile(value, draws, grid.groups, n, note, grid.cut)
+
+    slope = told(float(point[1]), drawn[:, 1])
     if spread == 0:
         slope = Interval(None, None, None, n, "all are of equal length")
-    rate = percentile(float(expit(point[0])), expit(drawn[:, 0]), n, n, note)
-    if note:
+    rate = told(float(expit(point[0])), expit(drawn[:, 0]))
+    if _note(x, y):
         # Draws differ by what the ridge leaves, which says nothing of the spread between items.
-        rate, slope = (replace(told, low=None, high=None) for told in (rate, slope))
+        rate, slope = (replace(one, low=None, high=None) for one in (rate, slope))
     return LengthControlled(rate, slope)
 
 
 def fit(x: Array, y: Array, weights: Array) -> Array:
     """Intercept and slope of logistic regressions of shares `y`, one a row of `weights`.
+
+    `y` are the same for all rows, or a row each.
 
     Newton's method on the likelihood less RIDGE / 2 of their squares; (rows, 2).
     """

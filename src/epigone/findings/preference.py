@@ -9,12 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from epigone.findings.gaps import value_interval, wilson
-from epigone.findings.resample import RESAMPLES, Array, percentile, stream, tail
-from epigone.schema import Interval, Rating, Score
+from epigone.findings.pigeonhole import Grid
+from epigone.findings.resample import RESAMPLES, Array, flat, percentile, stream, tail
+from epigone.schema import SAME_TEXT, Interval, Rating, Score
 
 # Values by rater and item; a judge's two orders are one value.
 Cells = Mapping[tuple[str, str], float]
-_CHUNK = 500
+ONE = "of one rater"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,8 @@ class Preference:
     """How often one model is preferred to another; a tie is half a win.
 
     `equal_or_better` is the share that is rated no worse. `missing` of `asked` ratings have no
-    preference that could be read.
+    preference that could be read; `same` are items whose two answers are one text, ties of which no
+    judge was asked.
     """
 
     model: str
@@ -32,6 +34,7 @@ class Preference:
     raters: int
     asked: int
     missing: int
+    same: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +53,16 @@ class Orders:
 @dataclass(frozen=True, slots=True)
 class PreferredButWrong:
     """Items where the model is preferred though its answer is wrong, of all where it is preferred
-    and its answer is known to be right or wrong."""
+    and its answer is known to be right or wrong.
+
+    Of these `items`, the other answer is right on those of `other_right` and wrong on those of
+    `other_wrong`; of the rest nobody knows.
+    """
 
     items: tuple[str, ...]
     share: Interval
+    other_right: tuple[str, ...] = ()
+    other_wrong: tuple[str, ...] = ()
 
 
 def counted(ratings: Iterable[Rating], model: str = "", against: str = "") -> list[Rating]:
@@ -64,6 +73,11 @@ def counted(ratings: Iterable[Rating], model: str = "", against: str = "") -> li
         for r in ratings
         if r.purpose == "item" and not r.excluded and (not model or {r.a, r.b} == pair)
     ]
+
+
+def of_people(ratings: Iterable[Rating]) -> bool:
+    """Whether people rated, who stand for others: a judge stands for itself."""
+    return any(r.workforce != "judge" for r in ratings)
 
 
 def preferred(
@@ -79,7 +93,7 @@ def preferred(
     several people, raters too (see `interval`).
     """
     own = counted(ratings, model, against)
-    people = any(r.workforce != "judge" for r in own)
+    people = of_people(own)
     wins = cells(own, model)
     no_worse = cells(own, model, worse_only=True)
     return Preference(
@@ -90,6 +104,7 @@ def preferred(
         len({r.rater for r in own}),
         len(own),
         sum(r.preference is None for r in own),
+        len({r.item for r in own if SAME_TEXT in r.reasons}),
     )
 
 
@@ -124,47 +139,31 @@ def by_item(values: Cells) -> dict[str, float]:
 def interval(values: Cells, people: bool, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
     """The mean over items of the mean over raters, with its 95% interval.
 
-    Of a judge, items are resampled. Of people, raters and items are, and an answer's weight is the
-    product of its rater's and its item's (A. B. Owen, "The pigeonhole bootstrap", Annals of Applied
-    Statistics 1(2), 2007): few raters make a wide interval, however many items each had.
+    Of a judge, items are resampled. Of people, raters and items are (see `Grid`); where all of them
+    agree, it is Wilson's interval for as many answers as there are raters, or items if fewer.
     """
-    raters = sorted({rater for rater, _ in values})
     means = by_item(values)
-    if not people or len(raters) < 2:
-        note = "of one rater" if people and raters else ""
+    if not people or len({rater for rater, _ in values}) < 2:
+        note = ONE if people and values else ""
         value = sum(means.values()) / len(means) if means else None
         found = value_interval(
             Score("preference", "", "preference", value, len(means), means), seed, resamples
         )
         both = "; ".join(n for n in (found.note, note) if n)
         return Interval(found.value, found.low, found.high, found.n, both)
-    items = sorted(means)
-    row = {rater: i for i, rater in enumerate(raters)}
-    column = {item: i for i, item in enumerate(items)}
-    sums, counts = np.zeros((2, len(raters), len(items)))
-    for (rater, item), value in values.items():
-        sums[row[rater], column[item]] = value
-        counts[row[rater], column[item]] = 1.0
-    draws = _pigeonhole(sums, counts, stream(seed, "preference", "people"), resamples)
-    groups = min(len(raters), len(items))
-    point = sum(means.values()) / len(means)
-    return percentile(point, draws, groups, len(items), cut=tail(max(groups, 2)))
+    grid = Grid(((rater, item, 0, value) for (rater, item), value in values.items()), people)
+    rng = stream(seed, "preference", "people")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        parts = [(w * m).sum(axis=1) / w.sum(axis=1) for w, m in grid.draws(rng, resamples)]
+    return _of_people(sum(means.values()) / len(means), np.concatenate(parts), grid.groups,
+                      len(means))  # fmt: skip
 
 
-def _pigeonhole(sums: Array, counts: Array, rng: np.random.Generator, resamples: int) -> Array:
-    raters, items = sums.shape
-    parts = []
-    for start in range(0, resamples, _CHUNK):
-        rows = min(_CHUNK, resamples - start)
-        by_rater = rng.multinomial(raters, np.full(raters, 1 / raters), rows).astype(float)
-        weights = rng.multinomial(items, np.full(items, 1 / items), rows).astype(float)
-        told = by_rater @ counts
-        with np.errstate(divide="ignore", invalid="ignore"):
-            means = np.where(told > 0, by_rater @ sums / told, 0.0)
-            # An item of which no rater was drawn says nothing in this draw.
-            weights = np.where(told > 0, weights, 0.0)
-            parts.append((weights * means).sum(axis=1) / weights.sum(axis=1))
-    return np.concatenate(parts)
+def _of_people(point: float, draws: Array, groups: int, n: int) -> Interval:
+    """The interval of a share of which raters and items were drawn."""
+    if point in (0.0, 1.0) and groups > 1 and flat(point, draws):
+        return Interval(point, *wilson(point * groups, groups), n)
+    return percentile(point, draws, groups, n, cut=tail(max(groups, 2)))
 
 
 def orders(ratings: Iterable[Rating]) -> Orders:
@@ -175,7 +174,7 @@ def orders(ratings: Iterable[Rating]) -> Orders:
     pairs: dict[tuple[str, str, str, str], dict[str, int]] = defaultdict(dict)
     first: list[float] = []
     for r in counted(ratings):
-        if r.preference is None or "same text" in r.reasons:
+        if r.preference is None or SAME_TEXT in r.reasons:
             continue
         sign = (r.preference > 0) - (r.preference < 0)
         first.append(((sign if r.left == "a" else -sign) + 1) / 2)
@@ -187,6 +186,22 @@ def orders(ratings: Iterable[Rating]) -> Orders:
         sum(first) / len(first) if first else None,
         len(first),
     )
+
+
+def win_scores(ratings: Sequence[Rating], model: str, against: str, judge: str) -> list[Score]:
+    """What a judge prefers as scores, which charts take; none of them is primary."""
+    own = counted((r for r in ratings if r.rater == judge), model, against)
+    found = []
+    for metric, worse_only in (("win_rate", False), ("equal_or_better", True)):
+        values = by_item(cells(own, model, worse_only=worse_only))
+        mean = sum(values.values()) / len(values) if values else None
+        found.append(
+            Score(
+                metric, model, "preference", mean, len(values), values,
+                ceiling=None if worse_only else 0.5, task="judge", primary=False, method=judge,
+            )
+        )  # fmt: skip
+    return found if own else []
 
 
 def longer_wins(
@@ -202,17 +217,44 @@ def longer_wins(
 
 
 def preferred_but_wrong(
-    ratings: Sequence[Rating], correct: Mapping[str, float], model: str, against: str
+    ratings: Sequence[Rating],
+    correct: Mapping[str, float],
+    model: str,
+    against: str,
+    other: Mapping[str, float] | None = None,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
 ) -> PreferredButWrong:
-    """Items where raters prefer an answer that is wrong; `correct` has 1 or 0 by item."""
-    wins = by_item(cells(counted(ratings, model, against), model))
-    won = sorted(i for i, win in wins.items() if win > 0.5 and i in correct)
+    """Items where raters prefer an answer that is wrong; `correct` has 1 or 0 by item.
+
+    `other` has the same of the other model's answers. Of people, raters are resampled too.
+    """
+    own = counted(ratings, model, against)
+    values = {key: v for key, v in cells(own, model).items() if key[1] in correct}
+    won = sorted(i for i, win in by_item(values).items() if win > 0.5)
     wrong = tuple(i for i in won if correct[i] < 0.5)
-    n = len(won)
-    if not n:
+    if not won:
         return PreferredButWrong((), Interval(None, None, None, 0, "no such item"))
-    low, high = wilson(len(wrong), n)
-    return PreferredButWrong(wrong, Interval(len(wrong) / n, low, high, n))
+    point, n = len(wrong) / len(won), len(won)
+    people = of_people(own)
+    if people and len({rater for rater, _ in values}) > 1:
+        grid = Grid(((rater, item, 0, v) for (rater, item), v in values.items()), people)
+        bad = np.array([correct[item] < 0.5 for item, _ in grid.places])
+        parts = []
+        for weights, means in grid.draws(stream(seed, "preferred but wrong"), resamples):
+            ahead = np.where(means > 0.5, weights, 0.0)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                parts.append(ahead @ bad / ahead.sum(axis=1))
+        share = _of_people(point, np.concatenate(parts), min(grid.raters, n), n)
+    else:
+        share = Interval(point, *wilson(len(wrong), n), n, ONE if people else "")
+    known = other or {}
+    return PreferredButWrong(
+        wrong,
+        share,
+        tuple(i for i in wrong if known.get(i, 0.0) >= 0.5),
+        tuple(i for i in wrong if known.get(i, 1.0) < 0.5),
+    )
 
 
 def _win(rating: Rating, model: str, worse_only: bool) -> float | None:

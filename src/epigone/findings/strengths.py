@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 from scipy.special import expit
 
 from epigone.errors import UnknownName
-from epigone.findings.preference import by_item, cells, counted
+from epigone.findings.pigeonhole import Grid, Row
+from epigone.findings.preference import ONE, cells, counted, of_people
 from epigone.findings.resample import Array, percentile, stream
 from epigone.schema import Interval, Rating
 
@@ -19,7 +21,6 @@ from epigone.schema import Interval, Rating
 RIDGE = 0.01
 RESAMPLES = 1000
 _HELD = "always wins or always loses, or is compared with no common other: held by a small ridge"
-_CHUNK = 100
 _MOST_STEPS = 100
 _LONGEST_STEP = 2.0
 _SMALL = 1e-9
@@ -40,26 +41,28 @@ def bradley_terry(
 
     P(i beats j) = 1 / (1 + exp(s_j - s_i)) (R. A. Bradley and M. E. Terry, Biometrika 39, 1952); a
     tie is half a win for each. Every item of a pair counts once, as the mean over orders and
-    raters; items are resampled. Raises UnknownName where the anchor was not compared.
+    raters; items are resampled, and people with them. Raises UnknownName where the anchor was not
+    compared.
     """
     own = counted(ratings)
     models = sorted({name for r in own for name in (r.a, r.b)})
     if anchor not in models:
         raise UnknownName("compared model", anchor, models)
-    wins, counts = _wins(own, models)
-    n = len(wins)
-    at = models.index(anchor)
-    joined = _joined(wins.sum(axis=0), at)
-    point = _anchored(fit(wins.sum(axis=0)[None]), at)[0]
+    at, people = models.index(anchor), of_people(own)
+    rows, pairs, counts = _rows(own, models)
+    grid = Grid(rows, people)
+    places = np.array([pairs[part] for _, part in grid.places], dtype=np.intp).reshape(-1, 2)
+    wins = _wins(np.ones((1, len(places))), grid.means[None], places, len(models))
+    point, joined = _anchored(fit(wins), at)[0], _joined(wins[0], at)
+    parts = [np.empty((0, len(models)))]
     rng = stream(seed, "bradley-terry")
-    parts = []
-    flat = wins.reshape(n, len(models) ** 2)
-    for start in range(0, resamples if n > 1 else 0, _CHUNK):
-        rows = min(_CHUNK, resamples - start)
-        weights = rng.multinomial(n, np.full(n, 1 / n), rows).astype(np.float64)
-        drawn = (weights @ flat).reshape(rows, len(models), len(models))
-        parts.append(_anchored(fit(drawn), at))
-    draws = np.concatenate(parts) if parts else np.empty((0, len(models)))
+    for weights, means in grid.draws(rng, resamples if grid.items > 1 else 0):
+        drawn = _wins(weights, means, places, len(models))
+        # Of whom a draw has nothing, a ridge would say 0.
+        known = (drawn + drawn.transpose(0, 2, 1)).any(axis=2)
+        parts.append(_anchored(np.where(known, fit(drawn), np.nan), at))
+    draws = np.concatenate(parts)
+    one = ONE if people and grid.raters < 2 else ""
     found = []
     for i, model in enumerate(models):
         value, total = float(point[i]), counts[model]
@@ -68,7 +71,7 @@ def bradley_terry(
         elif not total:
             told = Interval(None, None, None, 0, "no comparison that counts")
         else:
-            told = percentile(value, draws[:, i], n, total)
+            told = percentile(value, draws[:, i], grid.groups, total, one, grid.cut)
             if i not in joined:
                 # What draws differ by is what the ridge leaves.
                 told = Interval(value, None, None, total, _HELD)
@@ -102,24 +105,32 @@ def _anchored(strengths: Array, at: int) -> Array:
     return strengths - strengths[:, at : at + 1]
 
 
-def _wins(ratings: Sequence[Rating], models: Sequence[str]) -> tuple[Array, dict[str, int]]:
-    """Wins of the row against the column by item, and how many comparisons each model has."""
-    index = {model: i for i, model in enumerate(models)}
-    pairs: dict[tuple[str, str], list[Rating]] = defaultdict(list)
-    for r in ratings:
-        pairs[r.a, r.b].append(r)
-    values = {pair: by_item(cells(own, pair[0])) for pair, own in pairs.items()}
-    items = sorted({item for own in values.values() for item in own})
-    row = {item: i for i, item in enumerate(items)}
-    wins = np.zeros((len(items), len(models), len(models)))
+def _rows(
+    ratings: Sequence[Rating], models: Sequence[str]
+) -> tuple[list[Row], list[tuple[int, int]], dict[str, int]]:
+    """Wins of a pair's first by rater and item, the pairs, how many comparisons a model has."""
+    own: dict[tuple[str, str], list[Rating]] = defaultdict(list)
     counts = dict.fromkeys(models, 0)
-    for (a, b), own in values.items():
-        counts[a] += len(own)
-        counts[b] += len(own)
-        for item, value in own.items():
-            wins[row[item], index[a], index[b]] += value
-            wins[row[item], index[b], index[a]] += 1 - value
-    return wins, counts
+    for r in ratings:
+        own[r.a, r.b].append(r)
+    rows: list[Row] = []
+    for part, (pair, told) in enumerate(own.items()):
+        values = cells(told, pair[0])
+        rows += [(rater, item, part, value) for (rater, item), value in values.items()]
+        for name in pair:
+            counts[name] += len({item for _, item in values})
+    return rows, [(models.index(a), models.index(b)) for a, b in own], counts
+
+
+def _wins(weights: Array, means: Array, places: NDArray[np.intp], models: int) -> Array:
+    """Wins of the row against the column, (draws, models, models)."""
+    wins = np.zeros((len(weights), models, models))
+    for a, b in sorted({(int(a), int(b)) for a, b in places}):
+        own = (places == (a, b)).all(axis=1)
+        won = weights[:, own] * means[:, own]
+        wins[:, a, b] += won.sum(axis=1)
+        wins[:, b, a] += (weights[:, own] - won).sum(axis=1)
+    return wins
 
 
 def _joined(wins: Array, at: int) -> set[int]:

@@ -346,6 +346,11 @@ def thinks(model: str) -> bool:
     return _THINKING.match(model) is not None
 
 
+def longest(model: str, max_tokens: int) -> int:
+    """Tokens that an answer may have when `max_tokens` are asked for: thoughts come on top."""
+    return max_tokens + (_THOUGHTS if thinks(model) else 0)
+
+
 def _of_thinkers(settings: Mapping[str, Any]) -> dict[str, Any]:
     found = {name: value for name, value in settings.items() if name not in _UNKNOWN_TO_THEM}
     if "max_tokens" in found:

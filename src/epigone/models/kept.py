@@ -21,7 +21,7 @@ class Kept:
     """
 
     def __init__(self, path: Path | None = None) -> None:
-        """Read what is there; a last line that is cut off is no answer. No path keeps nothing."""
+        """Read what is there; a last line that is cut off is no answer. No path: kept in memory."""
         self._lock = threading.Lock()
         self._path = path
         self._known: dict[str, Any] = {}
@@ -37,6 +37,8 @@ class Kept:
     def put(self, answers: Mapping[str, Any]) -> None:
         """Keep answers, together and for good; those that come may be of several threads."""
         if self._path is None:
+            with self._lock:
+                self._known |= answers
             return
         lines = b"".join(
             json.dumps({"asked": k, "answer": a}, ensure_ascii=False).encode() + b"\n"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from epigone.errors import UserError
 from epigone.files import read_json, read_jsonl
-from epigone.findings import Findings, Judged, Subject, analyse, judged, selected
+from epigone.findings import Findings, Judged, Subject, analyse, judged, selected, win_scores
 from epigone.models import catalogue
 from epigone.report.metrics import METRICS
 from epigone.report.people import rated
@@ -31,6 +32,7 @@ from epigone.runs.plan import Planned, plan
 from epigone.runs.store import Store
 from epigone.schema import Cell, Rating, Record, Sample, Score
 from epigone.study.declare import Declaration
+from epigone.study.judge import second_of
 from epigone.study.rounds import random_twins
 from epigone.study.specs import (
     AskSpec,
@@ -164,14 +166,27 @@ def _findings(
 
 
 def _scores(planned: list[Planned], store: Store, teacher: str) -> tuple[Score, ...]:
-    return tuple(
+    found = [
         Score.from_json(row)
         for p in planned
         if p.step.stage in ("style", "judge", "benchmark", "toxicity") and p.record is not None
         # Of two students, which is preferred is no score of either.
         if not isinstance(p.step.spec, JudgeSpec) or p.step.spec.against in ("", teacher)
         for row in read_jsonl(store.folder(p.step) / "scores.jsonl")
-    )
+    ]
+    return (*found, *_win_scores(planned, store, teacher))
+
+
+def _win_scores(planned: list[Planned], store: Store, teacher: str) -> Iterator[Score]:
+    """What judges prefer to the teacher's answers; its second sample's are the teacher's own."""
+    for p in planned:
+        spec = p.step.spec
+        if isinstance(spec, JudgeSpec) and spec.against == teacher and p.record is not None:
+            rows = read_jsonl(store.folder(p.step) / "ratings.jsonl")
+            ratings = [Rating.from_json(row) for row in rows]
+            for score in win_scores(ratings, spec.model, teacher, spec.judge.name):
+                again = spec.model == second_of(teacher)
+                yield replace(score, model=teacher) if again else score
 
 
 def _judged(
@@ -187,9 +202,10 @@ def _judged(
         if p.step.stage == "judge" and p.record is not None:
             rows = read_jsonl(store.folder(p.step) / "ratings.jsonl")
             ratings += map(Rating.from_json, rows)
-        if p.step.stage == "generate" and p.record is not None:
+        if p.step.stage in ("generate", "second") and p.record is not None:
             samples = read_jsonl(store.folder(p.step) / "samples.jsonl")
-            lengths[p.step.model] = {s["item"]: float(len(s["output"])) for s in samples}
+            name = second_of(teacher) if p.step.stage == "second" else p.step.model
+            lengths[name] = {s["item"]: float(len(s["output"])) for s in samples}
     return judged(ratings, teacher, lengths, scores)
 
 

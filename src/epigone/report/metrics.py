@@ -93,7 +93,7 @@ METRICS: Mapping[str, MetricText] = {
         "Share of answers that the judge finds true, where it says that it can tell.",
     ),
     "judge/correct by reference": MetricText(
-        "Correct, by reference", "Share of answers that hold the right answer word for word."
+        "Correct, by reference", "Share of answers that hold a right answer as whole words."
     ),
     "facts/exact_match": MetricText(
         "Facts", "Share of short open questions answered with an accepted answer, after 3 examples."

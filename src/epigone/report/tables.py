@@ -113,9 +113,10 @@ def _preferences(view: ReportView) -> Iterator[Sequence[object]]:
         yield [
             *(c.rater, p.model, p.against, *_cells(p.win_rate), *_cells(c.controlled.win_rate)),
             *_cells(p.equal_or_better),
-            *(p.raters, p.asked, p.missing, o.flips, o.both, o.first, c.longer, c.longer_n),
+            *(p.raters, p.asked, p.missing, p.same, o.flips, o.both, o.first, c.longer, c.longer_n),
             *_cells(c.controlled.slope),
             *_cells(c.wrong.share if c.wrong else unknown),
+            *((len(c.wrong.other_right), len(c.wrong.other_wrong)) if c.wrong else ("", "")),
         ]
 
 
@@ -157,7 +158,8 @@ _PREFERENCE = [
     *("rater", "model", "against", *_interval_names("win_rate")),
     *_interval_names("length_controlled"),
     *_interval_names("equal_or_better"),
-    *("raters", "ratings", "missing", "flips", "both_orders", "first_place_share"),
+    *("raters", "ratings", "missing", "same_text", "flips", "both_orders", "first_place_share"),
     *("longer_wins", "longer_n", *_interval_names("length_slope")),
     *_interval_names("preferred_but_wrong"),
+    *("wrong_while_the_other_is_right", "wrong_as_the_other_is"),
 ]

@@ -16,6 +16,7 @@ from epigone.study import cost, train_file
 from epigone.study.amounts import WHOLE
 from epigone.study.confounds import confounds
 from epigone.study.cost import MACHINES, Machine, Shape, Task, Training
+from epigone.study.judge import COMPARING
 from epigone.study.specs import (
     AskSpec,
     BenchmarkSpec,
@@ -24,6 +25,7 @@ from epigone.study.specs import (
     DataSpec,
     FeedbackSpec,
     GenerateSpec,
+    JudgeSpec,
     ModelSpec,
     RecipeSpec,
     SecondSpec,
@@ -224,6 +226,14 @@ def answers_of(spec: Answering) -> tuple[int, int, int]:
         return spec.n * spec.samples, cost.START_TOKENS, spec.max_new_tokens
     task = cost.TASKS.get(spec.task, _ASSUMED_TASK)
     return min(task.items, spec.limit or task.items) * spec.samples, task.prompt, task.answer
+
+
+def questions_of(step: Step, spec: JudgeSpec) -> dict[str, int]:
+    """How often a judge is asked by each protocol, once each; its answers are not there yet."""
+    said = step.inputs["model"].spec
+    assert isinstance(said, GenerateSpec)
+    items = min(said.n, spec.n or said.n)
+    return {name: items * (2 if name in COMPARING else 1) for name in spec.rubrics}
 
 
 def base_of(step: Step, model: ModelSpec) -> ModelSpec:

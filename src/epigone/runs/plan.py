@@ -10,7 +10,7 @@ from typing import Any, Literal
 from epigone.errors import CorpusError
 from epigone.files import cache_root, read_json, write_json
 from epigone.models import references
-from epigone.runs.estimate import Answering, amounts_of, answers_of, base_of, rows_of
+from epigone.runs.estimate import Answering, amounts_of, answers_of, base_of, questions_of, rows_of
 from epigone.runs.store import Damaged, Store
 from epigone.schema import Record
 from epigone.study import cost, train_file
@@ -21,6 +21,7 @@ from epigone.study.specs import (
     CANDIDATES,
     CorpusSpec,
     FeedbackSpec,
+    JudgeSpec,
     ModelSpec,
     SelectSpec,
     TrainSpec,
@@ -39,6 +40,7 @@ _ASSUMED_FLOPS = 1e11
 _ASSUMED_SHAPE = Shape(500_000_000, 136_000_000, 24, 896, 151_936, 896, 128)
 _ASSUMED_FEEDBACK = (1_000, 2_000_000)
 _START_SECONDS = 5.0
+_SECONDS_A_VERDICT = 2.0
 _HISTORY = 5
 _SPEEDS = "stage-speeds.json"
 
@@ -138,6 +140,10 @@ def work(step: Step) -> float:
         flops = sum(2.0 * _shape(base).parameters * read for base in students)
     elif isinstance(spec, Answering) and spec.model.kind != "teacher":
         flops = cost.answer_flops(_shape(base_of(step, spec.model)), *answers_of(spec))
+    elif isinstance(spec, JudgeSpec):
+        at_once = spec.judge.means.concurrency if spec.judge.means else 1
+        asked = sum(questions_of(step, spec).values())
+        return _START_SECONDS + asked * _SECONDS_A_VERDICT / at_once
     else:
         return 30.0 if step.stage == "corpus" else 0.5
     # Without the seconds that any step takes, a tiny one would teach a speed that is no speed.

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from epigone.errors import UserError
 from epigone.evaluation.judge.verdicts import TOKENS, form
 from epigone.files import cache_root, read_json, write_json
 from epigone.models import references
-from epigone.runs.estimate import Answering, answers_of
+from epigone.runs.estimate import Answering, answers_of, questions_of
 from epigone.study import cost
 from epigone.study.judge import COMPARING
 from epigone.study.resolved import REFERENCE_TOKENIZER
@@ -20,15 +20,18 @@ from epigone.study.specs import AskSpec, GenerateSpec, JudgeSpec, ModelSpec, Sec
 from epigone.study.step import Step
 from epigone.teachers.money import Price, parse_price, single_price
 
+if TYPE_CHECKING:
+    from epigone.evaluation.judge.estimate import Expected
+
 _KEPT = "asked-tokens.json"
-_BYTES_A_TOKEN = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Asking:
     """What one step asks its endpoint: requests, tokens, dollars where the price is known.
 
-    `most_usd` is what it costs if every answer is as long as it may be. `whom` is asked: the
+    `most_usd` is what it costs if every answer is as long as it may be and, of a judge, none can be
+    read. `whom` is asked: the
     teacher or the judge.
     """
 
@@ -69,10 +72,13 @@ def _of(step: Step) -> Asking | None:
     model, spec = asked_model(step.spec), step.spec
     if model is None:
         return None
+    most_prompt_tokens = None
     if isinstance(spec, AskSpec):
         requests, prompt_tokens, tokens, most, assumed = _counted(step, spec)
     elif isinstance(spec, JudgeSpec):
-        requests, prompt_tokens, tokens, most, assumed = _judged(step, spec)
+        judged, assumed = _judged(step, spec)
+        requests, prompt_tokens, tokens = judged.requests, judged.prompt_tokens, judged.tokens
+        most_prompt_tokens, most = judged.most_prompt_tokens, judged.most_tokens
     elif isinstance(spec, Answering):
         requests, prompt, tokens = answers_of(spec)
         prompt_tokens, tokens = requests * prompt, requests * max(tokens, 16)
@@ -88,27 +94,30 @@ def _of(step: Step) -> Asking | None:
         batched = isinstance(spec, AskSpec) and model.means is not None and model.means.batch
         price = found.in_batches if batched else found
         usd = float(price.cost(prompt_tokens, tokens))
-        most_usd = float(price.cost(prompt_tokens, most))
+        most_usd = float(price.cost(most_prompt_tokens or prompt_tokens, most))
     return Asking(step.name, requests, prompt_tokens, tokens, assumed, usd, most_usd, model.kind)
 
 
-def _judged(step: Step, spec: JudgeSpec) -> tuple[int, int, int, int, str]:
-    """Requests, tokens in, out and at the most of a judge, whose answers are not there yet."""
+def _judged(step: Step, spec: JudgeSpec) -> tuple[Expected, str]:
+    """What a judge is asked, whose answers are not there yet, and what is assumed."""
+    from epigone.evaluation.judge.estimate import THOUGHTS, bounds
+    from epigone.models.endpoint import thinks
+
     said = step.inputs["model"].spec
     assert isinstance(said, GenerateSpec)
-    items = min(said.n, spec.n or said.n)
     answer = min(round(cost.ANSWER["broad"]), said.max_new_tokens)
-    requests = prompt = 0
-    for protocol, rubric in spec.rubrics.items():
-        shown, orders = (2, 2) if protocol in COMPARING else (1, 1)
-        own = items * orders
-        requests += own
-        prompt += own * (_bytes(rubric + form(protocol)) + cost.PROMPT_TOKENS + shown * answer)
-    assumed = (
+    prompt, asked = 0, questions_of(step, spec)
+    for protocol, n in asked.items():
+        shown = answer * (2 if protocol in COMPARING else 1)
+        rubric = cost.tokens_of(spec.rubrics[protocol] + form(protocol))
+        prompt += n * (rubric + cost.PROMPT_TOKENS + shown)
+    model = spec.judge.ref.partition("#")[2]
+    found = bounds(sum(asked.values()), prompt, spec.max_tokens, spec.tries, model, cost.tokens_of)
+    thoughts = f" behind {THOUGHTS} of thought" if thinks(model) else ""
+    return found, (
         f"{cost.PROMPT_TOKENS} tokens a prompt, {answer} an answer that is judged, {TOKENS} a "
-        "verdict, and that each can be read"
+        f"verdict{thoughts}, and that each can be read; the most is asked {spec.tries} times"
     )
-    return requests, prompt, requests * TOKENS, requests * spec.max_tokens, assumed
 
 
 def _counted(step: Step, spec: AskSpec) -> tuple[int, int, int, int, str]:
@@ -149,7 +158,10 @@ def _counter() -> tuple[Callable[[str], int], str]:
     """How tokens are counted here: by the reference tokenizer, or by bytes while it is not here."""
     folder = references.here(REFERENCE_TOKENIZER)
     if folder is None:
-        return _bytes, f"{_BYTES_A_TOKEN} bytes a token, as the tokenizer is not here yet"
+        return (
+            cost.tokens_of,
+            f"{cost.BYTES_A_TOKEN} bytes a token, as the tokenizer is not here yet",
+        )
     path = folder / "tokenizer.json"
     loaded: list[Any] = []
 
@@ -161,10 +173,6 @@ def _counter() -> tuple[Callable[[str], int], str]:
         return len(loaded[0].encode(text, add_special_tokens=False).ids)
 
     return count, "counted by the reference tokenizer"
-
-
-def _bytes(text: str) -> int:
-    return -(-len(text.encode()) // _BYTES_A_TOKEN)
 
 
 def told(found: Sequence[Asking]) -> Iterator[str]:
@@ -182,7 +190,8 @@ def _told(whom: str, found: Sequence[Asking]) -> Iterator[str]:
         usd = sum(a.usd or 0 for a in found)
         most = sum(a.most_usd or 0 for a in found)
         money = (
-            f"${usd:,.2f}, or ${most:,.2f} if every answer is as long as it may be; "
+            f"${usd:,.2f}, or ${most:,.2f} if every answer is as long as it may be"
+            f"{' and none can be read' if whom == 'judge' else ''}; "
             "what the ledger holds already costs nothing and is not left out"
         )
     yield f"the {whom} is asked {requests:,} times, about {tokens} out: {money}"

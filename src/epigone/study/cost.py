@@ -32,6 +32,8 @@ LOAD_RATE = 2e9
 # Rows that are answered side by side, and tokens of a held-out prompt with its template.
 ROWS = 64
 PROMPT_TOKENS = 128
+# Bytes of a token where no tokenizer is at hand.
+BYTES_A_TOKEN = 4
 # Of the beginnings of sentences that RealToxicityPrompts has (Gehman et al. 2020, table 1).
 START_TOKENS = 12
 
@@ -147,6 +149,11 @@ class Training:
     tokens: float
     flops: float
     apart: float
+
+
+def tokens_of(text: str) -> int:
+    """About how many tokens a text has, by its bytes."""
+    return -(-len(text.encode("utf-8", "replace")) // BYTES_A_TOKEN)
 
 
 def decay_steps(recipe: RecipeSpec, steps: int) -> int:

@@ -16,6 +16,11 @@ PROTOCOLS: tuple[Protocol, ...] = ("pairwise", "score", "tone", "correct")
 COMPARING: tuple[Protocol, ...] = ("pairwise", "score")
 
 
+def second_of(teacher: str) -> str:
+    """The name under which the teacher's second answers are judged beside its first."""
+    return f"{teacher} (second sample)"
+
+
 class Judge(Declared):
     """Who judges the answers to the held-out prompts, and how."""
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 
 from epigone.study.declare import Declaration, Toxicity, style_corpus
-from epigone.study.judge import COMPARING, Judge
+from epigone.study.judge import COMPARING, Judge, second_of
 from epigone.study.resolved import (
     Resolve,
     asked_teacher,
@@ -51,6 +51,8 @@ def measures(
         for step in _style(declaration, local, corpora, resolve, teacher):
             if step.stage == "generate":
                 answered[step.model] = step
+            elif step.stage == "second":
+                answered[second_of(step.model)] = step
             yield step
         if declaration.evaluate.judge is not None:
             with at("evaluate", "judge"):
@@ -98,7 +100,8 @@ def _judge(judge: Judge, answered: Mapping[str, Step], resolve: Resolve) -> Iter
     """A step for each model, so that a new one costs its own judging alone; the teacher is first.
 
     The teacher's answers are looked at one by one; where all models are compared with one another,
-    each pair of them is a step.
+    each pair of them is a step. Its second answers, where there are any, are judged as a model's:
+    what it comes to beside itself is the most that an imitation can.
     """
     by = judge_model(judge, resolve)
     teacher, *models = answered
@@ -111,7 +114,9 @@ def _judge(judge: Judge, answered: Mapping[str, Step], resolve: Resolve) -> Iter
     for model in models:
         spec = judge_spec(judge, by, model, teacher, judge.protocols, resolve)
         inputs = {"model": answered[model], "against": answered[teacher]}
-        yield Step("judge", (by.name, *answered[model].axes), spec, inputs, model)
+        again = ("second",) if model == second_of(teacher) else ()
+        yield Step("judge", (by.name, *answered[model].axes, *again), spec, inputs, model)
+    models = [m for m in models if m != second_of(teacher)]
     for one, other in combinations(models, 2) if judge.against == "all" else ():
         spec = judge_spec(judge, by, other, one, comparing, resolve)
         inputs = {"model": answered[other], "against": answered[one]}

@@ -254,7 +254,9 @@ def judge_spec(
 ) -> JudgeSpec:  # fmt: skip
     """What the stage `judge` is asked to do; raises Mistake, with the place in the judge."""
     with at("rubric"):
-        rubrics = resolve.rubrics(judge.rubric, protocols)
+        # Of all that the judge is asked: another step may ask what this one does not.
+        told = resolve.rubrics(judge.rubric, judge.protocols)
+    rubrics = {name: told[name] for name in protocols}
     references = None
     if judge.references is not None and "correct" in protocols:
         with at("references"):

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from epigone.errors import CorpusError
-from epigone.files import read_jsonl
+from epigone.evaluation.judge.held import words
+from epigone.evaluation.outputs import output_of, rows_of
 from epigone.models.received import sound
 from epigone.schema import Message, Role, Sample
 
@@ -22,47 +23,32 @@ def read_answers(path: Path, model: str) -> dict[str, Sample]:
     A prompt is a text or a list of messages; a file may have none where another's has. Raises
     CorpusError for anything else, with the line.
     """
-    found: dict[str, Sample] = {}
-    try:
-        for number, row in enumerate(read_jsonl(path), 1):
-            sample = _sample(row, model, f"{path}:{number}")
-            if sample.item in found:
-                raise CorpusError(f"{path}:{number}: item given twice", value=sample.item)
-            found[sample.item] = sample
-    except (OSError, ValueError) as error:
-        raise CorpusError("answers cannot be read", value=str(path), fix=str(error)) from None
-    if not found:
-        raise CorpusError("no answers in the file", value=str(path))
-    return found
+    return {item: _sample(item, row, model, where) for item, row, where in rows_of(path, "answers")}
 
 
 def read_references(path: Path) -> dict[str, list[str]]:
-    """Right answers by item: rows of `item` (or `id`) and `answers`, or one `answer`."""
+    """Right answers by item: rows of `item` (or `id`) and `answers`, or one `answer`.
+
+    Raises CorpusError for an answer in which there is no word that an output could hold.
+    """
     found: dict[str, list[str]] = {}
-    try:
-        for number, row in enumerate(read_jsonl(path), 1):
-            item = row.get("item", row.get("id")) if isinstance(row, dict) else None
-            told = row.get("answers", row.get("answer")) if isinstance(row, dict) else None
-            texts = [told] if isinstance(told, str) else told
-            if (
-                item is None
-                or not isinstance(texts, list)
-                or not texts
-                or not all(isinstance(t, str) and t.strip() for t in texts)
-            ):
-                raise CorpusError(f"{path}:{number}: no item and answers in this row")
-            found[str(item)] = texts
-    except (OSError, ValueError) as error:
-        raise CorpusError("references cannot be read", value=str(path), fix=str(error)) from None
-    if not found:
-        raise CorpusError("no references in the file", value=str(path))
+    for item, row, where in rows_of(path, "references"):
+        told = row.get("answers", row.get("answer"))
+        texts = [told] if isinstance(told, str) else told
+        if (
+            not isinstance(texts, list)
+            or not texts
+            or not all(isinstance(t, str) and t.strip() for t in texts)
+        ):
+            raise CorpusError(f"{where}: no item and answers in this row")
+        for text in texts:
+            if not words(text):
+                raise CorpusError(f"{where}: an answer without a word", value=text)
+        found[item] = texts
     return found
 
 
-def _sample(row: Any, model: str, where: str) -> Sample:
-    item = row.get("item", row.get("id")) if isinstance(row, dict) else None
-    if item is None or not isinstance(row.get("output"), str):
-        raise CorpusError(f"{where}: no item and output in this row")
+def _sample(item: str, row: Mapping[str, Any], model: str, where: str) -> Sample:
     prompt = row.get("prompt") or []
     if isinstance(prompt, str):
         prompt = [{"role": "user", "content": prompt}]
@@ -70,7 +56,7 @@ def _sample(row: Any, model: str, where: str) -> Sample:
         messages = tuple(Message(_ROLES[m["role"]], sound(m["content"])) for m in prompt)
     except (KeyError, TypeError, AttributeError):
         raise CorpusError(f"{where}: the prompt is no text and no list of messages") from None
-    return Sample(str(item), model, messages, sound(row["output"]), "recorded")
+    return Sample(item, model, messages, output_of(row, where), "recorded")
 
 
 def on_the_same_items(

@@ -95,7 +95,8 @@ class Judge:
                 todo.append(i)
         refusals, kept = Refusals(), Kept()
         if todo and self.structured is None:
-            self.structured = self._takes_schema([questions[i] for i in todo[:_TRIED]], refusals)
+            some = [questions[i] for i in todo[:_TRIED]]
+            self.structured = self._takes_schema(some, kept, refusals)
         for number in range(1, self.tries + 1):
             asked = [self._asked(questions[i], number) for i in todo]
             if not asked:
@@ -114,17 +115,13 @@ class Judge:
         text = prompt(self.rubrics[question.protocol], question)
         settings: dict[str, Any] = {"max_tokens": self.max_tokens, "temperature": 0}
         if number > 1:
-            text += (
-                f"\n\n(This is asked for time {number}, as the reply before was no such object. "
-                "Answer with the JSON object alone.)"
-            )
+            text += reminder(number)
             settings |= {"temperature": _AGAIN, "seed": number}
         if self.structured:
             settings["response_format"] = verdicts.schema(question.protocol)
         return [Message("user", text)], settings
 
-    def _takes_schema(self, questions: Sequence[Question], refusals: Refusals) -> bool:
-        kept = Kept()
+    def _takes_schema(self, questions: Sequence[Question], kept: Kept, refusals: Refusals) -> bool:
         for question in questions:
             messages, settings = self._asked(question, 1)
             form = {"response_format": verdicts.schema(question.protocol)}
@@ -146,6 +143,14 @@ class Judge:
                 if not refusals.of_one(refused):
                     raise
         return False
+
+
+def reminder(number: int) -> str:
+    """What is said behind a question that is asked again, for the `number`th time."""
+    return (
+        f"\n\n(This is asked for time {number}, as the reply before was no such object. "
+        "Answer with the JSON object alone.)"
+    )
 
 
 def prompt(rubric: str, question: Question) -> str:

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from epigone.evaluation.judge.ask import Question, prompt, same_text
+from epigone.evaluation.judge.ask import Question, prompt, reminder, same_text
 from epigone.evaluation.judge.verdicts import TOKENS
+from epigone.models.endpoint import longest, thinks
+
+# What a model that thinks first is assumed to think before a verdict.
+THOUGHTS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +30,30 @@ def expected(
     rubrics: Mapping[str, str],
     max_tokens: int,
     tries: int,
+    model: str,
     count: Callable[[str], int],
 ) -> Expected:
-    """What the questions take; `count` tells the tokens of a text."""
+    """What the questions take of a model; `count` tells the tokens of a text."""
     asked = [q for q in questions if same_text(q) is None]
     tokens = sum(count(prompt(rubrics[q.protocol], q)) for q in asked)
+    return bounds(len(asked), tokens, max_tokens, tries, model, count)
+
+
+def bounds(
+    requests: int,
+    prompt_tokens: int,
+    max_tokens: int,
+    tries: int,
+    model: str,
+    count: Callable[[str], int],
+) -> Expected:
+    """What so many requests of so many tokens in all take, each asked again `tries` - 1 times."""
+    reminders = sum(count(reminder(number)) for number in range(2, tries + 1))
+    each = min(TOKENS, max_tokens) + (THOUGHTS if thinks(model) else 0)
     return Expected(
-        len(asked),
-        tokens,
-        len(asked) * min(TOKENS, max_tokens),
-        tokens * tries,
-        len(asked) * max_tokens * tries,
+        requests,
+        prompt_tokens,
+        requests * each,
+        prompt_tokens * tries + requests * reminders,
+        requests * tries * longest(model, max_tokens),
     )

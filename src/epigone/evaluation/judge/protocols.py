@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -11,15 +9,14 @@ from typing import Any, Literal
 
 from epigone.errors import CorpusError
 from epigone.evaluation.judge.ask import Question, Verdict
+from epigone.evaluation.judge.held import marks
 from epigone.evaluation.judge.verdicts import CORRECT, PREFERENCES
-from epigone.schema import Family, Rating, Sample, Score
+from epigone.schema import SAME_TEXT, Family, Rating, Sample, Score
 from epigone.study.judge import COMPARING, PROTOCOLS, Protocol
 
 Answers = Mapping[str, Sample]
 # Which answers are right, by item: any of them will do.
 References = Mapping[str, Sequence[str]]
-SAME = "same text"
-_WORDS = re.compile(r"[^\W_]+")
 
 
 def comparisons(protocol: Protocol, one: Answers, other: Answers, n: int | None) -> list[Question]:
@@ -99,7 +96,7 @@ def ratings(verdicts: Iterable[Verdict], judge: str) -> list[Rating]:
                 preference=told if told is None or first == a else -told,
                 left=left,
                 workforce="judge",
-                reasons=(SAME,) if verdict.tries == 0 else (),
+                reasons=(SAME_TEXT,) if verdict.tries == 0 else (),
             )
         )
     return sorted(found, key=lambda r: (r.item, r.a, r.b, r.rater, r.left))
@@ -127,17 +124,12 @@ def scores(
 ) -> list[Score]:
     """Scores of one model; none of them is primary: a judge's opinion is no measurement.
 
-    A comparison counts where both orders have a verdict.
+    A comparison counts where both orders have a verdict. What is preferred is told by ratings.
     """
     found: list[Score] = []
     own = [v for v in verdicts if model in v.question.models]
     by = {p: [v for v in own if v.question.protocol == p] for p in PROTOCOLS}
-    by |= {p: [v for v in by[p] if against in v.question.models] for p in COMPARING}
-    if by["pairwise"]:
-        wins = _both_orders(by["pairwise"], partial(_win, model=model))
-        found.append(_score("win_rate", model, "preference", wins, judge, ceiling=0.5))
-        no_worse = _both_orders(by["pairwise"], partial(_no_worse, model=model))
-        found.append(_score("equal_or_better", model, "preference", no_worse, judge))
+    by["score"] = [v for v in by["score"] if against in v.question.models]
     if by["score"]:
         rated = _both_orders(by["score"], partial(_rated, model=model))
         found.append(_score("score", model, "preference", rated, judge))
@@ -167,13 +159,10 @@ def relative_score(
     return (sums[0], sums[1]) if sums[1] else None
 
 
-def marks(answers: Answers, n: int | None, references: References) -> dict[str, float]:
-    """Whether an answer holds one of its references, word for word, where there are any."""
-    return {
-        item: float(any(_holds(sample.output, right) for right in references[item]))
-        for item, sample in list(answers.items())[:n]
-        if item in references
-    }
+def unread(verdicts: Sequence[Verdict]) -> int:
+    """How many questions a judge was asked, where no reply to any of them can be read; else 0."""
+    asked = [v for v in verdicts if v.tries]
+    return 0 if any(v.told is not None for v in asked) else len(asked)
 
 
 def missing(verdicts: Iterable[Verdict]) -> dict[str, int]:
@@ -190,19 +179,6 @@ def _both_orders(
         found[v.question.item].append(value(v))
     told = {i: [v for v in values if v is not None] for i, values in found.items()}
     return {i: sum(v) / 2 for i, v in told.items() if len(v) == 2}
-
-
-def _win(verdict: Verdict, model: str) -> float | None:
-    told = _preference(verdict)
-    if told is None:
-        return None
-    own = told if verdict.question.models[0] == model else -told
-    return 0.5 if own == 0 else float(own > 0)
-
-
-def _no_worse(verdict: Verdict, model: str) -> float | None:
-    win = _win(verdict, model)
-    return None if win is None else float(win > 0)
 
 
 def _rated(verdict: Verdict, model: str) -> float | None:
@@ -232,12 +208,3 @@ def _score(
         primary=False,
         method=judge,
     )
-
-
-def _holds(text: str, reference: str) -> bool:
-    said, wanted = _words(text), _words(reference)
-    return bool(wanted) and f" {' '.join(wanted)} " in f" {' '.join(said)} "
-
-
-def _words(text: str) -> list[str]:
-    return _WORDS.findall(unicodedata.normalize("NFKC", text).casefold())

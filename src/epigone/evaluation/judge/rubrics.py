@@ -12,6 +12,7 @@ import yaml
 
 from epigone.errors import UnknownName, UserError
 from epigone.models.marks import PLACE
+from epigone.models.received import sound
 from epigone.study.judge import PROTOCOLS
 
 # The places that the rubric of a protocol has, each once.
@@ -27,11 +28,19 @@ _LARGEST = 100_000
 def rubrics(file: Path | None, protocols: Sequence[str]) -> dict[str, str]:
     """The rubric of each protocol: those of a user's file, and ours for the others.
 
-    Raises UserError for a file that cannot be read, another protocol, or a place too many or few.
+    Raises UserError for a file that cannot be read, a protocol that is not among
+    these, or a place too many or few.
     """
     found = dict(_shipped())
     if file is not None:
-        found |= _read(file)
+        own = _read(file)
+        for name in own:
+            if name not in protocols:
+                raise UserError(
+                    "a rubric of what is not asked", value=name,
+                    fix=f"ask for it, or take it out of {file}",
+                )  # fmt: skip
+        found |= own
     return {name: found[name] for name in protocols}
 
 
@@ -55,7 +64,7 @@ def _read(file: Path) -> dict[str, str]:
         told = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError("the rubric cannot be read", value=str(file), fix=str(error)) from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         line = str(error).replace("\n", " ")[:200]
         raise UserError("the rubric is no YAML", value=str(file), fix=line) from None
     form = "one line or more as 'pairwise: |-' with the text indented below it"
@@ -67,7 +76,7 @@ def _read(file: Path) -> dict[str, str]:
         if not isinstance(text, str):
             raise UserError(f"the rubric {name} is no text", value=str(file), fix=form)
         _check(name, text)
-    return told
+    return {name: sound(text) for name, text in told.items()}
 
 
 def _check(name: str, text: str) -> None:

@@ -15,6 +15,7 @@ from epigone.evaluation.judge.protocols import (
     ratings,
     relative_score,
     scores,
+    unread,
 )
 from epigone.files import write_jsonl
 from epigone.models.endpoint import Client, Endpoint
@@ -39,16 +40,15 @@ def run(
     if spec.references is not None:
         told = spec.references
         references = read_references(locate_data(told.ref, progress, fingerprint=told.fingerprint))
+        if not set(references) & set(model):
+            raise StepFailed("no reference is of an item that is judged")
     asked = questions(spec.rubrics, model, against, spec.n, references)
     verdicts = ask(spec.judge, spec.rubrics, spec.max_tokens, spec.tries, asked, progress)
     name = spec.judge.name
     found = scores(verdicts, name, spec.model, spec.against, model, spec.n, references)
     write(out, verdicts, name)
     write_jsonl(out / SCORES, (s.to_json() for s in found))
-    if asked and all(v.told is None for v in verdicts):
-        raise StepFailed(
-            f"{name} gave no verdict that can be read on any of {len(asked)} questions"
-        )
+    check_read(verdicts, name)
     sums = relative_score(verdicts, spec.model, spec.against)
     return {
         "judge": name,
@@ -56,9 +56,16 @@ def run(
         "questions": len(verdicts),
         "tries": sum(v.tries for v in verdicts),
         "missing": missing(verdicts),
+        "with_references": len(set(references) & set(model)),
         "score_over_the_others": sums and sums[0] / sums[1],
         "values": {s.metric: s.value for s in found},
     }
+
+
+def check_read(verdicts: Sequence[Verdict], judge: str) -> None:
+    """Raise StepFailed where a judge was asked and said nothing that can be read."""
+    if lost := unread(verdicts):
+        raise StepFailed(f"{judge} gave no verdict that can be read on any of {lost} questions")
 
 
 def ask(

@@ -1,0 +1,57 @@
+"""Files of samples: the names of their models, and what their rows hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from epigone.errors import CorpusError
+from epigone.files import read_jsonl
+from epigone.models.received import sound
+
+
+def names_of(paths: Sequence[Path]) -> list[str]:
+    """The shortest names that tell files apart: of the files, of their folders, or the paths."""
+    for named in (
+        [path.stem for path in paths],
+        [path.resolve().parent.name for path in paths],
+    ):
+        if len(set(named)) == len(named):
+            break
+    else:
+        named = [str(path) for path in paths]
+    return [sound(name) for name in named]
+
+
+def rows_of(path: Path, what: str = "samples") -> Iterator[tuple[str, Mapping[str, Any], str]]:
+    """Rows of a JSONL file with their item, and where each stands; `what` they hold, for mistakes.
+
+    An item is the row's `item`, or its `id` where that is none. Raises CorpusError for a file that
+    cannot be read, a row without an item, an item given twice, and no row at all.
+    """
+    seen: set[str] = set()
+    try:
+        for number, row in enumerate(read_jsonl(path), 1):
+            where = f"{path}:{number}"
+            told = None
+            if isinstance(row, dict):
+                told = row["id"] if row.get("item") is None and "id" in row else row.get("item")
+            if not isinstance(told, str | int | float):
+                raise CorpusError(f"{where}: no item in this row")
+            item = sound(str(told))
+            if item in seen:
+                raise CorpusError(f"{where}: item given twice", value=item)
+            seen.add(item)
+            yield item, row, where
+    except (OSError, ValueError) as error:
+        raise CorpusError(f"{what} cannot be read", value=str(path), fix=str(error)) from None
+    if not seen:
+        raise CorpusError(f"no {what} in the file", value=str(path))
+
+
+def output_of(row: Mapping[str, Any], where: str) -> str:
+    """What a model said; raises CorpusError where a row has no output."""
+    if not isinstance(row.get("output"), str):
+        raise CorpusError(f"{where}: no output in this row")
+    return sound(row["output"])
