@@ -3,7 +3,7 @@
     python bench/style.py               # the development half, with what was found wrong
     python bench/style.py --held-out    # all of it
 
-`style_labels.csv` has ids, turns, hashes and labels of 275 answers of ChatGPT, and no text. One
+`style_labels.csv` has ids, turns, hashes and labels of 319 answers of ChatGPT, and no text. One
 answer of each conversation of the catalogue's part of ShareGPT was drawn, of up to 4,000 characters
 and in English: 64 at random, the others of the first 195 from answers in which a loose pattern for
 one label was found, so that there are enough of each; no answer weighs more than another. They were
@@ -11,6 +11,11 @@ labelled before a detector saw them, but by the author of the detectors, who kne
 wrote these; every second one is held out from what they were then improved on. Therefore 80 more
 were drawn at random, read and labelled after the detectors were done (`fresh`): what they show of
 precision and recall in answers at large is the soundest.
+
+Refusals and disclaimers are rare in all of these, so that 44 more (`loose`) were drawn at random
+from conversations of which none was labelled, of answers with "sorry", "unable", "AI" or "cannot"
+in their first 300 characters, and labelled for these two alone before a detector saw them. What
+they show of precision is for such answers; a refusal without one of the four words is not seen.
 
 A list is two or more parallel items, each on a line of its own, with or without a mark, or steps
 with names; no table, verse, dialogue or code. A summary is a last paragraph (but for an offer of
@@ -70,6 +75,7 @@ def main() -> None:
     held = [x for x in labelled if x[0]["half"] == "held-out"]
     table("held-out half", held)
     table("fresh", [x for x in labelled if x[0]["half"] == "fresh"])
+    table("loose", [x for x in labelled if x[0]["half"] == "loose"], ("refusal", "disclaimer"))
     second_samples(rows)
 
 
@@ -120,11 +126,11 @@ def labels(rows: Sequence[Row]) -> list[Labelled]:
     return found
 
 
-def table(title: str, rows: Sequence[Labelled]) -> None:
+def table(title: str, rows: Sequence[Labelled], names: Sequence[str] = tuple(DETECTORS)) -> None:
     print(f"\n{title}: {len(rows)} answers\n")
     print("| | labelled | found | right | precision | recall |")
     print("| --- | --- | --- | --- | --- | --- |")
-    for name, detect in DETECTORS.items():
+    for name, detect in ((name, DETECTORS[name]) for name in names):
         truth = [name in label["labels"].split() for label, _ in rows]
         found = [detect(text) for _, text in rows]
         right = sum(t and f for t, f in zip(truth, found, strict=True))
