@@ -37,25 +37,36 @@ def style(
     """Scores of files of samples against the teacher's file; a model is named by its file.
 
     Files of one name are told apart by their folders or paths. Raises CorpusError for a file that
-    is not JSONL with `item` (or `id`) and `output`, or that shares no item with the teacher's.
+    is given twice, that is not JSONL with `item` (or `id`) and `output`, or that shares no item
+    with the teacher's.
     """
+    named = names_of([teacher, *models])[1:]
     reference = read_outputs(teacher)
     return [
         score
-        for name, path in zip(_names(models), models, strict=True)
+        for name, path in zip(named, models, strict=True)
         for score in compare(name, read_outputs(path), reference, metrics)
     ]
 
 
-def _names(paths: Sequence[Path]) -> list[str]:
-    """The shortest names that tell the files apart."""
-    for named in (
-        [path.stem for path in paths],
-        [path.resolve().parent.name for path in paths],
-    ):
-        if len(set(named)) == len(named):
-            return named
-    return [str(path) for path in paths]
+def names_of(paths: Sequence[Path]) -> list[str]:
+    """Names of files: the stem, else the folder, else the path, of those that share a shorter one.
+
+    Raises CorpusError for a file that is given twice.
+    """
+    for i, path in enumerate(paths):
+        if path.resolve() in {p.resolve() for p in paths[:i]}:
+            raise CorpusError("a file is given twice", value=str(path), fix="name each once")
+    # A file of the working directory has no folder to be named by.
+    told = [(p.stem, p.parent.name.strip(".") or p.stem, str(p)) for p in paths]
+    longer = [0] * len(paths)
+    while True:
+        names = [forms[k] for forms, k in zip(told, longer, strict=True)]
+        alike = [i for i, n in enumerate(names) if names.count(n) > 1 and longer[i] < 2]
+        if not alike:
+            return names
+        for i in alike:
+            longer[i] += 1
 
 
 def compare(model: str, outputs: Outputs, teacher: Outputs, metrics: Sequence[str]) -> list[Score]:
@@ -125,6 +136,7 @@ def _distinguishable(model: str, items: Sequence[str], outputs: Outputs, teacher
         n=len(values),
         values=values,
         better="lower",
+        aggregate="auc",
         ceiling=0.5,
         method="" if values else f"needs {LEAST} items, not {len(items)}",
     )
