@@ -2,6 +2,7 @@
 
     python bench/style.py               # the development half, with what was found wrong
     python bench/style.py --held-out    # all of it
+    python bench/style.py --null        # how often an interval finds a difference where none is
 
 `style_labels.csv` has ids, turns, hashes and labels of 319 answers of ChatGPT, and no text. One
 answer of each conversation of the catalogue's part of ShareGPT was drawn, of up to 4,000 characters
@@ -36,6 +37,8 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from epigone.corpus.readers import File
 from epigone.corpus.rows import Row
 from epigone.evaluation.formulas import has_closing, has_disclaimer, has_opening, has_refusal
@@ -60,6 +63,10 @@ Labelled = tuple[dict[str, str], str]
 
 def main() -> None:
     rows = read()
+    if "--null" in sys.argv:
+        no_difference(rows, items=24, trials=300)
+        no_difference(rows, items=100, trials=100)
+        return
     labelled = [(label, text) for label, text in labels(rows)]
     if "--held-out" not in sys.argv:
         own = [x for x in labelled if x[0]["half"] == "development"]
@@ -106,6 +113,33 @@ def second_samples(rows: Sequence[Row]) -> None:
         told = "-" if found.value is None else f"{found.value:.2f}"
         told += "" if found.low is None else f" [{found.low:.2f}, {found.high:.2f}]"
         print(f"| {score.metric} | {score.n} | {told} | {paper.get(score.metric, '')} |")
+
+
+def no_difference(rows: Sequence[Row], items: int, trials: int) -> None:
+    """How `distinguishable` spreads between drawn first answers, and its intervals without 0.5."""
+    texts = sorted(
+        {
+            row.turns[1].content.strip()[:300]
+            for row in rows
+            if not row.part and len(row.turns) > 1 and row.turns[1].role == "assistant"
+            and len(row.turns[1].content.strip()) > 100
+        }
+    )  # fmt: skip
+    rng = np.random.default_rng(0)
+    values, told, missed = [], [], 0
+    for _ in range(trials):
+        drawn = [texts[i] for i in rng.permutation(len(texts))[: 2 * items]]
+        one, two = ({str(i): t for i, t in enumerate(x)} for x in (drawn[:items], drawn[items:]))
+        (score,) = compare("model", one, two, ["distinguishable"])
+        found = value_interval(score, resamples=1000)
+        assert found.value is not None and found.low is not None and found.high is not None
+        values.append(found.value)
+        told.append(float(np.std(list(score.values.values()), ddof=1)) / items**0.5)
+        missed += not found.low <= 0.5 <= found.high
+    print(
+        f"{items} prompts, {trials} times: mean {np.mean(values):.3f}, standard deviation "
+        f"{np.std(values, ddof=1):.3f}, told {np.mean(told):.3f}, 0.5 left out {missed} times"
+    )
 
 
 def read() -> list[Row]:

@@ -70,6 +70,7 @@ def test_has_list(text: str, expected: bool) -> None:
         ("Overall, a lone paragraph.\n\nI hope this helps!", False),
         ("Text.\n\n## Conclusion\n\nSo it is.", True),
         ("Text.\n\n**V. Conclusion:**\n\nSo it is.", True),
+        ("## Summary\n\nOf what was asked to be summed up.", False),
         ("Text.\n\n## Conclusion of the war\n\nIt ended.", False),
         ("Text.\n\n**Summary**\n- a\n- b", False),
         ("Text.\n\nSummary:\n\n- a\n- b", False),

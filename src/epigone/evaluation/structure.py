@@ -81,7 +81,8 @@ def has_summary(text: str) -> bool:
         parts.pop()
     if len(parts) < 2 or any(_ITEM.match(line) for line in parts[-1].splitlines()):
         return False
-    return bool(_SUMS_UP.match(_bare(parts[-1])) or _SUMMARY_BELOW.fullmatch(_bare(parts[-2])))
+    below = len(parts) > 2 and _SUMMARY_BELOW.fullmatch(_bare(parts[-2]))
+    return bool(below or _SUMS_UP.match(_bare(parts[-1])))
 
 
 def has_headings(text: str) -> bool:
