@@ -2,8 +2,9 @@
 
     python bench/style.py               # the development half, with what was found wrong
     python bench/style.py --held-out    # all of it
+    python bench/style.py --null        # how often an interval finds a difference where none is
 
-`style_labels.csv` has ids, turns, hashes and labels of 275 answers of ChatGPT, and no text. One
+`style_labels.csv` has ids, turns, hashes and labels of 319 answers of ChatGPT, and no text. One
 answer of each conversation of the catalogue's part of ShareGPT was drawn, of up to 4,000 characters
 and in English: 64 at random, the others of the first 195 from answers in which a loose pattern for
 one label was found, so that there are enough of each; no answer weighs more than another. They were
@@ -11,6 +12,11 @@ labelled before a detector saw them, but by the author of the detectors, who kne
 wrote these; every second one is held out from what they were then improved on. Therefore 80 more
 were drawn at random, read and labelled after the detectors were done (`fresh`): what they show of
 precision and recall in answers at large is the soundest.
+
+Refusals and disclaimers are rare in all of these, so that 44 more (`loose`) were drawn at random
+from conversations of which none was labelled, of answers with "sorry", "unable", "AI" or "cannot"
+in their first 300 characters, and labelled for these two alone before a detector saw them. What
+they show of precision is for such answers; a refusal without one of the four words is not seen.
 
 A list is two or more parallel items, each on a line of its own, with or without a mark, or steps
 with names; no table, verse, dialogue or code. A summary is a last paragraph (but for an offer of
@@ -30,6 +36,8 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from epigone.corpus.readers import File
 from epigone.corpus.rows import Row
@@ -55,6 +63,10 @@ Labelled = tuple[dict[str, str], str]
 
 def main() -> None:
     rows = read()
+    if "--null" in sys.argv:
+        no_difference(rows, items=24, trials=300)
+        no_difference(rows, items=100, trials=100)
+        return
     labelled = [(label, text) for label, text in labels(rows)]
     if "--held-out" not in sys.argv:
         own = [x for x in labelled if x[0]["half"] == "development"]
@@ -70,6 +82,7 @@ def main() -> None:
     held = [x for x in labelled if x[0]["half"] == "held-out"]
     table("held-out half", held)
     table("fresh", [x for x in labelled if x[0]["half"] == "fresh"])
+    table("loose", [x for x in labelled if x[0]["half"] == "loose"], ("refusal", "disclaimer"))
     second_samples(rows)
 
 
@@ -102,6 +115,33 @@ def second_samples(rows: Sequence[Row]) -> None:
         print(f"| {score.metric} | {score.n} | {told} | {paper.get(score.metric, '')} |")
 
 
+def no_difference(rows: Sequence[Row], items: int, trials: int) -> None:
+    """How `distinguishable` spreads between drawn first answers, and its intervals without 0.5."""
+    texts = sorted(
+        {
+            row.turns[1].content.strip()[:300]
+            for row in rows
+            if not row.part and len(row.turns) > 1 and row.turns[1].role == "assistant"
+            and len(row.turns[1].content.strip()) > 100
+        }
+    )  # fmt: skip
+    rng = np.random.default_rng(0)
+    values, told, missed = [], [], 0
+    for _ in range(trials):
+        drawn = [texts[i] for i in rng.permutation(len(texts))[: 2 * items]]
+        one, two = ({str(i): t for i, t in enumerate(x)} for x in (drawn[:items], drawn[items:]))
+        (score,) = compare("model", one, two, ["distinguishable"])
+        found = value_interval(score, resamples=1000)
+        assert found.value is not None and found.low is not None and found.high is not None
+        values.append(found.value)
+        told.append(float(np.std(list(score.values.values()), ddof=1)) / items**0.5)
+        missed += not found.low <= 0.5 <= found.high
+    print(
+        f"{items} prompts, {trials} times: mean {np.mean(values):.3f}, standard deviation "
+        f"{np.std(values, ddof=1):.3f}, told {np.mean(told):.3f}, 0.5 left out {missed} times"
+    )
+
+
 def read() -> list[Row]:
     with File(locate("sharegpt-v3-part")) as rows:
         return [row for row in rows if isinstance(row, Row)]
@@ -120,11 +160,11 @@ def labels(rows: Sequence[Row]) -> list[Labelled]:
     return found
 
 
-def table(title: str, rows: Sequence[Labelled]) -> None:
+def table(title: str, rows: Sequence[Labelled], names: Sequence[str] = tuple(DETECTORS)) -> None:
     print(f"\n{title}: {len(rows)} answers\n")
     print("| | labelled | found | right | precision | recall |")
     print("| --- | --- | --- | --- | --- | --- |")
-    for name, detect in DETECTORS.items():
+    for name, detect in ((name, DETECTORS[name]) for name in names):
         truth = [name in label["labels"].split() for label, _ in rows]
         found = [detect(text) for _, text in rows]
         right = sum(t and f for t, f in zip(truth, found, strict=True))

@@ -12,7 +12,8 @@ Family = Literal["style", "capability", "safety", "preference"]
 Direction = Literal["higher", "lower", "zero"]
 # How a metric's value follows from its per-item values: their mean, or the Pearson
 # correlation of `values` with `against`.
-Aggregate = Literal["mean", "pearson"]
+# "auc" is a mean of influences on an AUC: it lies in [0, 1], and its values are no shares.
+Aggregate = Literal["mean", "pearson", "auc"]
 Stop = Literal["end", "length", "text", "recorded"]
 
 

@@ -8,7 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from epigone.cli import app
+from epigone.errors import UserError
 from epigone.files import read_jsonl, write_jsonl
 from epigone.schema import Score
 from epigone.study.style import ALL_STYLE_METRICS
@@ -39,7 +42,8 @@ def test_models_stand_side_by_side_with_the_teachers_second_sample(cli: Cli, fil
     assert table["list"] == ["1", "10/12", "0.00 [0.00, 0.28]", "1.00 [0.76, 1.00]"]
     assert table["opening"][2].startswith("-0.50 [")
     assert table["more_lists"][3].startswith("0.25 [")
-    assert table["distinguishable"][2] == "1.00 [0.84, 1.00]"
+    # Told apart on every item: that is no share, and nothing is left for a bootstrap to draw.
+    assert table["distinguishable"][2] == "1.00"
     assert table["code"][1:] == ["0", "-", "-"]
     assert max(len("  ".join(row)) for row in rows) < 80
 
@@ -58,12 +62,36 @@ def test_a_judge_adds_the_tone(cli: Cli, files: Path) -> None:
 
 
 def test_json_and_the_file_hold_every_item(cli: Cli, files: Path) -> None:
-    done = cli("style", "teacher.jsonl", "student.jsonl", "again.jsonl", "--json", "-o", "s.jsonl",
+    done = cli("style", "teacher.jsonl", "student.jsonl", "--ceiling", "again.jsonl", "--metric",
+               "more_lists", "--metric", "length", "--json", "-o", "s.jsonl",
                cwd=files)  # fmt: skip
     scores = json.loads(done.stdout)
-    assert len(scores) == 2 * len(ALL_STYLE_METRICS)
+    marked = [(s["model"], s["metric"], s["second_sample"]) for s in scores]
+    assert marked == [
+        ("student", "more_lists", False), ("student", "length", False),
+        ("again", "more_lists", True), ("again", "length", True),
+    ]  # fmt: skip
     own = next(s for s in scores if (s["model"], s["metric"]) == ("again", "more_lists"))
     assert (own["value"], own["n"], own["values"]["2"], own["better"]) == (0.25, 24, 1.0, "zero")
     assert own["low"] < 0.25 < own["high"]
     kept = list(read_jsonl(files / "s.jsonl"))
-    assert [s["values"] for s in kept] == [s["values"] for s in scores]
+    assert kept == scores
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--ceiling", "./student.jsonl"), "a file is given twice: student.jsonl"),
+        (("--metric", "lists"), "unknown style metric: lists (did you mean 'list'?)"),
+        (("-o", "student.jsonl"), "student.jsonl (it is one of the samples)"),
+        (("-o", "."), "the scores cannot be written: . (it is a folder)"),
+        (("-o", "again.jsonl/x/s.jsonl"), "cannot be written: again.jsonl/x/s.jsonl ("),
+    ],
+)
+def test_mistakes_are_told_before_the_work(
+    monkeypatch: pytest.MonkeyPatch, files: Path, options: tuple[str, ...], told: str
+) -> None:
+    monkeypatch.chdir(files)
+    done = CliRunner().invoke(app, ["style", "teacher.jsonl", "student.jsonl", *options])
+    assert isinstance(done.exception, UserError)
+    assert told in str(done.exception)

@@ -37,7 +37,7 @@ def test_the_study_and_the_command_are_ones() -> None:
     assert style is not None
     assert "distinguishable" in style.metrics
     text = CliRunner().invoke(app, ["style", "--help"], env={"COLUMNS": "200"}).output
-    assert all(option in text for option in ("--ceiling", "-o", "--json"))
+    assert all(option in text for option in ("--ceiling", "--metric", "-o", "--json"))
     (block,) = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     compile(block, "docs/style.md", "exec")
     assert "style" in epigone.__all__

@@ -37,6 +37,20 @@ def test_the_spread_of_the_influences_is_that_of_the_auc_over_new_pairs() -> Non
     assert np.mean(told) == pytest.approx(np.std(aucs), rel=0.07)
 
 
+def test_the_spread_is_widened_for_other_items_to_learn_from(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own = np.array([1.0, 1, 0, 0, 0])
+    monkeypatch.setattr(module, "_weighed", lambda _: None)
+    monkeypatch.setattr(module, "_scores", lambda *_: (own, np.zeros(5)))
+    texts = {f"{i}": "x" for i in range(25)}
+    values = list(distinguish(texts, texts, list(texts)).values())
+    # Influences of 1, 1, 0.5, 0.5, 0.5 vary by 0.06; one fold's by five times that over 25 items,
+    # and the mean's by that times (1 / 25 + 1 / 4).
+    assert np.mean(values) == pytest.approx(0.7)
+    assert np.var(values) / 25 == pytest.approx(0.06 * 5 / 25 * (1 / 25 + 1 / 4))
+
+
 def answers(n: int, begin: str, seed: int) -> dict[str, str]:
     rng = np.random.default_rng(seed)
     words = [f"w{i}" for i in range(200)]
@@ -84,6 +98,7 @@ def test_it_is_the_same_again_and_says_nothing_of_few() -> None:
     (score,) = compare("m", model, teacher, ["distinguishable"])
     assert score.value == pytest.approx(np.mean(list(first.values())))
     assert (score.better, score.ceiling, score.n) == ("lower", 0.5, 25)
+    assert score.aggregate == "auc"
     few = dict(list(model.items())[: LEAST - 1])
     (none,) = compare("m", few, teacher, ["distinguishable"])
     assert (none.value, none.n, none.method) == (None, 0, "needs 20 items, not 19")

@@ -403,7 +403,7 @@ def test_what_cannot_be_asked(setting: Setting, tmp_path: Path) -> None:
     right = tmp_path / "right.jsonl"
     right.write_text('{"item": "7", "answer": "x"}')
     for files, more, what in (
-        ((bare, [bare]), {}, "named twice"),
+        ((bare, [bare]), {}, "given twice"),
         ((bare, [write(tmp_path, "bare2", MODEL, prompt=None)]), {}, "without a prompt"),
         ((teacher, [other]), {}, "no item of the teacher's"),
         ((teacher, [differently]), {}, "asked differently"),

@@ -15,6 +15,7 @@ from epigone.evaluation import run_style
 from epigone.evaluation.distinguish import NAME
 from epigone.evaluation.formulas import words
 from epigone.evaluation.structure import has_list, has_summary
+from epigone.evaluation.outputs import names_of
 from epigone.evaluation.style import compare, style
 from epigone.evaluation.style_metrics import METRICS, unigram_intersection
 from epigone.schema import Score, silent
@@ -65,6 +66,15 @@ def test_has_list(text: str, expected: bool) -> None:
         ("Text.\n\n- Overall, an item", False),
         ("Text.\n\n1. In summary, an item", False),
         ("Text.\n\nFinally, bake it.", False),
+        ("Text.\n\nOverall, it is so.\n\nI hope this helps!", True),
+        ("Text.\n\nOverall, it is so. I hope this helps!", True),
+        ("Overall, a lone paragraph.\n\nI hope this helps!", False),
+        ("Text.\n\n## Conclusion\n\nSo it is.", True),
+        ("Text.\n\n**V. Conclusion:**\n\nSo it is.", True),
+        ("## Summary\n\nOf what was asked to be summed up.", False),
+        ("Text.\n\n## Conclusion of the war\n\nIt ended.", False),
+        ("Text.\n\n**Summary**\n- a\n- b", False),
+        ("Text.\n\nSummary:\n\n- a\n- b", False),
         ("Text.\n\n```\nOverall code\n```", False),
         ("", False),
     ],
@@ -169,7 +179,8 @@ def test_files(tmp_path: Path) -> None:
     assert [(s.model, s.value) for s in scores] == [("one", 0.5)]
     same = [write(tmp_path / x / "samples.jsonl", [{"id": "a", "output": "q"}]) for x in "xy"]
     assert [s.model for s in style(teacher, same, metrics=["list"])] == ["x", "y"]
-    assert [s.model for s in style(teacher, [same[0]] * 2, metrics=["list"])] == [str(same[0])] * 2
+    with pytest.raises(CorpusError, match="given twice"):
+        style(teacher, [same[0], tmp_path / "y" / ".." / "x" / "samples.jsonl"])
     twice = write(tmp_path / "twice.jsonl", [{"id": "a", "output": ""}] * 2)
     with pytest.raises(CorpusError, match=r"twice\.jsonl:2"):
         style(teacher, [twice])
@@ -177,6 +188,16 @@ def test_files(tmp_path: Path) -> None:
         style(teacher, [write(tmp_path / "bad.jsonl", [{"prompt": "a"}])])
     with pytest.raises(CorpusError, match="cannot be read"):
         style(teacher, [tmp_path / "absent.jsonl"])
+
+
+def test_only_names_that_collide_are_lengthened() -> None:
+    def names(*paths: str) -> list[str]:
+        return names_of([Path(p) for p in paths])
+
+    assert names("t.jsonl", "a/s.jsonl", "b/s.jsonl", "m2.jsonl") == ["t", "a", "b", "m2"]
+    assert names("s.jsonl", "b/s.jsonl") == ["s", "b"]
+    assert names("a/s.jsonl", "c/a.jsonl", "b/s.jsonl") == ["a/s.jsonl", "c", "b"]
+    assert names("x/a/s.jsonl", "y/a/s.jsonl") == ["x/a/s.jsonl", "y/a/s.jsonl"]
 
 
 def test_stage_writes_the_same_bytes_twice(tmp_path: Path) -> None:

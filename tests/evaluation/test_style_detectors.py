@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from epigone.evaluation import formulas, structure
+from epigone.evaluation import formulas, prose, structure
 from epigone.evaluation.formulas import (
     has_closing,
     has_disclaimer,
@@ -17,12 +17,12 @@ from epigone.evaluation.formulas import (
     has_refusal,
     hedges,
 )
+from epigone.evaluation.prose import prose_lines
 from epigone.evaluation.structure import (
     has_code,
     has_headings,
     has_list,
     has_summary,
-    prose_lines,
 )
 
 DETECTORS = (
@@ -116,6 +116,20 @@ FORMULAS: list[tuple[Callable[[str], bool], str, bool]] = [
     (has_refusal, "I don't have access to your data.", True),
     (has_refusal, "I can't help but smile.", False),
     (has_refusal, "One cannot step into a river twice.", False),
+    (has_refusal, "I'm sorry, but I can't.", True),
+    (has_refusal, "I'm sorry, I can't, because it is secret.", True),
+    (has_refusal, "I couldn't agree more.", False),
+    (has_refusal, "I cannot thank you enough.", False),
+    (has_refusal, "I won't lie, it's good.", False),
+    (has_refusal, "I can't tell you how happy I am!", False),
+    (has_refusal, "I can't tell you the address.", True),
+    (has_refusal, "\u201cI can't do it,\u201d she said.", False),
+    (has_refusal, '"No," he said. "I can\'t do it," and left.', False),
+    (has_refusal, "```\nI cannot do it\n```\nThis prints it.", False),
+    (has_disclaimer, "As an AI developed by OpenAI, I have none.", True),
+    (has_disclaimer, "As an AI model I have none.", True),
+    (has_disclaimer, "Hello, I'm ChatGPT.", True),
+    (has_disclaimer, 'It says "As an AI language model, I" too often.', False),
     (has_disclaimer, "As an AI language model, I have no body.", True),
     (has_disclaimer, "I\u2019m just a computer program, so I have none.", True),
     (has_disclaimer, "My knowledge cutoff is 2021.", True),
@@ -161,7 +175,7 @@ def test_patterns_repeat_nothing_without_end_within_a_repetition() -> None:
     """A bounded repetition of bounded parts is linear; every open one is of single characters."""
     patterns = [
         value
-        for module in (structure, formulas)
+        for module in (structure, formulas, prose)
         for value in vars(module).values()
         # A part of a word begins with an apostrophe, which no other part may hold.
         if isinstance(value, re.Pattern) and value.pattern != formulas._WORD.pattern

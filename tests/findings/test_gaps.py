@@ -29,6 +29,18 @@ def score(values, model="m", **kw):
     return Score(model=model, value=value, n=len(values), values=values, **kw)
 
 
+def test_an_auc_is_no_share_and_stays_in_its_range():
+    told = score([1] * 30, aggregate="auc")
+    assert (value_interval(told).low, value_interval(told).note) == (
+        None,
+        "no spread between items",
+    )
+    assert value_interval(score([1] * 30)).low > 0.8
+    near = score([0.4, *[1.02] * 29], aggregate="auc")
+    assert value_interval(near).high == 1.0
+    assert value_interval(score([0.4, *[1.02] * 29])).high > 1.0
+
+
 def test_share_closed_of_a_hand_worked_example():
     base = score([0, 0, 0, 0, 1, 0, 0, 0, 0, 1])  # 0.2
     student = score([1, 0, 1, 0, 1, 0, 0, 1, 0, 1])  # 0.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -9,9 +10,11 @@ from typing import Annotated
 import typer
 
 from epigone import api
-from epigone.cli.common import Json, say_json, score_json, table
+from epigone.cli.common import Json, say_json, table
+from epigone.errors import UserError
 from epigone.files import write_jsonl
 from epigone.schema import Interval, Score
+from epigone.study.style import ALL_STYLE_METRICS
 
 
 def register(app: typer.Typer) -> None:
@@ -32,6 +35,9 @@ def style(
     out: Annotated[
         Path | None, typer.Option("-o", help="Write scores with every item's value, JSONL.")
     ] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option("--metric", help="Only this; give it again for more.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Compare models' answers with the teacher's: lists, summaries, words, lengths, and more.
@@ -41,17 +47,41 @@ def style(
 
     Example: epigone style teacher.jsonl base.jsonl student.jsonl --ceiling teacher-again.jsonl
     """
-    scores = api.style(teacher, [*models, ceiling] if ceiling else models, judged=scores_file)
+    files = [*models, ceiling] if ceiling else models
     if out is not None:
-        write_jsonl(out, (s.to_json() for s in scores))
+        _check_writable(out, [teacher, *files])
+    wanted = list(dict.fromkeys(metric or ALL_STYLE_METRICS))
+    scores = api.style(teacher, files, metrics=wanted, judged=scores_file)
     found = [(s, api.interval(s)) for s in scores]
-    if json:
-        bounds = [{"low": i.low, "high": i.high} for _, i in found]
-        say_json([row | b for row, b in zip(score_json(scores), bounds, strict=True)])
-        return
     names = list(dict.fromkeys(s.model for s in scores))
-    heads = [*names[:-1], f"{names[-1]} (ceiling)"] if ceiling else names
+    again = names[-1] if ceiling else None
+    rows = [
+        s.to_json() | {"low": i.low, "high": i.high, "second_sample": s.model == again}
+        for s, i in found
+    ]
+    if out is not None:
+        write_jsonl(out, rows)
+    if json:
+        say_json(rows)
+        return
+    heads = [f"{n} (ceiling)" if n == again else n for n in names]
     table("", ("metric", "identical", "n", *heads), _rows(found, names))
+
+
+def _check_writable(out: Path, read: Sequence[Path]) -> None:
+    """Raise UserError for a file that could not be written once all is measured."""
+    folder = next(p for p in out.absolute().parents if p.exists())
+    why = ""
+    if out.is_dir():
+        why = "it is a folder"
+    elif out.resolve() in {path.resolve() for path in read}:
+        why = "it is one of the samples"
+    elif not folder.is_dir():
+        why = f"{folder} is no folder"
+    elif not os.access(folder, os.W_OK | os.X_OK):
+        why = f"nothing may be written in {folder}"
+    if why:
+        raise UserError("the scores cannot be written", value=str(out), fix=why)
 
 
 def _rows(found: Sequence[tuple[Score, Interval]], names: Sequence[str]) -> list[list[str]]:
@@ -73,6 +103,4 @@ def _cell(score: Score, interval: Interval) -> str:
     value = f"{score.value:.{digits}f}"
     if interval.low is None or interval.high is None:
         return value
-    # The bootstrap does not know that no classifier is right more than always.
-    high = min(1.0, interval.high) if score.better == "lower" else interval.high
-    return f"{value} [{interval.low:.{digits}f}, {high:.{digits}f}]"
+    return f"{value} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"

@@ -13,6 +13,8 @@ NAME = "distinguishable"
 LEAST = 20
 _FOLDS = 5
 _SPLITS = 5
+# A fold's variance is that of all items times the number of folds.
+_WIDER = (_FOLDS * (1 / (_FOLDS * _SPLITS) + 1 / (_FOLDS - 1))) ** 0.5
 # Longer answers are read to here, so that one of them cannot take all the time.
 _LONGEST = 4_000
 _FEATURES = 30_000
@@ -31,7 +33,9 @@ def distinguish(
     of them is too low (G. Forman and M. Scholz, SIGKDD Explorations 12, 2010).
 
     Five splits are averaged. That makes the mean steadier, but the items no more: their spread is
-    that of one split, where it is DeLong's for paired answers (see `influences`).
+    that of one split, where it is DeLong's for paired answers (see `influences`), widened for what
+    other items to learn from would have changed. By C. Nadeau and Y. Bengio (Machine Learning 52,
+    2003) the variance of a mean over J folds is that of one fold times 1/J + n_test/n_train.
     """
     order = sorted(items)
     n = len(order)
@@ -47,7 +51,7 @@ def distinguish(
     for split in values:
         for held in np.array_split(rng.permutation(n), _FOLDS):
             split[held] = influences(*_scores(counted, held))
-    spread = values[0] - values[0].mean()
+    spread = (values[0] - values[0].mean()) * _WIDER
     return dict(zip(order, (values.mean() + spread).tolist(), strict=True))
 
 

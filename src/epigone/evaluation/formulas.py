@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from epigone.evaluation.structure import prose_lines
+from epigone.evaluation.prose import paragraphs, prose_lines
 
 # So many characters of an answer's beginning, or of its last paragraph, are looked at.
 _LOOKED_AT = 400
@@ -14,6 +14,9 @@ _WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*")
 def _any(*phrases: str) -> re.Pattern[str]:
     return re.compile("|".join(rf"\b(?:{p})" for p in phrases), re.IGNORECASE)
 
+
+# Not over the end of a line, so that an inch sign hides little.
+_QUOTED = re.compile(r"[\"\u201c][^\"\u201c\u201d\n]{1,400}[\"\u201d]")
 
 _OPENING = _any(
     r"(?:yes, )?(?:sure|certainly|of course|absolutely|definitely)(?: thing)?(?=[!,.:\u2014]| -|$)",
@@ -49,7 +52,10 @@ _CLOSING = _any(
 )
 _REFUSAL = _any(
     r"i (?:cannot|can't|can not|could not|couldn't|won't|will not) "
-    r"(?!help but|wait|stress|believe|recommend|emphasi)\w",
+    r"(?!help but|wait|stress|believe|recommend|emphasi|agree more|thank|lie\b|(?:even )?(?:begin "
+    r"to )?(?:tell|express|describe|say|imagine|overstate)(?: you)? (?:how|enough))\w",
+    r"(?:sorry|unfortunately|afraid|no)\b[,.]? (?:but |that )?i (?:cannot|can't|can not|won't)"
+    r"(?=[.,;:!]|$)",
     r"(?:i'm|i am) (?:unable|not able|not allowed|not programmed|not capable|not designed)\b",
     r"i (?:do not|don't|did not|didn't) have (?:\w{1,20} ){0,3}?"
     r"(?:information|access|knowledge|data|ability|capability|records?|details)\b",
@@ -59,7 +65,10 @@ _REFUSAL = _any(
 )
 _DISCLAIMER = _any(
     r"as an? (?:\w{1,12}[ -]){0,3}(?:language model|ai|artificial intelligence|chatbot)\b"
-    r"(?=,? i\b|,? my\b| language)",
+    r"(?: (?:model|assistant|system|program|chatbot|tool))?"
+    r"(?: (?:developed|created|made|trained|built|designed|programmed) by (?:\w{1,20} ?){1,3})?"
+    r"(?=,? ?i\b|,? ?my\b| language)",
+    r"(?:i'm|i am|my name is) (?:chatgpt|gpt-?\d)",
     r"(?:i'm|i am) (?:just |only |simply )?an? (?:\w{1,12}[ -]){0,3}(?:language model|ai|"
     r"artificial intelligence|computer program|chatbot|text-based model|virtual assistant)\b",
     r"my (?:training data|training|knowledge base|programming)\b",
@@ -68,7 +77,7 @@ _DISCLAIMER = _any(
     r"real-time|a (?:body|gender|physical))\b",
     r"(?:i cannot|i can't|i'm not able to|i am not able to|i'm unable to|i am unable to) "
     r"(?:browse|access|search the)\b",
-    r"i was (?:last )?trained\b",
+    r"i was (?:last )?trained\b|i was (?:created|developed|made|built) by openai\b",
 )
 # Those of Hyland's list that are seldom anything else: "can", "would" and "about" are left out.
 _HEDGE = _any(
@@ -93,18 +102,27 @@ def has_opening(text: str) -> bool:
 
 def has_closing(text: str) -> bool:
     """Whether the last paragraph outside code offers help, invites, or wishes the reader well."""
-    prose = "\n".join(line.strip() for line in prose_lines(text)).strip()
-    return bool(_CLOSING.search(_plain(prose.rpartition("\n\n")[2][-_LOOKED_AT:])))
+    parts = paragraphs(text)
+    return bool(parts) and closes(parts[-1])
+
+
+def closes(paragraph: str) -> bool:
+    """Whether a paragraph offers help, invites, or wishes the reader well."""
+    return bool(_CLOSING.search(_plain(paragraph[-_LOOKED_AT:])))
 
 
 def has_refusal(text: str) -> bool:
-    """Whether the beginning declines, or says that what was asked is not possible or not known."""
-    return bool(_REFUSAL.search(_plain(text[:_LOOKED_AT])))
+    """Whether the beginning declines, or says that what was asked is not possible or not known.
+
+    What stands in double quotation marks is said by another.
+    """
+    said = _unquoted("\n".join(prose_lines(text)).strip()[: 2 * _LOOKED_AT])
+    return bool(_REFUSAL.search(_plain(said[:_LOOKED_AT])))
 
 
 def has_disclaimer(text: str) -> bool:
     """Whether it speaks of itself as a machine, in the first person: "As an AI language model"."""
-    return bool(_DISCLAIMER.search(_plain("\n".join(prose_lines(text)))))
+    return bool(_DISCLAIMER.search(_plain(_unquoted("\n".join(prose_lines(text))))))
 
 
 def hedges(text: str) -> float:
@@ -115,6 +133,10 @@ def hedges(text: str) -> float:
     prose = "\n".join(prose_lines(text))
     count = len(words(prose))
     return 100.0 * len(_HEDGE.findall(prose)) / max(1, count)
+
+
+def _unquoted(text: str) -> str:
+    return _QUOTED.sub(" ", text)
 
 
 def _plain(text: str) -> str:

@@ -12,16 +12,23 @@ from epigone.models.received import sound
 
 
 def names_of(paths: Sequence[Path]) -> list[str]:
-    """The shortest names that tell files apart: of the files, of their folders, or the paths."""
-    for named in (
-        [path.stem for path in paths],
-        [path.resolve().parent.name for path in paths],
-    ):
-        if len(set(named)) == len(named):
-            break
-    else:
-        named = [str(path) for path in paths]
-    return [sound(name) for name in named]
+    """Names of files: the stem, else the folder, else the path, of those that share a shorter one.
+
+    Raises CorpusError for a file that is given twice.
+    """
+    for i, path in enumerate(paths):
+        if path.resolve() in {p.resolve() for p in paths[:i]}:
+            raise CorpusError("a file is given twice", value=str(path), fix="name each once")
+    # A file of the working directory has no folder to be named by.
+    told = [(p.stem, p.parent.name.strip(".") or p.stem, str(p)) for p in paths]
+    longer = [0] * len(paths)
+    while True:
+        names = [sound(forms[k]) for forms, k in zip(told, longer, strict=True)]
+        alike = [i for i, n in enumerate(names) if names.count(n) > 1 and longer[i] < 2]
+        if not alike:
+            return names
+        for i in alike:
+            longer[i] += 1
 
 
 def rows_of(path: Path, what: str = "samples") -> Iterator[tuple[str, Mapping[str, Any], str]]:

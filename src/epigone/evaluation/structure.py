@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-# No line is looked at further for code.
-_LONGEST = 400
+from epigone.evaluation.formulas import closes
+from epigone.evaluation.prose import FENCE, LONGEST, paragraphs, prose_lines
+
 _HEADING = 80
 
 # A bullet needs a following space, so that "**bold**" and "-5" are none.
@@ -22,7 +23,6 @@ _ITEM = re.compile(
 )
 # "Term: what it is" or "Term - what it is".
 _TERM = re.compile(r"\s{0,8}([A-Z0-9][^.!?:\n]{0,40}?)(?:: | [-\u2013] )\s{0,2}\S")
-_FENCE = re.compile(r"\s{0,12}(`{3,}|~{3,})([^`\n]{0,80})$")
 _CODE_LINE = re.compile(
     r".{0,300}[;{]\s*$|\s{0,40}[\]})]{1,4}[;,]?\s*$|\s{0,40}</?[a-zA-Z!][^<>\n]{0,200}>\s*$|"
     r"\s{0,40}(?:def|class) \w.{0,200}:\s*$|import [\w{*]|from [\w.]{1,60} import |#include\b|"
@@ -34,6 +34,11 @@ _SUMS_UP = re.compile(
     r"(?:in (?:conclusion|summary|short|brief|closing|essence|the end)|overall|ultimately|"
     r"to (?:sum(?:mari[sz]e)?(?: (?:it )?(?:all )?up)?|conclude)|in sum|all in all|"
     r"altogether|summary|conclusion|as a whole|by \w{1,20}ing)\b",
+    re.IGNORECASE,
+)
+_SUMMARY_BELOW = re.compile(
+    r"(?:(?:\d{1,2}|[IVX]{1,5})[.)] )?(?:in |the )?(?:summary|conclusions?|takeaways?|"
+    r"(?:final|closing) thoughts|key takeaways?|bottom line|tl;?dr)",
     re.IGNORECASE,
 )
 _MARKDOWN_HEADING = re.compile(r"\s{0,3}#{1,6}\s+\S|\s{0,3}(\*\*|__)(?=\S)[^*_]{1,90}\1:?\s*$")
@@ -67,13 +72,17 @@ def has_list(text: str) -> bool:
 
 
 def has_summary(text: str) -> bool:
-    """Whether the last paragraph sums up: it is prose that begins with a closing formula."""
-    paragraphs = [p.strip() for p in re.split(r"\n[^\S\n]*\n", "\n".join(prose_lines(text)))]
-    paragraphs = [p for p in paragraphs if p]
-    if len(paragraphs) < 2:
+    """Whether the last paragraph, but for an offer of help, sums up.
+
+    It is prose without items that begins with a closing formula or stands below one as a heading.
+    """
+    parts = paragraphs(text)
+    if len(parts) > 1 and not _SUMS_UP.match(_bare(parts[-1])) and closes(parts[-1]):
+        parts.pop()
+    if len(parts) < 2 or any(_ITEM.match(line) for line in parts[-1].splitlines()):
         return False
-    last = paragraphs[-1]
-    return not _ITEM.match(last) and bool(_SUMS_UP.match(last.lstrip("*_#> ")))
+    below = len(parts) > 2 and _SUMMARY_BELOW.fullmatch(_bare(parts[-2]))
+    return bool(below or _SUMS_UP.match(_bare(parts[-1])))
 
 
 def has_headings(text: str) -> bool:
@@ -96,30 +105,18 @@ def has_code(text: str) -> bool:
     """Whether an answer holds code on lines of its own: a fence, or two such lines in a row."""
     previous = False
     for line in text.splitlines():
-        if _FENCE.match(line[:_LONGEST]):
+        if FENCE.match(line[:LONGEST]):
             return True
         # Items of a legal text end with semicolons as well.
-        now = bool(_CODE_LINE.match(line[:_LONGEST])) and not _ITEM.match(line[:_LONGEST])
+        now = bool(_CODE_LINE.match(line[:LONGEST])) and not _ITEM.match(line[:LONGEST])
         if now and previous:
             return True
         previous = now
     return False
 
 
-def prose_lines(text: str) -> list[str]:
-    """The lines outside of fenced code; an open fence has no end."""
-    lines: list[str] = []
-    fence = ""
-    for line in text.splitlines():
-        found = _FENCE.match(line[:_LONGEST])
-        if found is None:
-            if not fence:
-                lines.append(line)
-        elif not fence:
-            fence = found[1]
-        elif found[1].startswith(fence) and not found[2].strip():
-            fence = ""
-    return lines
+def _bare(paragraph: str) -> str:
+    return paragraph.strip("*_#> :")
 
 
 def _runs(lines: Sequence[str]) -> Iterator[list[str]]:

@@ -43,8 +43,9 @@ def style(
     """Scores of files of samples against the teacher's file; a model is named by its file.
 
     Files of one name are told apart by their folders or paths. `judged` are scores of `epigone
-    judge` on the same files, of which the tone is taken. Raises CorpusError for a file that
-    is not JSONL with `item` (or `id`) and `output`, or that shares no item with the teacher's.
+    judge` on the same files, of which the tone is taken. Raises CorpusError for a file that is
+    given twice, that is not JSONL with `item` (or `id`) and `output`, or that shares no item with
+    the teacher's.
     """
     reference = read_outputs(teacher)
     first, *names = names_of([teacher, *models])
@@ -127,6 +128,7 @@ def _distinguishable(model: str, items: Sequence[str], outputs: Outputs, teacher
         n=len(values),
         values=values,
         better="lower",
+        aggregate="auc",
         ceiling=0.5,
         method="" if values else f"needs {LEAST} items, not {len(items)}",
     )

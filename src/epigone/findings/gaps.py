@@ -96,7 +96,7 @@ def paired_change(
     interval = percentile(float(point[1] - point[0]), moved, resampler.groups, n, note)
     if interval.low is None:
         return interval, None
-    if base.aggregate == "mean" and resampler.groups == n:
+    if base.aggregate != "pearson" and resampler.groups == n:
         a, b = paired[0].values, paired[1].values
         error = float(np.std([b[i] - a[i] for i in a], ddof=1)) / n**0.5
     else:

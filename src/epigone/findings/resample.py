@@ -130,8 +130,10 @@ def _standard(x: Array) -> Array:
 def _aggregate(kind: str, totals: Array) -> Array:
     with np.errstate(divide="ignore", invalid="ignore"):
         n = totals[:, 0]
-        if kind == "mean":
-            return np.asarray(totals[:, 1] / n)
+        if kind != "pearson":
+            mean = np.asarray(totals[:, 1] / n)
+            # The bootstrap does not know that no classifier is right more than always.
+            return np.clip(mean, 0.0, 1.0) if kind == "auc" else mean
         sx, sy, sxx, syy, sxy = totals[:, 1:6].T
         vx, vy = sxx - sx * sx / n, syy - sy * sy / n
         r: Array = np.clip((sxy - sx * sy / n) / np.sqrt(vx * vy), -1.0, 1.0)
