@@ -181,10 +181,12 @@ def _show(found: dict[str, Any]) -> None:
     if found["judges"]:
         table(
             "Judges beside people",
-            ("judge", "same direction", "95%", "kappa", "95%", "one person", "comparisons"),
+            ("judge", "same direction", "95%", "kappa", "95%", "a person beside the others",
+             "95%", "the judge beside them", "95%", "comparisons", "without both orders"),
             [
                 [j["judge"], *_interval(j["direction"]), *_interval(j["kappa"]),
-                 _percent(j["person"]), str(j["n_units"])]
+                 *_interval(j["person"]), *_interval(j["in_place"]), str(j["n_units"]),
+                 str(j["dropped"])]
                 for j in found["judges"]
             ],
         )  # fmt: skip
