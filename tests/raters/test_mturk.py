@@ -184,11 +184,13 @@ def test_through_the_door(path: str) -> None:
     door: Door = MTurk(HIT)
     arrival = door.arrive(QUERY | {"turkSubmitTo": QUERY["turkSubmitTo"] + path})
     assert arrival == Arrival("A1WORKER0000", "3ASSIGN0000")
-    finish = door.finish(arrival)
+    finish = door.finish(arrival, 1, False)
     assert (finish.kind, finish.url) == (
         "post", "https://workersandbox.mturk.com/mturk/externalSubmit",
     )  # fmt: skip
     assert finish.fields["assignmentId"] == "3ASSIGN0000" and len(finish.fields) > 1
+    # Nothing is handed in for nothing.
+    assert [door.finish(arrival, *of).kind for of in ((0, False), (9, True))] == ["message"] * 2
     assert door.frame_ancestors == ("https://workersandbox.mturk.com",)
     live = replace(HIT, live=True)
     assert MTurk(live).frame_ancestors == ("https://www.mturk.com",)
@@ -228,7 +230,7 @@ def test_who_is_not_admitted(change: dict[str, str]) -> None:
 def test_an_assignment_that_amazon_is_asked_about(client: Client, fake: Fake) -> None:
     door = MTurk(HIT, client)
     with pytest.raises(NotAdmitted, match="does not know"):
-        door.arrive(QUERY)
+        door.arrive(QUERY | {"assignmentId": "3ASSIGN9999"})
     row = fake.assignment(HIT.hit, "")
     assert door.arrive(QUERY).submission == row["AssignmentId"]
     row["AssignmentStatus"] = "Submitted"

@@ -15,6 +15,7 @@ import pytest
 pytest.importorskip("fastapi")
 
 import typer
+from sqlalchemy import text
 from starlette.testclient import TestClient
 
 from epigone.cli import app
@@ -121,8 +122,16 @@ def test_prolific_from_the_draft_to_the_payment(
         row["status"] = "AWAITING REVIEW"
     stranger = {"PROLIFIC_PID": "0" * 24, "STUDY_ID": study, "SESSION_ID": "1" * 24}
     assert Visitor(store, doors).web.get(f"/in/prolific?{urlencode(stranger)}").status_code == 403
-    # One who came in while nobody asked Prolific.
+    # The door asks once, and waits for nothing.
+    prolific.failures, asked = [(429, {"Retry-After": "60"})], len(prolific.calls)
+    away = Visitor(store, doors).web.get(f"/in/prolific?{urlencode(query)}")
+    assert "cannot be asked now" in away.text and len(prolific.calls) == asked + 1
+    # One who came in while nobody asked Prolific, and a second worker by the same submission.
     Visitor(store, [_unasked(doors[0])]).rate(stranger, "prolific", "1")
+    blind = Visitor(store, doors)
+    blind.web.get(f"/in/prolific?{urlencode(stranger | {'PROLIFIC_PID': '8' * 24})}")
+    begun = blind.web.post("/begin", data={"csrf": _field(blind.web.get("/welcome").text, "csrf")})
+    assert begun.status_code == 403 and "Somebody else came in" in begun.text
     store.close()
 
     listed = json.loads(run("prolific", "submissions", "p.json", "--db", database, "--json"))
@@ -183,12 +192,23 @@ def test_mechanical_turk_from_the_hit_to_the_payment(
     assert _field(page, "assignmentId") == row["AssignmentId"]
     (joined,) = platforms.came(store, "mturk")
     assert joined.worker == row["WorkerId"] and joined.worker not in page
+    # All comparisons are in others' hands: there is nothing to hand in.
+    store.write(lambda session: session.execute(text("UPDATE plan SET per_item = 1")))
+    other = amazon.assignment(hit, "")
+    query |= {"assignmentId": other["AssignmentId"], "workerId": other["WorkerId"]}
+    empty = Visitor(store, doors).rate(query, "mturk", "1")
+    assert "return this task" in empty and "externalSubmit" not in empty
     store.close()
 
-    assert run("mturk", "assignments", "m.json", "--db", database).count("does not know") == 1
-    row["AssignmentStatus"] = "Submitted"
+    # Who still works on it is no stranger; who came with another worker's assignment is one, and
+    # that worker does not get the answers.
+    row["AssignmentStatus"], honest = "Submitted", other["WorkerId"]
     told = run("mturk", "assignments", "m.json", "--db", database)
     assert "does not know" not in told and joined.rater in told
+    other |= {"AssignmentStatus": "Submitted", "WorkerId": "A1SOMEBODYELSE"}
+    told = run("mturk", "assignments", "m.json", "--db", database)
+    assert told.count("does not know") == 1 and honest not in told
+    assert "A1SOMEBODYELSE\tSubmitted\t\t0" in told
     run("mturk", "approve", "m.json", row["AssignmentId"])
     assert amazon.paid == [(row["AssignmentId"], "1.50")]
     bonus = f"{row['AssignmentId']}=30"

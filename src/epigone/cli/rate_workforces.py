@@ -210,7 +210,8 @@ def mturk_assignments(settings: Settings, db: Db = "", json: Json = False) -> No
     """
     client, hit = _hit(settings)
     rows = client.assignments(hit)
-    _list([(a.id, a.worker, a.status) for a in rows], "mturk", db, json)
+    _list([(a.id, a.worker, a.status) for a in rows], "mturk", db, json,
+          lambda one: client.status(one) == "")  # fmt: skip
 
 
 def mturk_approve(settings: Settings, ids: Ids, yes: Yes = False) -> None:
@@ -309,12 +310,15 @@ def _spend(what: str, bill: str, yes: bool) -> None:
     print(f"{what}: {bill}")
 
 
-def _list(rows: list[tuple[str, str, str]], workforce: Any, db: str, json: bool) -> None:
+def _list(
+    rows: list[tuple[str, str, str]], workforce: Any, db: str, json: bool,
+    working: Callable[[str], bool] = lambda one: False,
+) -> None:  # fmt: skip
     """Show a platform's submissions beside what the database knows of them.
 
     A worker's id is shown to the requester, who has it from the platform, and kept nowhere.
     """
-    seen: dict[str, Came] = {}
+    seen: dict[tuple[str, str], Came] = {}
     unknown: list[Came] = []
     if db:
         from epigone.cli.rate import open_store
@@ -323,14 +327,15 @@ def _list(rows: list[tuple[str, str, str]], workforce: Any, db: str, json: bool)
         store = open_store(db)
         who = platforms.came(store, workforce)
         store.close()
-        seen = {c.submission: c for c in who}
-        unknown = platforms.strangers(who, {one: worker for one, worker, _ in rows})
+        # Not by the submission alone: somebody else may have come in with it.
+        seen = {(c.submission, c.worker): c for c in who}
+        unknown = platforms.strangers(who, {one: worker for one, worker, _ in rows}, working)
     found = [
         {
             "id": one, "worker": worker, "status": status,
-            "rater": seen[one].rater if one in seen else "",
-            "answers": seen[one].answers if one in seen else 0,
-            "against": list(seen[one].against) if one in seen else [],
+            "rater": c.rater if (c := seen.get((one, worker))) else "",
+            "answers": c.answers if c else 0,
+            "against": list(c.against) if c else [],
         }
         for one, worker, status in rows
     ]  # fmt: skip

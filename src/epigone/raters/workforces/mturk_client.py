@@ -110,7 +110,9 @@ class Client:
     RequestRefused for what would be refused again, EndpointError for no answer.
     """
 
-    def __init__(self, *, live: bool = False, url: str = "", seconds: float = 30.0) -> None:
+    def __init__(
+        self, *, live: bool = False, url: str = "", seconds: float = 30.0, attempts: int = 4
+    ) -> None:
         try:
             import boto3
             from botocore.config import Config
@@ -118,7 +120,7 @@ class Client:
             raise MissingExtra("Mechanical Turk", "mturk") from None
         config = Config(
             connect_timeout=seconds, read_timeout=seconds,
-            retries={"mode": "standard", "total_max_attempts": 4},
+            retries={"mode": "standard", "total_max_attempts": attempts},
         )  # fmt: skip
         self.live = live
         with _told():
