@@ -7,7 +7,6 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,7 +15,8 @@ from typer.core import TyperGroup
 
 from epigone.cli import rate_results, rate_workforces
 from epigone.cli.common import Json, Runs, StudyArgument, say_json, table
-from epigone.errors import MissingExtra, UnknownName, UserError
+from epigone.cli.rate_store import needs_extra, open_store
+from epigone.errors import UnknownName, UserError
 
 if TYPE_CHECKING:
     from epigone.api import Study
@@ -47,9 +47,6 @@ Lease = Annotated[float, typer.Option(min=1, help="Minutes until a task goes to 
 DropLeaks = Annotated[
     bool, typer.Option("--drop-leaks", help="Leave out outputs that name a model.")
 ]
-
-
-_NEEDED = ("alembic", "fastapi", "itsdangerous", "nh3", "python_multipart", "sqlalchemy", "uvicorn")
 
 
 class _StudyOrVerb(TyperGroup):
@@ -112,7 +109,7 @@ def rate_study(
     from epigone.api import Study
     from epigone.study.rating import Raters
 
-    _needs_extra()
+    needs_extra()
     loaded = Study.load(study, runs=runs)
     asked = loaded.declaration.evaluate.raters or Raters()
     told = {"per_item": per_item, "per_rater": per_rater, "pairs": pairs, "n": n,
@@ -148,7 +145,7 @@ def tasks(
     """
     from epigone.study.rating import Raters
 
-    _needs_extra()
+    needs_extra()
     from epigone.raters.comparisons import read_outputs
 
     def read(word: str) -> dict[str, Output]:
@@ -244,19 +241,6 @@ def revoke(
         print(f"revoked {count}")
         states = [[str(i.id), i.label, "revoked" if i.revoked else "works"] for i in rows]
         table("", ("number", "label", "state"), states)
-
-
-def open_store(db: str) -> Store:
-    """A rating database that is there; raises UserError for another, or without the packages."""
-    _needs_extra()
-    from epigone.raters.store import Store
-
-    return Store(db, create=False)
-
-
-def _needs_extra() -> None:
-    if any(find_spec(name) is None for name in _NEEDED):
-        raise MissingExtra("rating by people", "raters")
 
 
 def _answers(

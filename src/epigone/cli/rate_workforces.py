@@ -321,7 +321,7 @@ def _list(
     seen: dict[tuple[str, str], Came] = {}
     unknown: list[Came] = []
     if db:
-        from epigone.cli.rate import open_store
+        from epigone.cli.rate_store import open_store
         from epigone.raters.workforces import platforms
 
         store = open_store(db)
