@@ -80,6 +80,21 @@ def test_a_hit_from_draft_to_payment(client: Client, fake: Fake) -> None:
     assert [b["BonusAmount"] for b in fake.bonuses] == ["1.05"]
 
 
+def test_a_name_finds_the_hit_that_goes_on(client: Client, fake: Fake) -> None:
+    hit, _ = client.create(DRAFT)
+    with pytest.raises(UserError, match=r"has another Reward: 1\.50"):
+        client.create(replace(DRAFT, reward=160))
+    # One that is over is not handed out again, also while Amazon remembers its token.
+    fake.hits[hit]["HITStatus"] = "Reviewable"
+    second, new = client.create(DRAFT)
+    assert new and second != hit and client.find(DRAFT) == second
+    fake.hits[second]["Expiration"] = 1.0e9
+    assert client.find(DRAFT) == ""
+    row = fake.hits[second]
+    assert row["AutoApprovalDelayInSeconds"] == 7 * 86_400
+    assert [q["IntegerValues"] for q in row["QualificationRequirements"]] == [[97], [500]]
+
+
 @pytest.mark.parametrize("failure", ["cut", (500, "ServiceFault"), (503, "ServiceUnavailable")])
 def test_an_answer_that_was_lost_makes_nothing_twice(
     client: Client, fake: Fake, failure: Any

@@ -98,6 +98,11 @@ def prolific(monkeypatch: pytest.MonkeyPatch) -> Iterator[fake_prolific.Fake]:
 def test_prolific_from_the_draft_to_the_payment(
     run: Run, prolific: fake_prolific.Fake, database: Path, tmp_path: Path
 ) -> None:
+    many = run("prolific", "create", "-o", "p.json", *TEXT, "--places", 4, "--db", database, code=2)
+    assert "more people than the comparisons need" in many and "3 at most" in many
+    assert "cannot be written" in run("prolific", "create", "-o", "no/p.json", *TEXT, "--places", 3,
+                                      code=2)  # fmt: skip
+    assert prolific.calls == []
     told = run("prolific", "create", "-o", "p.json", *TEXT, "--places", 3)
     assert "it costs 6.00 (4.50 for people, 1.50 fees): 9.00 an hour" in told
     (study,) = prolific.studies
@@ -106,6 +111,12 @@ def test_prolific_from_the_draft_to_the_payment(
     assert "cost 6.00" in refused and "(add --yes)" in refused and refused.count("\n") == 1
     assert prolific.studies[study]["status"] == "UNPUBLISHED"
     assert f"{study} is ACTIVE" in run("prolific", "publish", "p.json", "--yes")
+    assert f"found {study}, ACTIVE" in run(
+        "prolific", "create", "-o", "p.json", *TEXT, "--places", 3
+    )
+    another = ["--name", "Another", *TEXT[2:], "--places", 3]
+    assert "of another study" in run("prolific", "create", "-o", "p.json", *another, code=2)
+    assert len(prolific.studies) == 1
     assert "cost 2.00" in run("prolific", "places", "p.json", 4, code=2)
 
     store = Store(database)
@@ -141,11 +152,24 @@ def test_prolific_from_the_draft_to_the_payment(
     bad, good = (row["id"] for row in rows)
     assert "cost 2.00" in run("prolific", "approve", "p.json", good, code=2)
     assert prolific.paid == []
+    for wrong, says in ((good, "named twice"), ("7" * 24, "not handed in to this study")):
+        assert says in run("prolific", "approve", "p.json", good, wrong, "--yes", code=2)
+    assert prolific.paid == []
     run("prolific", "approve", "p.json", good, "--yes")
+    assert "APPROVED already" in run("prolific", "approve", "p.json", bad, good, "--yes", code=2)
     run("prolific", "reject", "p.json", bad, "--category", "FAILED_CHECK", "--reason", REASON)
-    run("prolific", "bonus", "p.json", f"{good}=25", code=2)
+    asked = len(prolific.calls)
+    assert "0.25 and Prolific's fees" in run("prolific", "bonus", "p.json", f"{good}=25", code=2)
+    assert len(prolific.calls) == asked
+    prolific.failures = [None, None, 400]
+    assert "refuses" in run("prolific", "bonus", "p.json", f"{good}=25", "--yes", code=2)
+    assert prolific.paid == [(good, 150)]
     run("prolific", "bonus", "p.json", f"{good}=25", "--yes")
-    assert "a bonus was paid" in run("prolific", "bonus", "p.json", f"{good}=25", "--yes", code=2)
+    # It is paid later than it is said, and would be paid twice.
+    assert prolific.submissions[good]["bonus_payments"] == []
+    assert "a bonus was paid, or begun" in run(
+        "prolific", "bonus", "p.json", f"{good}=25", "--yes", code=2
+    )
     assert prolific.paid == [(good, 150), (good, 25)]
 
 

@@ -73,6 +73,9 @@ def test_a_study_is_made_once(client: Client, fake: Fake) -> None:
     client.create(replace(DRAFT, internal="another"))
     assert client.create(DRAFT) == (first, False)
     assert len(fake.studies) == 2
+    for change in ({"reward": 151}, {"places": 31}, {"url": "https://other.example"}):
+        with pytest.raises(UserError, match=r"has another \w+: .*name another --name"):
+            client.create(replace(DRAFT, **change))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("failure", [500, 503, "cut", "silent", b'{"id": "57', b"<html>"])
@@ -168,6 +171,7 @@ def test_a_bonus_is_paid_at_most_once(client: Client, fake: Fake, failure: Any) 
     with pytest.raises(Unclear):
         client.pay_bonus(bonus)
     assert fake.paid == [(row["id"], 105)]
+    fake.settle()
     with pytest.raises(UserError, match="a bonus was paid"):
         client.prepare_bonus(study, {row["id"]: 105})
     with pytest.raises(UserError, match="1 cent or more"):
