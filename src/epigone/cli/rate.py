@@ -33,6 +33,12 @@ PublicLink = Annotated[bool, typer.Option("--public", help="Let in whoever has t
 SecretFile = Annotated[
     Path | None, typer.Option("--secret-file", help="Where the signing key is kept.")
 ]
+Prolific = Annotated[
+    Path | None, typer.Option(help="Let in participants of a Prolific study, by its settings.")
+]
+MTurk = Annotated[
+    Path | None, typer.Option(help="Let in workers of a HIT of Mechanical Turk, by its settings.")
+]
 PerItem = Annotated[int | None, typer.Option(min=1, max=100, help="Raters of each comparison.")]
 PerRater = Annotated[int | None, typer.Option(min=1, help="Most items of one rater.")]
 PairsOption = Annotated[
@@ -98,6 +104,8 @@ def rate_study(
     port: Port = 8600,
     url: Url = "",
     public: PublicLink = False,
+    prolific: Prolific = None,
+    mturk: MTurk = None,
     secret_file: SecretFile = None,
     runs: Runs = Path("runs"),
     json: Json = False,
@@ -107,6 +115,7 @@ def rate_study(
     Example: epigone rate studies/pocket.yaml --per-item 3
     """
     from epigone.api import Study
+    from epigone.report.people import keep_place
     from epigone.study.rating import Raters
 
     needs_extra()
@@ -120,7 +129,10 @@ def rate_study(
         db or str(loaded.root / "ratings.db"), loaded.declaration.name, teacher, others, asked,
         checks=checks, check_every=check_every, lease=lease, drop_leaks=drop_leaks,
     )  # fmt: skip
-    _serve(store, host, port, url, public=public, secret_file=secret_file, json=json)
+    more = _platforms(store, prolific, mturk)
+    place = (str(store.file.resolve()) if store.file else store.shown) if db else ""
+    keep_place(loaded.root, place)
+    _serve(store, host, port, url, public=public, secret_file=secret_file, json=json, more=more)
 
 
 @rate_app.command()
@@ -167,13 +179,8 @@ def serve(
     port: Port = 8600,
     url: Url = "",
     public: PublicLink = False,
-    prolific: Annotated[
-        Path | None, typer.Option(help="Let in participants of a Prolific study, by its settings.")
-    ] = None,
-    mturk: Annotated[
-        Path | None,
-        typer.Option(help="Let in workers of a HIT of Mechanical Turk, by its settings."),
-    ] = None,
+    prolific: Prolific = None,
+    mturk: MTurk = None,
     secret_file: SecretFile = None,
     json: Json = False,
 ) -> None:
@@ -182,11 +189,7 @@ def serve(
     Example: epigone rate serve ratings.db --url https://rate.example.org --public
     """
     store = open_store(db)
-    from epigone.raters.workforces import platforms
-
-    more, blind = platforms.doors(store, prolific, mturk)
-    for name in blind:
-        print(f"{name} cannot be asked who comes, without a token or keys", file=sys.stderr)
+    more = _platforms(store, prolific, mturk)
     _serve(store, host, port, url, public=public, secret_file=secret_file, json=json, more=more)
 
 
@@ -319,6 +322,15 @@ def _short(text: str) -> str:
 
 def _secret_file(store: Store, named: Path | None) -> Path | None:
     return named if named or store.file is None else store.file.with_suffix(".secret")
+
+
+def _platforms(store: Store, prolific: Path | None, mturk: Path | None) -> list[Door]:
+    from epigone.raters.workforces import platforms
+
+    more, blind = platforms.doors(store, prolific, mturk)
+    for name in blind:
+        print(f"{name} cannot be asked who comes, without a token or keys", file=sys.stderr)
+    return more
 
 
 def _serve(
