@@ -10,8 +10,7 @@ from pathlib import Path
 from sqlalchemy import select
 
 from epigone.raters import people
-from epigone.raters.agreement import sign
-from epigone.raters.quality import FAILED, proposed
+from epigone.raters.quality import FAILED, proposed, right
 from epigone.raters.store import Store
 from epigone.raters.tables import Comparison, Rater, Task, Visit, Worker
 from epigone.raters.workforces import (
@@ -79,7 +78,7 @@ def failed(store: Store, workforce: Workforce, arrival: Arrival) -> bool:
         .where(Comparison.purpose == "attention", Task.state == "done")
     )
     rows = store.read(lambda session: session.execute(query).all())
-    return sum(sign(said or 0) != sign(right or 0) for said, right in rows) >= FAILED
+    return sum(not right(said, expected) for said, expected in rows) >= FAILED
 
 
 def came(store: Store, workforce: Workforce) -> list[Came]:
