@@ -105,11 +105,13 @@ class Fake:
     def _GetHIT(self, body: dict[str, Any]) -> dict[str, Any]:
         if body["HITId"] not in self.hits:
             raise Refused("HITDoesNotExist")
-        return {"HIT": {k: self.hits[body["HITId"]][k] for k in ("Reward", "MaxAssignments")}}
+        hidden = ("UniqueRequestToken", "LifetimeInSeconds")
+        return {"HIT": {k: v for k, v in self.hits[body["HITId"]].items() if k not in hidden}}
 
     def _ListHITs(self, body: dict[str, Any]) -> dict[str, Any]:
-        shown = ("HITId", "HITStatus", "RequesterAnnotation")
-        return self._pages([{k: h[k] for k in shown} for h in self.hits.values()], "HITs", body)
+        shown = ("HITId", "HITStatus", "RequesterAnnotation", "Expiration")
+        rows = [{k: h[k] for k in shown if k in h} for h in self.hits.values()]
+        return self._pages(rows, "HITs", body)
 
     def _ListAssignmentsForHIT(self, body: dict[str, Any]) -> dict[str, Any]:
         rows = [a for a in self.assignments.values()

@@ -43,6 +43,7 @@ class Fake:
     failures: list[Any] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
     paid: list[tuple[str, int]] = field(default_factory=list)
+    later: list[tuple[str, int]] = field(default_factory=list)
     page: int = 20
     url: str = ""
     released: threading.Event = field(default_factory=threading.Event)
@@ -57,6 +58,11 @@ class Fake:
         }  # fmt: skip
         self.submissions[row["id"]] = row  # type: ignore[index]
         return row
+
+    def settle(self) -> None:
+        """What was paid is seen in the submissions, minutes after."""
+        for submission, cents in self.later:
+            self.submissions[submission]["bonus_payments"].append(float(cents))
 
     def answer(self, method: str, path: str, query: dict[str, str], body: Any) -> Answer:
         """What the API does and says."""
@@ -80,8 +86,8 @@ class Fake:
 
     def _cost(self, query: dict[str, str], body: Any) -> Answer:
         rewards = body["reward"] * body["total_available_places"]
-        fees = rewards // 3
-        return 200, {"rewards": rewards, "fees": fees, "vat": 0, "total_cost": rewards + fees}
+        # All that the contract documents.
+        return 200, {"total_cost": rewards + rewards // 3}
 
     def _pages(self, rows: list[Any], query: dict[str, str]) -> Answer:
         page, size = int(query.get("page", 1)), min(int(query.get("page_size", 20)), self.page)
@@ -189,7 +195,7 @@ class Fake:
         # As the real one: asked twice, it pays twice.
         for submission, cents in self.bonuses[bonus].items():
             self.paid.append((submission, cents))
-            self.submissions[submission]["bonus_payments"].append(float(cents))
+            self.later.append((submission, cents))
         return 202, "is being processed asynchronously"
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import product
 
 import krippendorff as reference
 import numpy as np
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
 from epigone.raters.agreement import Level, judges, krippendorff
+from epigone.raters.export import Row
 from epigone.schema import Rating
 
 LEVELS: tuple[Level, ...] = ("nominal", "ordinal", "interval")
@@ -24,7 +27,22 @@ CODERS = (
 
 
 def rating(item: object, rater: object, preference: int | None, **kw: object) -> Rating:
-    return Rating(str(item), str(rater), "base", "teacher", preference, "a", **kw)  # type: ignore[arg-type]
+    kw = {"left": "a", **kw}
+    return Rating(str(item), str(rater), "base", "teacher", preference, **kw)  # type: ignore[arg-type]
+
+
+def judged(item: object, rater: str, *orders: int | None) -> list[Rating]:
+    return [rating(item, rater, value, left=side, workforce="judge")
+            for side, value in zip("ab", orders, strict=False)]  # fmt: skip
+
+
+def renamed(ratings: Sequence[Rating], names: dict[str, str]) -> list[Rating]:
+    """The same under other names, with a before b again."""
+    return [
+        Row(item=r.item, rater=r.rater, a=names.get(r.a, r.a), b=names.get(r.b, r.b), left=r.left,
+            preference=r.preference, workforce=r.workforce).rating()
+        for r in ratings
+    ]  # fmt: skip
 
 
 def table(rows: Sequence[Sequence[int | None]]) -> list[Rating]:
@@ -86,7 +104,7 @@ def test_only_answers_that_count() -> None:
         rating("u00", "r8", -2, excluded="too fast"),
         rating("u00", "r9", -2, purpose="gold", expected=2),
         rating("u00", "r9", -2, purpose="training"),
-        rating("u00", "judge", None, workforce="judge"),
+        *judged("u00", "judge", None),
     ]
     assert krippendorff(kept + noise) == krippendorff(kept)
 
@@ -94,8 +112,10 @@ def test_only_answers_that_count() -> None:
 def test_both_orders_of_a_judge_are_one_opinion() -> None:
     base = [rating(i, "p", v) for i, v in enumerate((2, -1, 0, 1))]
     orders = [(2, 0), (-1, -1), (2, -2), (1, 0)]
-    twice = [rating(i, "j", v, workforce="judge") for i, pair in enumerate(orders) for v in pair]
-    found = krippendorff(base + twice)
+    twice = [r for i, pair in enumerate(orders) for r in judged(i, "j", *pair)]
+    # One order alone, and one whose other verdict cannot be read, are no opinion.
+    halves = [*judged(1, "half", -2), *judged(2, "half", 2, None)]
+    found = krippendorff(base + twice + halves)
     data = np.array([[2, -1, 0, 1], [1, -1, 0, 0.5]])
     want = reference.alpha(reliability_data=data, level_of_measurement="ordinal")
     assert found.alpha == pytest.approx(want)
@@ -158,12 +178,12 @@ def test_a_judge_beside_people() -> None:
         people = [int(v) for v in rng.integers(-2, 3, 3)]
         orders = [int(v) for v in rng.integers(-2, 3, 2)]
         ratings += [rating(i, r, v) for r, v in enumerate(people)]
-        ratings += [rating(i, "j", v, workforce="judge") for v in orders]
+        ratings += judged(i, "j", *orders)
         mine.append(int(np.sign(sum(orders))))
         theirs.append(int(np.sign(sum(people))))
-    ratings.append(rating("only people", "p", 2))
+    ratings += [rating("only people", "p", 2), *judged("only people", "j", 2)]
     (found,) = judges(ratings)
-    assert found.n_units == 80
+    assert (found.n_units, found.dropped) == (80, 1)
     assert found.direction.value == pytest.approx(np.mean(np.array(mine) == np.array(theirs)))
     kappa = cohen_kappa_score(mine, theirs, weights="linear")
     assert found.kappa.value == pytest.approx(kappa)
@@ -171,14 +191,40 @@ def test_a_judge_beside_people() -> None:
     assert found.kappa.low < kappa < found.kappa.high
 
 
-def test_what_a_judge_could_reach() -> None:
-    # Two people agree on the first item and not on the second, where the mean of both is a tie.
-    ratings = [rating("x", 0, 2), rating("x", 1, 1), rating("y", 0, 1), rating("y", 1, -1)]
-    ratings += [rating(i, "j", 1, workforce="judge") for i in "xy"]
-    (found,) = judges(ratings)
-    assert found.direction.value == 0.5 and found.person == 0.5
+def test_a_judge_in_a_persons_place() -> None:
+    # Of x all three prefer base, of y two do and one does not; the judge always does. In y the
+    # mean of the others is a tie for two people, and for the third it is base.
+    said = {"x": (2, 1, 1), "y": (1, 1, -1)}
+    ratings = [rating(i, r, v) for i, values in said.items() for r, v in enumerate(values)]
+    (found,) = judges([*ratings, *judged("x", "j", 1, 1), *judged("y", "j", 2, 1)])
+    assert found.direction.value == 1.0
+    assert (found.person.value, found.in_place.value) == (
+        pytest.approx(3 / 6),
+        pytest.approx(4 / 6),
+    )
+
+
+def test_names_change_nothing_and_a_better_model_is_no_agreement() -> None:
+    rng = np.random.default_rng(5)
+    ratings = []
+    for i, student in product(range(100), ("m1", "m2", "m3")):
+        # Noise around the teacher's being better: raters agree on nothing but that.
+        said = [int(v) for v in rng.choice([-2, -1, 0, 1], 5, p=[0.5, 0.3, 0.1, 0.1])]
+        unit = [rating(f"{i:03d}", r, v) for r, v in enumerate(said[:3])]
+        unit += judged(f"{i:03d}", "j", *said[3:])
+        ratings += [replace(r, a=student) for r in unit]
+    others = renamed(ratings, {"m1": "zebra", "m3": "x"})
+    for level in LEVELS:
+        one, other = krippendorff(ratings, level), krippendorff(others, level)
+        assert one.alpha == pytest.approx(other.alpha) and abs(one.alpha or 1) < 0.06
+        assert (one.low, one.pairwise) == pytest.approx((other.low, other.pairwise))
+    (mine,), (theirs,) = judges(ratings), judges(others)
+    assert (
+        mine.kappa.value == pytest.approx(theirs.kappa.value) and abs(mine.kappa.value or 1) < 0.1
+    )
+    assert mine.direction.value == pytest.approx(theirs.direction.value)
 
 
 def test_a_judge_of_other_items() -> None:
-    (found,) = judges([rating("x", "j", 1, workforce="judge"), rating("y", "p", 1)])
+    (found,) = judges([*judged("x", "j", 1, 1), rating("y", "p", 1)])
     assert found.n_units == 0 and found.direction.value is None

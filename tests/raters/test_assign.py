@@ -231,6 +231,9 @@ def test_training_comes_first_then_a_check_in_every_block(memory: Path) -> None:
         assert "training" not in purposes[3:]
         rest = purposes[3:]
         assert rest.count("item") == 12
+        # Both attention checks come to everybody, before what is known.
+        checked = [p for p in rest if p != "item"]
+        assert checked[:2] == ["attention"] * 2 and set(checked[2:]) == {"gold"}
         checks = [sum(p != "item" for p in rest[at : at + 4]) for at in range(0, len(rest), 4)]
         assert checks[:3] == [1, 1, 1] and max(checks) == 1
         places.append(tuple(i for i, p in enumerate(rest) if p != "item"))

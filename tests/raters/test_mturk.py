@@ -80,6 +80,21 @@ def test_a_hit_from_draft_to_payment(client: Client, fake: Fake) -> None:
     assert [b["BonusAmount"] for b in fake.bonuses] == ["1.05"]
 
 
+def test_a_name_finds_the_hit_that_goes_on(client: Client, fake: Fake) -> None:
+    hit, _ = client.create(DRAFT)
+    with pytest.raises(UserError, match=r"has another Reward: 1\.50"):
+        client.create(replace(DRAFT, reward=160))
+    # One that is over is not handed out again, also while Amazon remembers its token.
+    fake.hits[hit]["HITStatus"] = "Reviewable"
+    second, new = client.create(DRAFT)
+    assert new and second != hit and client.find(DRAFT) == second
+    fake.hits[second]["Expiration"] = 1.0e9
+    assert client.find(DRAFT) == ""
+    row = fake.hits[second]
+    assert row["AutoApprovalDelayInSeconds"] == 7 * 86_400
+    assert [q["IntegerValues"] for q in row["QualificationRequirements"]] == [[97], [500]]
+
+
 @pytest.mark.parametrize("failure", ["cut", (500, "ServiceFault"), (503, "ServiceUnavailable")])
 def test_an_answer_that_was_lost_makes_nothing_twice(
     client: Client, fake: Fake, failure: Any
@@ -184,11 +199,13 @@ def test_through_the_door(path: str) -> None:
     door: Door = MTurk(HIT)
     arrival = door.arrive(QUERY | {"turkSubmitTo": QUERY["turkSubmitTo"] + path})
     assert arrival == Arrival("A1WORKER0000", "3ASSIGN0000")
-    finish = door.finish(arrival)
+    finish = door.finish(arrival, 1, False)
     assert (finish.kind, finish.url) == (
         "post", "https://workersandbox.mturk.com/mturk/externalSubmit",
     )  # fmt: skip
     assert finish.fields["assignmentId"] == "3ASSIGN0000" and len(finish.fields) > 1
+    # Nothing is handed in for nothing.
+    assert [door.finish(arrival, *of).kind for of in ((0, False), (9, True))] == ["message"] * 2
     assert door.frame_ancestors == ("https://workersandbox.mturk.com",)
     live = replace(HIT, live=True)
     assert MTurk(live).frame_ancestors == ("https://www.mturk.com",)
@@ -228,7 +245,7 @@ def test_who_is_not_admitted(change: dict[str, str]) -> None:
 def test_an_assignment_that_amazon_is_asked_about(client: Client, fake: Fake) -> None:
     door = MTurk(HIT, client)
     with pytest.raises(NotAdmitted, match="does not know"):
-        door.arrive(QUERY)
+        door.arrive(QUERY | {"assignmentId": "3ASSIGN9999"})
     row = fake.assignment(HIT.hit, "")
     assert door.arrive(QUERY).submission == row["AssignmentId"]
     row["AssignmentStatus"] = "Submitted"

@@ -15,9 +15,12 @@ import pytest
 pytest.importorskip("fastapi")
 
 import typer
+from sqlalchemy import text
 from starlette.testclient import TestClient
 
 from epigone.cli import app
+from epigone.cli.rate import rate_app
+from epigone.errors import UserError
 from epigone.raters import people, plans
 from epigone.raters.app import build_app
 from epigone.raters.comparisons import Pair
@@ -51,12 +54,29 @@ def database(tmp_path: Path) -> Path:
     return tmp_path / "ratings.db"
 
 
+@pytest.fixture(scope="module")
+def verbs() -> Any:
+    # Made once: typer takes a tenth of a second for all verbs.
+    return typer.main.get_command(rate_app)
+
+
 @pytest.fixture
-def run(cli: Any, tmp_path: Path) -> Run:
+def run(
+    verbs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Run:
+    """What a verb says, or for code 2 the user's mistake."""
+    monkeypatch.chdir(tmp_path)
+
     def run(*words: object, code: int = 0) -> str:
-        done = cli("rate", *map(str, words), cwd=tmp_path)
-        assert done.returncode == code, done.stderr
-        return str(done.stdout if code == 0 else done.stderr)
+        capsys.readouterr()
+        try:
+            verbs.main([str(word) for word in words], "rate", standalone_mode=False)
+        except UserError as error:
+            if code == 0:
+                raise
+            return str(error)
+        assert code == 0
+        return capsys.readouterr().out
 
     return run
 
@@ -97,14 +117,25 @@ def prolific(monkeypatch: pytest.MonkeyPatch) -> Iterator[fake_prolific.Fake]:
 def test_prolific_from_the_draft_to_the_payment(
     run: Run, prolific: fake_prolific.Fake, database: Path, tmp_path: Path
 ) -> None:
+    many = run("prolific", "create", "-o", "p.json", *TEXT, "--places", 4, "--db", database, code=2)
+    assert "more people than the comparisons need" in many and "3 at most" in many
+    assert "cannot be written" in run("prolific", "create", "-o", "no/p.json", *TEXT, "--places", 3,
+                                      code=2)  # fmt: skip
+    assert prolific.calls == []
     told = run("prolific", "create", "-o", "p.json", *TEXT, "--places", 3)
     assert "it costs 6.00 (4.50 for people, 1.50 fees): 9.00 an hour" in told
     (study,) = prolific.studies
     assert "/in/prolific?PROLIFIC_PID=" in prolific.studies[study]["external_study_url"]
     refused = run("prolific", "publish", "p.json", code=2)
-    assert "cost 6.00" in refused and "(add --yes)" in refused and refused.count("\n") == 1
+    assert "cost 6.00" in refused and "(add --yes)" in refused and "\n" not in refused
     assert prolific.studies[study]["status"] == "UNPUBLISHED"
     assert f"{study} is ACTIVE" in run("prolific", "publish", "p.json", "--yes")
+    assert f"found {study}, ACTIVE" in run(
+        "prolific", "create", "-o", "p.json", *TEXT, "--places", 3
+    )
+    another = ["--name", "Another", *TEXT[2:], "--places", 3]
+    assert "of another study" in run("prolific", "create", "-o", "p.json", *another, code=2)
+    assert len(prolific.studies) == 1
     assert "cost 2.00" in run("prolific", "places", "p.json", 4, code=2)
 
     store = Store(database)
@@ -119,10 +150,21 @@ def test_prolific_from_the_draft_to_the_payment(
         # Who always chooses the middle fails both checks.
         assert kind is None or code == codes[kind]
         row["status"] = "AWAITING REVIEW"
+    admin = Visitor(store, doors).web
+    page = admin.post("/admin/login", data={"token": "a" * 32}).text
+    assert "to think about: 2 of 2 attention checks failed" in page and "0 of 2</td>" in page
     stranger = {"PROLIFIC_PID": "0" * 24, "STUDY_ID": study, "SESSION_ID": "1" * 24}
     assert Visitor(store, doors).web.get(f"/in/prolific?{urlencode(stranger)}").status_code == 403
-    # One who came in while nobody asked Prolific.
+    # The door asks once, and waits for nothing.
+    prolific.failures, asked = [(429, {"Retry-After": "60"})], len(prolific.calls)
+    away = Visitor(store, doors).web.get(f"/in/prolific?{urlencode(query)}")
+    assert "cannot be asked now" in away.text and len(prolific.calls) == asked + 1
+    # One who came in while nobody asked Prolific, and a second worker by the same submission.
     Visitor(store, [_unasked(doors[0])]).rate(stranger, "prolific", "1")
+    blind = Visitor(store, doors)
+    blind.web.get(f"/in/prolific?{urlencode(stranger | {'PROLIFIC_PID': '8' * 24})}")
+    begun = blind.web.post("/begin", data={"csrf": _field(blind.web.get("/welcome").text, "csrf")})
+    assert begun.status_code == 403 and "Somebody else came in" in begun.text
     store.close()
 
     listed = json.loads(run("prolific", "submissions", "p.json", "--db", database, "--json"))
@@ -132,11 +174,24 @@ def test_prolific_from_the_draft_to_the_payment(
     bad, good = (row["id"] for row in rows)
     assert "cost 2.00" in run("prolific", "approve", "p.json", good, code=2)
     assert prolific.paid == []
+    for wrong, says in ((good, "named twice"), ("7" * 24, "not handed in to this study")):
+        assert says in run("prolific", "approve", "p.json", good, wrong, "--yes", code=2)
+    assert prolific.paid == []
     run("prolific", "approve", "p.json", good, "--yes")
+    assert "APPROVED already" in run("prolific", "approve", "p.json", bad, good, "--yes", code=2)
     run("prolific", "reject", "p.json", bad, "--category", "FAILED_CHECK", "--reason", REASON)
-    run("prolific", "bonus", "p.json", f"{good}=25", code=2)
+    asked = len(prolific.calls)
+    assert "0.25 and Prolific's fees" in run("prolific", "bonus", "p.json", f"{good}=25", code=2)
+    assert len(prolific.calls) == asked
+    prolific.failures = [None, None, 400]
+    assert "refuses" in run("prolific", "bonus", "p.json", f"{good}=25", "--yes", code=2)
+    assert prolific.paid == [(good, 150)]
     run("prolific", "bonus", "p.json", f"{good}=25", "--yes")
-    assert "a bonus was paid" in run("prolific", "bonus", "p.json", f"{good}=25", "--yes", code=2)
+    # It is paid later than it is said, and would be paid twice.
+    assert prolific.submissions[good]["bonus_payments"] == []
+    assert "a bonus was paid, or begun" in run(
+        "prolific", "bonus", "p.json", f"{good}=25", "--yes", code=2
+    )
     assert prolific.paid == [(good, 150), (good, 25)]
 
 
@@ -183,12 +238,23 @@ def test_mechanical_turk_from_the_hit_to_the_payment(
     assert _field(page, "assignmentId") == row["AssignmentId"]
     (joined,) = platforms.came(store, "mturk")
     assert joined.worker == row["WorkerId"] and joined.worker not in page
+    # All comparisons are in others' hands: there is nothing to hand in.
+    store.write(lambda session: session.execute(text("UPDATE plan SET per_item = 1")))
+    other = amazon.assignment(hit, "")
+    query |= {"assignmentId": other["AssignmentId"], "workerId": other["WorkerId"]}
+    empty = Visitor(store, doors).rate(query, "mturk", "1")
+    assert "return this task" in empty and "externalSubmit" not in empty
     store.close()
 
-    assert run("mturk", "assignments", "m.json", "--db", database).count("does not know") == 1
-    row["AssignmentStatus"] = "Submitted"
+    # Who still works on it is no stranger; who came with another worker's assignment is one, and
+    # that worker does not get the answers.
+    row["AssignmentStatus"], honest = "Submitted", other["WorkerId"]
     told = run("mturk", "assignments", "m.json", "--db", database)
     assert "does not know" not in told and joined.rater in told
+    other |= {"AssignmentStatus": "Submitted", "WorkerId": "A1SOMEBODYELSE"}
+    told = run("mturk", "assignments", "m.json", "--db", database)
+    assert told.count("does not know") == 1 and honest not in told
+    assert "A1SOMEBODYELSE\tSubmitted\t\t0" in told
     run("mturk", "approve", "m.json", row["AssignmentId"])
     assert amazon.paid == [(row["AssignmentId"], "1.50")]
     bonus = f"{row['AssignmentId']}=30"

@@ -10,6 +10,7 @@ import pytest
 
 from epigone.errors import EndpointError, RequestRefused, UserError
 from epigone.raters.workforces import Arrival, Door, NotAdmitted
+from epigone.raters.workforces.asking import Asking
 from epigone.raters.workforces.prolific import Prolific
 from epigone.raters.workforces.prolific_client import Client, Cost, Draft, Settings
 from epigone.raters.workforces.prolific_wire import Unclear
@@ -72,6 +73,9 @@ def test_a_study_is_made_once(client: Client, fake: Fake) -> None:
     client.create(replace(DRAFT, internal="another"))
     assert client.create(DRAFT) == (first, False)
     assert len(fake.studies) == 2
+    for change in ({"reward": 151}, {"places": 31}, {"url": "https://other.example"}):
+        with pytest.raises(UserError, match=r"has another \w+: .*name another --name"):
+            client.create(replace(DRAFT, **change))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("failure", [500, 503, "cut", "silent", b'{"id": "57', b"<html>"])
@@ -167,6 +171,7 @@ def test_a_bonus_is_paid_at_most_once(client: Client, fake: Fake, failure: Any) 
     with pytest.raises(Unclear):
         client.pay_bonus(bonus)
     assert fake.paid == [(row["id"], 105)]
+    fake.settle()
     with pytest.raises(UserError, match="a bonus was paid"):
         client.prepare_bonus(study, {row["id"]: 105})
     with pytest.raises(UserError, match="1 cent or more"):
@@ -208,11 +213,14 @@ def test_through_the_door(client: Client, fake: Fake) -> None:
     arrival = door.arrive(query(row))
     assert arrival == Arrival(row["participant"], row["id"])
     home = "https://app.prolific.com/submissions/complete?cc="
-    assert door.finish(arrival).url == home + settings.code
+    assert door.finish(arrival, 1, False).url == home + settings.code
     failed.append(row["participant"])
-    assert door.finish(arrival).url == home + settings.failed_code
+    assert door.finish(arrival, 1, False).url == home + settings.failed_code
+    for of in ((0, False), (9, True)):
+        ended = door.finish(arrival, *of)
+        assert ended.kind == "message" and "return this task" in ended.text and not ended.url
     alone = Prolific(replace(settings, failed_code=""), failed=lambda arrival: True)
-    assert alone.finish(arrival).url == home + settings.code
+    assert alone.finish(arrival, 1, False).url == home + settings.code
 
 
 @pytest.mark.parametrize(
@@ -233,6 +241,26 @@ def test_who_is_not_admitted(client: Client, fake: Fake, change: dict[str, str])
     assert door.arrive(query(row)).worker
     with pytest.raises(NotAdmitted):
         door.arrive(query(row) | change)
+
+
+def test_made_up_visits_hold_nothing_up(client: Client, fake: Fake) -> None:
+    now = [0.0]
+    settings = created(client)
+    asking = Asking("Prolific", most=1, patience=0.0, keep=30.0, clock=lambda: now[0])
+    door = Prolific(settings, client, asking=asking)
+    wrong = query(fake.submission(settings.study)) | {"SESSION_ID": "1" * 24}
+    asked = f"GET submissions/{'1' * 24}/"
+    for _ in range(3):
+        with pytest.raises(NotAdmitted, match="does not know"):
+            door.arrive(wrong)
+    assert fake.calls.count(asked) == 1
+    now[0] = 31.0
+    with asking.about("another"), pytest.raises(NotAdmitted, match="cannot be asked now"):
+        door.arrive(wrong)
+    assert fake.calls.count(asked) == 1
+    with pytest.raises(NotAdmitted, match="does not know"):
+        door.arrive(wrong)
+    assert fake.calls.count(asked) == 2
 
 
 @pytest.mark.parametrize("status", ["APPROVED", "RETURNED", "TIMED-OUT", "REJECTED"])

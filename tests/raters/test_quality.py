@@ -31,6 +31,8 @@ def test_figures_worked_by_hand() -> None:
     ]
     others = [rating(1, "x", 1), rating(1, "y", 2), rating(2, "x", 2), rating(3, "x", 1),
               rating(3, "y", -1), rating(2, "z", -2, excluded="too fast")]  # fmt: skip
+    # A judge is not one of the other raters.
+    others += [rating(4, "judge", -2, left, workforce="judge") for left in "ab"]
     found = of(mine + others, "me")
     assert (found.n, found.decided, found.left) == (4, 3, pytest.approx(2 / 3))
     assert (found.seconds, found.fast) == (10.0, pytest.approx(1 / 3))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 from epigone.cli import rate_results
-from epigone.errors import UserError
+from epigone.errors import MissingExtra, UserError
 from epigone.raters.agreement import krippendorff
 from epigone.raters.export import write_ratings
 from epigone.schema import Rating
@@ -67,6 +68,40 @@ def test_agreement_of_people_and_judges_mixed(app: typer.Typer, tmp_path: Path) 
     assert told.startswith("162 ratings, 102 more stood twice\n")
     alpha = f"people\t{found['agreement'][0]['alpha']:.3f}\t"
     assert alpha in told and "\nr-4\tprivate\t12\t12\t0/0" in told
+
+
+def test_which_model_others_are_compared_with(app: typer.Typer, tmp_path: Path) -> None:
+    people, _ = made()
+    file = tmp_path / "r.jsonl"
+
+    def against(extra: list[Rating], *words: str) -> dict[str, str]:
+        write_ratings(file, [*people, *extra])
+        told = json.loads(run(app, "agreement", file, "--json", *words))
+        return {p["preference"]["model"]: p["preference"]["against"]
+                for p in told["preferences"]["pairs"]}  # fmt: skip
+
+    # Neither checks nor excluded ratings say whom others are compared with.
+    other = Rating("i1", "r-1", "base", "other", 1, "a")
+    gold = [replace(other, a=f"g{n}", b="second", purpose="gold", expected=2) for n in range(3)]
+    out = [replace(other, a="base", b=f"o{n}", excluded="x") for n in range(3)]
+    teacher = replace(other, a="other", b="teacher")
+    assert against([teacher, *gold, *out]) == {"base": "teacher", "other": "teacher"}
+    told = run(app, "agreement", file)
+    assert "by\tmodel\tstrength" in told and "\npeople\tother\t" in told
+    with pytest.raises(UserError, match=r"base, other, teacher \(--against base\)"):
+        against([teacher, other])
+    assert against([teacher, other], "--against", "base")["teacher"] == "base"
+    write_ratings(file, [])
+    assert run(app, "agreement", file) == "0 ratings\n\n"
+    write_ratings(file, gold)
+    assert "no rating counts as an answer" in run(app, "agreement", file)
+
+
+def test_without_the_extra(app: typer.Typer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("epigone.cli.rate_store.find_spec", lambda name: None)
+    for words in (("export", "r.db", "-o", "x.csv"), ("exclude", "r.db", "r-1", "--why", "x")):
+        with pytest.raises(MissingExtra, match=r"epigone\[raters\]"):
+            run(app, *words)
 
 
 def test_a_file_that_is_none_is_told_in_a_line(app: typer.Typer, tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ class Framed:
             raise NotAdmitted("No <b>worker</b>.")
         return Arrival(query["worker"], query.get("visit", ""), preview="preview" in query)
 
-    def finish(self, arrival: Arrival) -> Finish:
+    def finish(self, arrival: Arrival, answers: int, excluded: bool) -> Finish:
         return Finish("post", "https://frames.example/submit", {"visit": arrival.submission})
 
 

@@ -7,7 +7,6 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,7 +15,8 @@ from typer.core import TyperGroup
 
 from epigone.cli import rate_results, rate_workforces
 from epigone.cli.common import Json, Runs, StudyArgument, say_json, table
-from epigone.errors import MissingExtra, UnknownName, UserError
+from epigone.cli.rate_store import needs_extra, open_store
+from epigone.errors import UnknownName, UserError
 
 if TYPE_CHECKING:
     from epigone.api import Study
@@ -33,6 +33,12 @@ PublicLink = Annotated[bool, typer.Option("--public", help="Let in whoever has t
 SecretFile = Annotated[
     Path | None, typer.Option("--secret-file", help="Where the signing key is kept.")
 ]
+Prolific = Annotated[
+    Path | None, typer.Option(help="Let in participants of a Prolific study, by its settings.")
+]
+MTurk = Annotated[
+    Path | None, typer.Option(help="Let in workers of a HIT of Mechanical Turk, by its settings.")
+]
 PerItem = Annotated[int | None, typer.Option(min=1, max=100, help="Raters of each comparison.")]
 PerRater = Annotated[int | None, typer.Option(min=1, help="Most items of one rater.")]
 PairsOption = Annotated[
@@ -47,9 +53,6 @@ Lease = Annotated[float, typer.Option(min=1, help="Minutes until a task goes to 
 DropLeaks = Annotated[
     bool, typer.Option("--drop-leaks", help="Leave out outputs that name a model.")
 ]
-
-
-_NEEDED = ("alembic", "fastapi", "itsdangerous", "nh3", "python_multipart", "sqlalchemy", "uvicorn")
 
 
 class _StudyOrVerb(TyperGroup):
@@ -101,6 +104,8 @@ def rate_study(
     port: Port = 8600,
     url: Url = "",
     public: PublicLink = False,
+    prolific: Prolific = None,
+    mturk: MTurk = None,
     secret_file: SecretFile = None,
     runs: Runs = Path("runs"),
     json: Json = False,
@@ -110,9 +115,10 @@ def rate_study(
     Example: epigone rate studies/pocket.yaml --per-item 3
     """
     from epigone.api import Study
+    from epigone.report.people import keep_place
     from epigone.study.rating import Raters
 
-    _needs_extra()
+    needs_extra()
     loaded = Study.load(study, runs=runs)
     asked = loaded.declaration.evaluate.raters or Raters()
     told = {"per_item": per_item, "per_rater": per_rater, "pairs": pairs, "n": n,
@@ -123,7 +129,10 @@ def rate_study(
         db or str(loaded.root / "ratings.db"), loaded.declaration.name, teacher, others, asked,
         checks=checks, check_every=check_every, lease=lease, drop_leaks=drop_leaks,
     )  # fmt: skip
-    _serve(store, host, port, url, public=public, secret_file=secret_file, json=json)
+    more = _platforms(store, prolific, mturk)
+    place = (str(store.file.resolve()) if store.file else store.shown) if db else ""
+    keep_place(loaded.root, place)
+    _serve(store, host, port, url, public=public, secret_file=secret_file, json=json, more=more)
 
 
 @rate_app.command()
@@ -148,7 +157,7 @@ def tasks(
     """
     from epigone.study.rating import Raters
 
-    _needs_extra()
+    needs_extra()
     from epigone.raters.comparisons import read_outputs
 
     def read(word: str) -> dict[str, Output]:
@@ -170,13 +179,8 @@ def serve(
     port: Port = 8600,
     url: Url = "",
     public: PublicLink = False,
-    prolific: Annotated[
-        Path | None, typer.Option(help="Let in participants of a Prolific study, by its settings.")
-    ] = None,
-    mturk: Annotated[
-        Path | None,
-        typer.Option(help="Let in workers of a HIT of Mechanical Turk, by its settings."),
-    ] = None,
+    prolific: Prolific = None,
+    mturk: MTurk = None,
     secret_file: SecretFile = None,
     json: Json = False,
 ) -> None:
@@ -185,11 +189,7 @@ def serve(
     Example: epigone rate serve ratings.db --url https://rate.example.org --public
     """
     store = open_store(db)
-    from epigone.raters.workforces import platforms
-
-    more, blind = platforms.doors(store, prolific, mturk)
-    for name in blind:
-        print(f"{name} cannot be asked who comes, without a token or keys", file=sys.stderr)
+    more = _platforms(store, prolific, mturk)
     _serve(store, host, port, url, public=public, secret_file=secret_file, json=json, more=more)
 
 
@@ -244,19 +244,6 @@ def revoke(
         print(f"revoked {count}")
         states = [[str(i.id), i.label, "revoked" if i.revoked else "works"] for i in rows]
         table("", ("number", "label", "state"), states)
-
-
-def open_store(db: str) -> Store:
-    """A rating database that is there; raises UserError for another, or without the packages."""
-    _needs_extra()
-    from epigone.raters.store import Store
-
-    return Store(db, create=False)
-
-
-def _needs_extra() -> None:
-    if any(find_spec(name) is None for name in _NEEDED):
-        raise MissingExtra("rating by people", "raters")
 
 
 def _answers(
@@ -335,6 +322,15 @@ def _short(text: str) -> str:
 
 def _secret_file(store: Store, named: Path | None) -> Path | None:
     return named if named or store.file is None else store.file.with_suffix(".secret")
+
+
+def _platforms(store: Store, prolific: Path | None, mturk: Path | None) -> list[Door]:
+    from epigone.raters.workforces import platforms
+
+    more, blind = platforms.doors(store, prolific, mturk)
+    for name in blind:
+        print(f"{name} cannot be asked who comes, without a token or keys", file=sys.stderr)
+    return more
 
 
 def _serve(

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from epigone.cli.common import Json, number, say_json, table
-from epigone.errors import UnknownName
+from epigone.cli.rate_store import open_store
+from epigone.errors import UnknownName, UserError
 from epigone.schema import Interval, Rating
 
 if TYPE_CHECKING:
@@ -42,11 +43,10 @@ def export(
 
     Example: epigone rate export runs/pocket/ratings.db -o ratings.csv
     """
+    store = open_store(db)
     from epigone.raters import people
     from epigone.raters.export import write_ratings
-    from epigone.raters.store import Store
 
-    store = Store(db, create=False)
     try:
         n = write_ratings(out, people.ratings(store))
     finally:
@@ -75,10 +75,9 @@ def include(db: Database, rater: Rater, why: Why, who: Who = "command line") -> 
 def _change(db: str, what: str, rater: str, why: str, who: str) -> None:
     import time
 
+    store = open_store(db)
     from epigone.raters import people
-    from epigone.raters.store import Store
 
-    store = Store(db, create=False)
     try:
         change = people.exclude if what == "exclude" else people.include
         change(store, rater, why, time.time(), who=who)
@@ -126,12 +125,21 @@ def agreement(
 
 
 def _preferences(ratings: Sequence[Rating], against: str, seed: int) -> Judged:
-    from epigone.findings import judged
+    from epigone.findings import Judged, judged
+    from epigone.raters.agreement import counts
 
-    pairs = Counter(m for pair in sorted({(r.a, r.b) for r in ratings}) for m in pair)
-    if against and against not in pairs:
-        raise UnknownName("model of these ratings", against, pairs)
-    return judged(ratings, against or max(pairs, key=lambda m: (pairs[m], m)), {}, seed=seed)
+    pairs = sorted({(r.a, r.b) for r in ratings if counts(r)})
+    of = Counter(m for pair in pairs for m in pair)
+    if against and against not in of:
+        raise UnknownName("model of these ratings", against, of)
+    if not of:
+        return Judged((), ())
+    first = sorted(m for m in of if of[m] == max(of.values()))
+    # Of one pair it does not matter which is named first.
+    if not against and len(first) > 1 and len(pairs) > 1:
+        raise UserError("no model was compared with more others than all the rest",
+                        value=", ".join(first), fix=f"--against {first[0]}")  # fmt: skip
+    return judged(ratings, against or first[-1], {}, seed=seed)
 
 
 def _agreements(ratings: Sequence[Rating], seed: int) -> list[dict[str, Any]]:
@@ -154,18 +162,11 @@ def _agreements(ratings: Sequence[Rating], seed: int) -> list[dict[str, Any]]:
 def _show(found: dict[str, Any]) -> None:
     repeated = f", {found['repeated']} more stood twice" if found["repeated"] else ""
     print(f"{found['ratings']} ratings{repeated}\n")
-    table(
-        "Preference, a tie as half a win",
-        ("by", "model", "against", "win rate", "95%", "equal or better", "95%", "items", "raters"),
-        [
-            [p["rater"], p["preference"]["model"], p["preference"]["against"],
-             *_interval(p["preference"]["win_rate"]),
-             *_interval(p["preference"]["equal_or_better"]),
-             str(p["preference"]["win_rate"]["n"]), str(p["preference"]["raters"])]
-            for p in found["preferences"]["pairs"]
-        ],
-    )  # fmt: skip
-    print()
+    if not found["ratings"]:
+        return
+    if not found["preferences"]["pairs"]:
+        print("no rating counts as an answer\n")
+    _show_preferences(found["preferences"])
     table(
         "Agreement",
         ("of", "alpha (ordinal)", "95%", "same choice", "same direction", "raters", "items",
@@ -181,10 +182,12 @@ def _show(found: dict[str, Any]) -> None:
     if found["judges"]:
         table(
             "Judges beside people",
-            ("judge", "same direction", "95%", "kappa", "95%", "one person", "comparisons"),
+            ("judge", "same direction", "95%", "kappa", "95%", "a person beside the others",
+             "95%", "the judge beside them", "95%", "comparisons", "without both orders"),
             [
                 [j["judge"], *_interval(j["direction"]), *_interval(j["kappa"]),
-                 _percent(j["person"]), str(j["n_units"])]
+                 *_interval(j["person"]), *_interval(j["in_place"]), str(j["n_units"]),
+                 str(j["dropped"])]
                 for j in found["judges"]
             ],
         )  # fmt: skip
@@ -210,6 +213,33 @@ def _show(found: dict[str, Any]) -> None:
             title = "Excluded" if name == "excluded" else "Exclusions to think about"
             head = ("excluded", *columns[1:]) if name == "excluded" else ("proposed", "reason")
             table(title, head, [[str(row[c]) for c in columns] for row in found[name]])
+
+
+def _show_preferences(found: dict[str, Any]) -> None:
+    if found["pairs"]:
+        table(
+            "Preference, a tie as half a win",
+            ("by", "model", "against", "win rate", "95%", "equal or better", "95%", "items",
+             "raters"),
+            [
+                [p["rater"], p["preference"]["model"], p["preference"]["against"],
+                 *_interval(p["preference"]["win_rate"]),
+                 *_interval(p["preference"]["equal_or_better"]),
+                 str(p["preference"]["win_rate"]["n"]), str(p["preference"]["raters"])]
+                for p in found["pairs"]
+            ],
+        )  # fmt: skip
+        print()
+    if len(found["pairs"]) > 1:
+        table(
+            "Strength: log-odds of winning (Bradley-Terry), 0 for the model compared with",
+            ("by", "model", "strength", "95%", "comparisons"),
+            [
+                [rater, s["model"], *_interval(s["strength"]), str(s["strength"]["n"])]
+                for rater, s in found["strengths"]
+            ],
+        )
+        print()
 
 
 def _interval(of: dict[str, Any]) -> tuple[str, str]:

@@ -56,15 +56,19 @@ class JudgeAgreement:
 
     `direction` is the share of comparisons in which the judge, averaged over both orders, prefers
     the output that people prefer on average, or neither as they do; `kappa` is Cohen's, with
-    linear weights, of the same three outcomes. `person` is `direction` of one person beside the
-    other people on these comparisons: what a judge could reach at best.
+    linear weights, of the same three outcomes. `person` is how often one person prefers what the
+    other people of a comparison do on average, and `in_place` how often the judge does in that
+    person's place: only these two can be compared. `dropped` comparisons have no verdict in both
+    orders.
     """
 
     judge: str
     direction: Interval
     kappa: Interval
-    person: float | None
+    person: Interval
+    in_place: Interval
     n_units: int
+    dropped: int
 
 
 def counts(rating: Rating) -> bool:
@@ -73,15 +77,30 @@ def counts(rating: Rating) -> bool:
 
 
 def by_unit(ratings: Iterable[Rating]) -> dict[Unit, dict[str, float]]:
-    """Each comparison's preferences by rater; what one rater said several times is averaged."""
+    """Each comparison's preferences by rater; what one rater said several times is averaged.
+
+    A judge's comparison counts where both orders have a verdict.
+    """
     said: dict[Unit, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    half = halves(ratings := list(ratings))
     for r in ratings:
-        if counts(r) and r.preference is not None:
-            said[r.item, r.a, r.b][r.rater].append(r.preference)
+        unit = (r.item, r.a, r.b)
+        if counts(r) and r.preference is not None and (r.rater, unit) not in half:
+            said[unit][r.rater].append(r.preference)
     return {
         unit: {rater: fmean(values) for rater, values in sorted(raters.items())}
         for unit, raters in sorted(said.items())
     }
+
+
+def halves(ratings: Iterable[Rating]) -> set[tuple[str, Unit]]:
+    """By judge, the comparisons that lack a verdict in one order."""
+    orders: dict[tuple[str, Unit], set[str]] = defaultdict(set)
+    for r in ratings:
+        if r.workforce == "judge" and r.purpose == "item" and not r.excluded:
+            # One verdict that cannot be read spoils both orders, as in the win rate.
+            orders[r.rater, (r.item, r.a, r.b)].add(r.left if r.preference is not None else "none")
+    return {key for key, seen in orders.items() if seen != {"a", "b"}}
 
 
 def krippendorff(
@@ -91,8 +110,10 @@ def krippendorff(
 
     A unit is a comparison of two models' outputs for one item; missing ratings are allowed. K.
     Krippendorff, "Computing Krippendorff's Alpha-Reliability", University of Pennsylvania, 2011.
-    Items are resampled; from eight raters on, raters as well, as others might have come, and the
-    wider of both intervals is told.
+    What would be by chance is taken within each pair of models, so that it does not matter how
+    they are named, and that one model is better than another is no agreement between raters; of
+    one pair it is alpha as it was published. Items are resampled; from eight raters on, raters as
+    well, as others might have come, and the wider of both intervals is told.
     """
     units = {u: v for u, v in by_unit(ratings).items() if len(v) > 1}
     if not units:
@@ -132,6 +153,7 @@ class _Said:
         names = sorted({rater for said in units.values() for rater in said})
         place = {x: i for i, x in enumerate(self.values.tolist())}
         self.group = np.array(_groups(units))
+        self.pairs = _pairs(units)
         self.items, self.raters, self.units = int(self.group.max()) + 1, len(names), len(units)
         # By the order of raters within a unit, so that no unit stands twice in one of them.
         rows: dict[int, list[tuple[int, int]]] = defaultdict(list)
@@ -160,18 +182,26 @@ class _Said:
         # compared with each other.
         factor = items[:, self.group] * np.divide(rated, pairs, np.zeros_like(rated),
                                                   where=pairs > 0)  # fmt: skip
-        seen = np.matmul((n * factor[:, :, None]).transpose(0, 2, 1), n)
-        seen -= (own * factor[:, :, None]).sum(axis=1)[:, :, None] * np.eye(len(self.values))
-        each = seen.sum(axis=2)
-        total = each.sum(axis=1)
-        far = self._distances(each)
+        observed, expected = np.zeros((2, len(factor)))
+        for of in self.pairs:
+            far, chance = self._disagreement(n[:, of], own[:, of], factor[:, of, None])
+            observed += far
+            expected += chance
         with np.errstate(divide="ignore", invalid="ignore"):
-            observed = (seen * far).sum(axis=(1, 2)) / total
-            by_chance = each[:, :, None] * each[:, None, :]
-            expected = (by_chance * far).sum(axis=(1, 2)) / (total * (total - 1))
             out: Array = 1 - observed / expected
         out[~(expected > _TINY)] = np.nan
         return out
+
+    def _disagreement(self, n: Array, own: Array, factor: Array) -> tuple[Array, Array]:
+        """The sums of distances within one pair of models: as seen, and by chance."""
+        seen = np.matmul((n * factor).transpose(0, 2, 1), n)
+        seen -= (own * factor).sum(axis=1)[:, :, None] * np.eye(len(self.values))
+        each = seen.sum(axis=2)
+        total = each.sum(axis=1)
+        far = self._distances(each)
+        by_chance = (each[:, :, None] * each[:, None, :] * far).sum(axis=(1, 2))
+        rest = np.maximum(total - 1, 1)
+        return (seen * far).sum(axis=(1, 2)), by_chance / rest
 
     def same(self, alike: NDArray[Any]) -> float:
         """The share of pairs of raters whose values are alike."""
@@ -197,8 +227,9 @@ class _Said:
         if self.level == "interval":
             gap: Array = np.subtract.outer(self.values, self.values)[None] ** 2
             return gap
-        # Ordinal: how many values lie between two, with half of each end.
-        middle = np.cumsum(each, axis=1) - each / 2
+        # Ordinal: the share of values that lie between two, with half of each end; a share, so that
+        # a pair of models with many ratings counts no more for each.
+        middle = (np.cumsum(each, axis=1) - each / 2) / np.maximum(each.sum(axis=1), 1)[:, None]
         between: Array = (middle[:, :, None] - middle[:, None, :]) ** 2
         return between
 
@@ -206,72 +237,88 @@ class _Said:
 def judges(ratings: Sequence[Rating], *, seed: int = 0) -> list[JudgeAgreement]:
     """How each judge agrees with people, by the judges' names."""
     people = by_unit(r for r in ratings if r.workforce != "judge")
-    names = sorted({r.rater for r in ratings if r.workforce == "judge"})
+    judged = [r for r in ratings if r.workforce == "judge"]
+    half = halves(judged)
     return [
-        _judge(name, by_unit(r for r in ratings if r.workforce == "judge" and r.rater == name),
-               people, seed)
-        for name in names
-    ]  # fmt: skip
+        _judge(
+            name,
+            {unit: said[name] for unit, said in by_unit(own).items()},
+            people,
+            sum(judge == name and unit in people for judge, unit in half),
+            seed,
+        )
+        for name in sorted({r.rater for r in judged})
+        if (own := [r for r in judged if r.rater == name])
+    ]
 
 
 def _judge(
     name: str,
-    judged: Mapping[Unit, Mapping[str, float]],
+    judged: Mapping[Unit, float],
     people: Mapping[Unit, Mapping[str, float]],
+    dropped: int,
     seed: int,
 ) -> JudgeAgreement:
     shared = [u for u in judged if u in people]
     if not shared:
-        nothing = Interval(None, None, None, 0, "no comparison that people rated too")
-        return JudgeAgreement(name, nothing, nothing, None, 0)
-    groups = _groups(dict.fromkeys(shared))
-    items = max(groups) + 1
-    tables = np.zeros((items, 3, 3))
-    for group, unit in zip(groups, shared, strict=True):
-        tables[group, sign(judged[unit][name]) + 1, sign(fmean(people[unit].values())) + 1] += 1
-    weights = _weights(items, seed)
-    one = np.ones((1, items))
+        none = Interval(None, None, None, 0, "no comparison that people rated too")
+        return JudgeAgreement(name, none, none, none, none, 0, dropped)
+    groups, pair = np.array(_groups(shared)), np.zeros(len(shared), dtype=int)
+    for number, of in enumerate(_pairs(shared)):
+        pair[of] = number
+    items = int(groups.max()) + 1
+    tables = np.zeros((items, int(pair.max()) + 1, 3, 3))
+    # How often a person, and the judge, preferred what the other people do; and of how many.
+    beside = np.zeros((items, 3))
+    for at, unit in enumerate(shared):
+        said = people[unit]
+        mean = sign(fmean(said.values()))
+        tables[groups[at], pair[at], sign(judged[unit]) + 1, mean + 1] += 1
+        for one, value in said.items() if len(said) > 1 else ():
+            others = sign(fmean(v for rater, v in said.items() if rater != one))
+            hits = sign(value) == others, sign(judged[unit]) == others
+            beside[groups[at]] += (*hits, True)
 
-    def told(statistic: Callable[[Array], Array]) -> Interval:
-        point = float(statistic(_sums(one, tables))[0])
-        low, high, note = _interval(point, statistic(_sums(weights, tables)), items)
-        value = point if math.isfinite(point) else None
-        return Interval(value, low, high, len(shared), note)
+    def told(of: Array, statistic: Callable[[Array], Array], n: int) -> Interval:
+        point = float(statistic(_sums(np.ones((1, items)), of))[0])
+        draws = statistic(_sums(_weights(items, seed), of))
+        low, high, note = _interval(point, draws, items)
+        return Interval(point if math.isfinite(point) else None, low, high, n, note)
 
-    person = _one_of([people[u] for u in shared])
-    return JudgeAgreement(name, told(_accord), told(_kappa), person, len(shared))
+    n = int(beside[:, 2].sum())
+    if n:
+        person, in_place = (told(beside[:, [i, 2]], _share, n) for i in (0, 1))
+    else:
+        person = in_place = Interval(None, None, None, 0, "no comparison with two people")
+    direction, kappa = (told(tables, of, len(shared)) for of in (_accord, _kappa))
+    return JudgeAgreement(name, direction, kappa, person, in_place, len(shared), dropped)
 
 
 def _sums(weights: Array, tables: Array) -> Array:
     return (weights @ tables.reshape(len(tables), -1)).reshape(-1, *tables.shape[1:])
 
 
+def _share(counts: Array) -> Array:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        out: Array = counts[:, 0] / counts[:, 1]
+    return out
+
+
 def _accord(tables: Array) -> Array:
-    out: Array = np.trace(tables, axis1=1, axis2=2) / tables.sum(axis=(1, 2))
+    out: Array = np.trace(tables, axis1=2, axis2=3).sum(axis=1) / tables.sum(axis=(1, 2, 3))
     return out
 
 
 def _kappa(tables: Array) -> Array:
-    """Cohen's kappa with linear weights: (draws, k, k) to (draws,)."""
+    """Cohen's kappa, linear weights, chance within a pair: (draws, pairs, k, k) to (draws,)."""
     far = np.abs(np.subtract.outer(np.arange(3), np.arange(3)))
-    total = tables.sum(axis=(1, 2))
-    chance = tables.sum(axis=2)[:, :, None] * tables.sum(axis=1)[:, None, :] / total[:, None, None]
-    expected = (chance * far).sum(axis=(1, 2))
+    total = np.maximum(tables.sum(axis=(2, 3)), 1)
+    chance = tables.sum(axis=3)[..., None] * tables.sum(axis=2)[:, :, None] / total[..., None, None]
+    expected = (chance * far).sum(axis=(1, 2, 3))
     with np.errstate(divide="ignore", invalid="ignore"):
-        out: Array = 1 - (tables * far).sum(axis=(1, 2)) / expected
+        out: Array = 1 - (tables * far).sum(axis=(1, 2, 3)) / expected
     out[~(expected > _TINY)] = np.nan
     return out
-
-
-def _one_of(units: Sequence[Mapping[str, float]]) -> float | None:
-    """How often one person prefers what the mean of the others does."""
-    hits = [
-        sign(value) == sign(fmean(v for other, v in raters.items() if other != rater))
-        for raters in units
-        if len(raters) > 1
-        for rater, value in raters.items()
-    ]
-    return fmean(hits) if hits else None
 
 
 def sign(value: float) -> int:
@@ -283,6 +330,14 @@ def _groups(units: Iterable[Unit]) -> list[int]:
     """The number of each unit's item: comparisons of one item are not independent."""
     numbers: dict[str, int] = {}
     return [numbers.setdefault(item, len(numbers)) for item, _, _ in units]
+
+
+def _pairs(units: Iterable[Unit]) -> list[list[int]]:
+    """Which units are of each pair of models."""
+    found: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for at, (_, a, b) in enumerate(units):
+        found[a, b].append(at)
+    return list(found.values())
 
 
 def _weights(items: int, seed: int) -> Array:

@@ -66,7 +66,8 @@ class Row(BaseModel):
     purpose: Purpose = Field(default="item", description="only an item is an answer")
     expected: Level | None = Field(default=None, description="right preference, where it is known")
     seconds: Annotated[float, Field(ge=0, allow_inf_nan=False, strict=False)] | None = Field(
-        default=None, description="from showing both outputs to the choice"
+        default=None,
+        description="in which both outputs were visible, or since they were handed out",
     )
     reasons: tuple[str, ...] = Field(default=(), strict=False, description="what the rater ticked")
     comment: str = Field(default="", description="what the rater wrote")

@@ -6,12 +6,13 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from statistics import median
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from epigone.raters import quality
 from epigone.raters.agreement import Agreement, krippendorff
+from epigone.raters.quality import Conduct
 from epigone.raters.store import Store
 from epigone.raters.tables import Comparison, Plan, Rater, Task
 from epigone.schema import Rating
@@ -31,7 +32,10 @@ class PairProgress:
 
 @dataclass(frozen=True, slots=True)
 class RaterLine:
-    """A rater: votes on items, checks passed and given, the median seconds, and how often left."""
+    """A rater: votes on items, checks passed and given, the median seconds, and how often left.
+
+    `proposed` are reasons to think about an exclusion.
+    """
 
     rater: str
     workforce: str
@@ -42,6 +46,7 @@ class RaterLine:
     left: float | None
     excluded: str
     revoked: bool
+    proposed: tuple[str, ...]
 
 
 def pairs(store: Store, now: float) -> list[PairProgress]:
@@ -72,11 +77,12 @@ def pairs(store: Store, now: float) -> list[PairProgress]:
 
 def raters(store: Store, ratings: Sequence[Rating]) -> list[RaterLine]:
     """One line a rater, in the order in which they came."""
-    given: defaultdict[str, list[Rating]] = defaultdict(list)
-    for rating in ratings:
-        given[rating.rater].append(rating)
+    seen = {c.rater: c for c in quality.conduct(ratings)}
+    reasons: defaultdict[str, list[str]] = defaultdict(list)
+    for proposal in quality.proposed(ratings):
+        reasons[proposal.rater].append(proposal.reason)
     rows = store.read(lambda session: list(session.scalars(select(Rater).order_by(Rater.id))))
-    return [_line(row, given[row.public]) for row in rows]
+    return [_line(row, seen.get(row.public), tuple(reasons[row.public])) for row in rows]
 
 
 def agreement(ratings: Sequence[Rating]) -> Agreement | None:
@@ -92,20 +98,11 @@ def _alpha(ratings: tuple[Rating, ...]) -> Agreement:
     return krippendorff(ratings)
 
 
-def _line(rater: Rater, ratings: Sequence[Rating]) -> RaterLine:
-    items = [r for r in ratings if r.purpose == "item"]
-    checks = [r for r in ratings if r.purpose in ("gold", "attention")]
-    seconds = [r.seconds for r in items if r.seconds is not None]
-    decided = [r for r in items if r.preference]
-    left = [(r.preference or 0) > 0 if r.left == "a" else (r.preference or 0) < 0 for r in decided]
+def _line(rater: Rater, seen: Conduct | None, proposed: tuple[str, ...]) -> RaterLine:
+    rest = rater.excluded, rater.revoked is not None, proposed
+    if seen is None:
+        return RaterLine(rater.public, rater.workforce, 0, 0, 0, None, None, *rest)
     return RaterLine(
-        rater.public, rater.workforce, len(items), sum(map(_passed, checks)), len(checks),
-        median(seconds) if seconds else None, sum(left) / len(left) if left else None,
-        rater.excluded, rater.revoked is not None,
+        rater.public, rater.workforce, seen.n, seen.gold + seen.attention,
+        seen.golds + seen.attentions, seen.seconds, seen.left, *rest,
     )  # fmt: skip
-
-
-def _passed(rating: Rating) -> bool:
-    """Whether the vote points the expected way."""
-    sign = [0 if not v else v // abs(v) for v in (rating.preference, rating.expected)]
-    return sign[0] == sign[1]

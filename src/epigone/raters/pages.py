@@ -30,13 +30,13 @@ def routes(site: Site) -> APIRouter:
         desk = assign.desk(site.store, who.rater, site.now())
         if desk.shown is not None:
             return to("/rate")
-        workforce, arrival = people.arrival_of(site.store, who.visit)
-        door = site.doors.get(workforce)
+        stay = people.stay(site.store, who.visit)
+        door = site.doors.get(stay.workforce)
         if door is None:
             raise Refused(403, "This way in is closed.")
-        finish = door.finish(arrival)
+        finish = door.finish(stay.arrival, stay.answers, stay.excluded)
         posts_to = finish.url if finish.kind == "post" else ""
-        return site.page("done.html.j2", workforce=workforce, posts_to=posts_to, finish=finish,
+        return site.page("done.html.j2", workforce=stay.workforce, posts_to=posts_to, finish=finish,
                          progress=desk.progress, last=desk.changeable)  # fmt: skip
 
     return router
@@ -69,7 +69,7 @@ def _ways_in(site: Site, router: APIRouter) -> None:
         # Nothing is stored yet: whoever looks ahead at links, as mail programs do, is no rater.
         response = to("/welcome")
         data = {"workforce": workforce, "worker": arrival.worker,
-                "submission": arrival.submission, "extra": dict(arrival.extra)}  # fmt: skip
+                "submission": arrival.submission}  # fmt: skip
         try:
             site.arrival.write(response, data, framed=bool(door.frame_ancestors))
         except TooMuch:
@@ -91,8 +91,11 @@ def _ways_in(site: Site, router: APIRouter) -> None:
         client = request.client.host if request.client else ""
         if data["workforce"] == "public" and not site.guesses.take(client):
             raise Refused(429, "Too many people came in from here. Please try again later.")
-        arrival = Arrival(data["worker"], data["submission"], extra=data["extra"])
-        entered = people.enter(site.store, data["workforce"], arrival, site.now())
+        arrival = Arrival(data["worker"], data["submission"])
+        try:
+            entered = people.enter(site.store, data["workforce"], arrival, site.now())
+        except NotAdmitted as error:
+            raise Refused(403, str(error)) from None
         response = to("/rate")
         framed = bool(site.framed_by(data["workforce"]))
         site.rater.write(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from epigone.errors import UserError
@@ -25,7 +25,7 @@ from epigone.raters.tables import (
     Visit,
     Worker,
 )
-from epigone.raters.workforces import Arrival
+from epigone.raters.workforces import Arrival, NotAdmitted
 from epigone.schema import Purpose, Rating, Workforce
 
 
@@ -38,8 +38,21 @@ class Entered:
     visit: int
 
 
+@dataclass(frozen=True, slots=True)
+class Stay:
+    """A visit: who came, the answers to items since then, and whether the rater is excluded."""
+
+    workforce: Workforce
+    arrival: Arrival
+    answers: int
+    excluded: bool
+
+
 def enter(store: Store, workforce: Workforce, arrival: Arrival, now: float) -> Entered:
-    """The rater of an arrival, the same one for the same worker, and the visit."""
+    """The rater of an arrival, the same one for the same worker, and the visit.
+
+    Raises NotAdmitted where another worker came with that submission.
+    """
 
     def work(session: Session) -> Entered:
         store.lock(session)
@@ -54,12 +67,17 @@ def enter(store: Store, workforce: Workforce, arrival: Arrival, now: float) -> E
             session.add(rater)
             session.flush()
             session.add(Worker(rater_id=rater.id, workforce=workforce, worker=arrival.worker))
+        # Where no provider counts visits, each rater has one, by the rater's own name.
+        submission = arrival.submission or rater.public
         visit = session.scalar(
-            select(Visit).where(Visit.rater_id == rater.id, Visit.submission == arrival.submission)
+            select(Visit).where(Visit.workforce == workforce, Visit.submission == submission)
         )
+        if visit is not None and visit.rater_id != rater.id:
+            # One assignment under several workers' ids would be several distinct raters.
+            raise NotAdmitted("Somebody else came in with this link.")
         if visit is None:
-            visit = Visit(rater_id=rater.id, submission=arrival.submission,
-                          extra=dict(arrival.extra), at=now)  # fmt: skip
+            visit = Visit(rater_id=rater.id, submission=submission,
+                          workforce=workforce, at=now)  # fmt: skip
             session.add(visit)
             session.flush()
         return Entered(rater.id, rater.public, visit.id)
@@ -67,14 +85,22 @@ def enter(store: Store, workforce: Workforce, arrival: Arrival, now: float) -> E
     return store.write(work)
 
 
-def arrival_of(store: Store, visit: int) -> tuple[Workforce, Arrival]:
-    """The workforce and arrival of a visit."""
+def stay(store: Store, visit: int) -> Stay:
+    """Who came by a visit, and what it brought."""
 
-    def work(session: Session) -> tuple[Workforce, Arrival]:
+    def work(session: Session) -> Stay:
         found = session.get_one(Visit, visit)
         worker = session.get_one(Worker, found.rater_id)
-        arrival = Arrival(worker.worker, found.submission, extra=found.extra)
-        return cast(Workforce, worker.workforce), arrival
+        answers = session.scalar(
+            select(func.count())
+            .select_from(Task)
+            .join(Comparison, Comparison.id == Task.comparison_id)
+            .where(Task.rater_id == found.rater_id, Task.state == "done")
+            .where(Comparison.purpose == "item", Task.voted >= found.at)
+        )
+        rater = session.get_one(Rater, found.rater_id)
+        return Stay(cast(Workforce, worker.workforce), Arrival(worker.worker, found.submission),
+                    answers or 0, bool(rater.excluded))  # fmt: skip
 
     return store.read(work)
 

@@ -6,13 +6,14 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from sqlalchemy import func, select
+from sqlalchemy import func, outerjoin, select
 from sqlalchemy.orm import Session
 
 from epigone.errors import UserError
 from epigone.raters.comparisons import Pair
 from epigone.raters.store import Store
-from epigone.raters.tables import Comparison, Plan, Task
+from epigone.raters.tables import Comparison, Plan, Rater, Task
+from epigone.schema import Workforce
 
 
 def prepare(
@@ -62,6 +63,29 @@ def prepare(
         return new
 
     return store.write(work)
+
+
+def people_needed(store: Store, workforce: Workforce) -> int:
+    """How many people of a workforce have work: those who came, and as many as places are left.
+
+    A rater takes `per_rater` comparisons at most, and one of each prompt.
+    """
+
+    def work(session: Session) -> int:
+        plan = session.get_one(Plan, 1)
+        joined = outerjoin(Comparison, Task, Task.comparison_id == Comparison.id)
+        sizes = session.execute(
+            select(func.count(func.distinct(Comparison.id)), func.count(Task.slot))
+            .select_from(joined)
+            .where(Comparison.purpose == "item")
+            .group_by(Comparison.item)
+        ).all()
+        left = [plan.per_item * n - taken for n, taken in sizes]
+        came = select(func.count()).select_from(Rater).where(Rater.workforce == workforce)
+        each = min(plan.per_rater, len(sizes)) or 1
+        return (session.scalar(came) or 0) + max(-(-sum(left) // each), max(left, default=0))
+
+    return store.read(work)
 
 
 def _add(session: Session, there: dict[tuple[str, str, str, str], Comparison], pair: Pair) -> bool:

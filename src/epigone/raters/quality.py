@@ -32,7 +32,7 @@ class Conduct:
     `seconds` is the median, `fast` the share under a limit. `left` is the share of `decided`
     answers for what stood on the left, `same` the share of the most frequent of the five choices
     as they stand on the screen. `agreement` is the share of answers that prefer what the other
-    raters do on average.
+    people do on average.
     """
 
     rater: str
@@ -73,7 +73,7 @@ def conduct(ratings: Sequence[Rating], fast: float = FAST) -> list[Conduct]:
     by_rater: dict[str, list[Rating]] = defaultdict(list)
     for r in ratings:
         by_rater[r.rater].append(r)
-    units = by_unit(ratings)
+    units = by_unit(r for r in ratings if r.workforce != "judge")
     return [_conduct(name, by_rater[name], units, fast) for name in sorted(by_rater)]
 
 
@@ -94,6 +94,11 @@ def excluded(ratings: Iterable[Rating]) -> list[Excluded]:
     """What is excluded, by rater and reason."""
     found = Counter((r.rater, r.excluded) for r in ratings if r.excluded)
     return [Excluded(rater, reason, n) for (rater, reason), n in sorted(found.items())]
+
+
+def right(preference: int | None, expected: int | None) -> bool:
+    """Whether a check is passed: by the direction, however strongly."""
+    return sign(preference or 0) == sign(expected or 0)
 
 
 def _conduct(
@@ -139,7 +144,7 @@ def _on_screen(r: Rating) -> int:
 
 def _right(checks: Iterable[Rating]) -> tuple[int, int]:
     known = [r for r in checks if r.expected is not None and r.preference is not None]
-    return sum(sign(r.preference or 0) == sign(r.expected or 0) for r in known), len(known)
+    return sum(right(r.preference, r.expected) for r in known), len(known)
 
 
 def _reasons(c: Conduct, fast: float) -> Iterator[str]:

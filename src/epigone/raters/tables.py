@@ -30,7 +30,7 @@ class Base(DeclarativeBase):
 
     metadata = MetaData(naming_convention=_NAMES)
     type_annotation_map: ClassVar[dict[Any, Any]] = {
-        float: Double, str: Text, dict[str, Any]: JSON, list[Any]: JSON
+        float: Double, str: Text, list[Any]: JSON
     }  # fmt: skip
 
 
@@ -94,14 +94,14 @@ class Worker(Base):
 
 
 class Visit(Base):
-    """One arrival of a rater: a submission or assignment of the provider."""
+    """One arrival of a rater: a submission or assignment of the provider, of one rater only."""
 
     __tablename__ = "visit"
-    __table_args__ = (UniqueConstraint("rater_id", "submission"),)
+    __table_args__ = (UniqueConstraint("workforce", "submission"),)
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
     rater_id: Mapped[int] = mapped_column(ForeignKey("rater.id"))
+    workforce: Mapped[str] = mapped_column(String(16))
     submission: Mapped[str] = mapped_column(String(500))
-    extra: Mapped[dict[str, Any]]
     at: Mapped[float]
 
 

@@ -17,14 +17,12 @@ class NotAdmitted(Exception):
 class Arrival:
     """Somebody who comes in: `worker` is the provider's id of a person.
 
-    `submission` is the provider's id of this visit, `preview` a look without rating, and `extra`
-    what the door needs again at the end.
+    `submission` is the provider's id of this visit, `preview` a look without rating.
     """
 
     worker: str
     submission: str = ""
     preview: bool = False
-    extra: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,5 +44,16 @@ class Door(Protocol):
     def arrive(self, query: Mapping[str, str]) -> Arrival:
         """Who comes in; raises NotAdmitted with a line for the person."""
 
-    def finish(self, arrival: Arrival) -> Finish:
-        """How the visit ends."""
+    def finish(self, arrival: Arrival, answers: int, excluded: bool) -> Finish:
+        """How the visit ends, of somebody with so many answers, or who was excluded."""
+
+
+def unpaid(answers: int, excluded: bool) -> Finish | None:
+    """What ends a visit that a platform should not pay for; None where it was work."""
+    if excluded:
+        return Finish("message", text="You cannot rate here any more. Please return this task on "
+                      "the page that you came from, or write to who runs it.")  # fmt: skip
+    if not answers:
+        return Finish("message", text="You have rated nothing on this visit. Please return this "
+                      "task on the page that you came from, or come again later.")  # fmt: skip
+    return None

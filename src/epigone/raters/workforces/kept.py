@@ -25,6 +25,26 @@ def write_private(path: Path, row: Mapping[str, str]) -> None:
         aside.unlink(missing_ok=True)
 
 
+def claim(path: Path, text: str) -> bool:
+    """Write a text into a new file of the owner alone; False where the file is there already.
+
+    Once it is True, the file survives whatever ends this process.
+    """
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    try:
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return False
+    with open(file, "w") as f:
+        f.write(text)
+        f.flush()
+        os.fsync(f.fileno())
+    folder = os.open(path.parent, os.O_RDONLY)
+    os.fsync(folder)
+    os.close(folder)
+    return True
+
+
 def read_private(path: Path, names: Sequence[str], made_by: str) -> dict[str, str]:
     """The texts of a file, which has these names and no others; raises UserError.
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from epigone.errors import UserError
-from epigone.raters.workforces import Arrival, Finish, NotAdmitted
+from epigone.raters.workforces import Arrival, Finish, NotAdmitted, unpaid
+from epigone.raters.workforces.asking import Asking, Unknown
 from epigone.raters.workforces.mturk_client import ID, Client, Settings
 from epigone.schema import Workforce
 
@@ -29,6 +30,7 @@ class MTurk:
 
     def __init__(self, settings: Settings, client: Client | None = None) -> None:
         self.settings, self.client = settings, client
+        self._asking = Asking("Mechanical Turk")
         self.host = LIVE if settings.live else SANDBOX
         self.frame_ancestors: tuple[str, ...] = (f"https://{self.host}",)
 
@@ -48,19 +50,22 @@ class MTurk:
             self._check(self.client, assignment)
         return Arrival(worker, assignment)
 
-    def finish(self, arrival: Arrival) -> Finish:
-        """A form to Amazon, which ends the assignment."""
+    def finish(self, arrival: Arrival, answers: int, excluded: bool) -> Finish:
+        """A form to Amazon, which ends the assignment; none for no work."""
+        if (nothing := unpaid(answers, excluded)) is not None:
+            return nothing
         # Amazon takes no answer without a field beside the assignment.
         fields = {"assignmentId": arrival.submission, "rated": "yes"}
         return Finish("post", f"https://{self.host}{SUBMIT}", fields)
 
     def _check(self, client: Client, assignment: str) -> None:
-        try:
-            status = client.status(assignment)
-        except UserError:
-            raise NotAdmitted("Mechanical Turk cannot be asked now. Please try later.") from None
-        if status is None:
-            raise NotAdmitted("Mechanical Turk does not know this assignment.")
+        with self._asking.about(assignment):
+            try:
+                status = client.status(assignment)
+            except UserError:
+                raise self._asking.later() from None
+            if status is None:
+                raise Unknown
         if status:
             raise NotAdmitted("This assignment was handed in.")
 

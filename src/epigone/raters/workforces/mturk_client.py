@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,10 @@ _APPROVED_SHARE = "000000000000000000L0"
 _APPROVED_NUMBER = "00000000000000000040"
 _TURK = "AWS.MechanicalTurk."
 _THERE = frozenset({"hitalreadyexists", "duplicaterequest"})
+# What makes a HIT another one than a draft of its name.
+_COMPARED = frozenset(
+    {"Title", "Description", "Reward", "MaxAssignments", "AssignmentDurationInSeconds", "Question"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +69,8 @@ class Draft:
     """A HIT to create: `reward` is what one assignment pays, in cents of US dollars.
 
     `internal` is a name of our own by which the HIT is found again. Workers need `approved` per
-    cent of at least `known` earlier assignments approved.
+    cent of at least `known` earlier assignments approved; what nobody decided on is paid after
+    `pays_after` days.
     """
 
     title: str
@@ -77,6 +83,7 @@ class Draft:
     days: int = 7
     approved: int = 97
     known: int = 500
+    pays_after: int = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +117,9 @@ class Client:
     RequestRefused for what would be refused again, EndpointError for no answer.
     """
 
-    def __init__(self, *, live: bool = False, url: str = "", seconds: float = 30.0) -> None:
+    def __init__(
+        self, *, live: bool = False, url: str = "", seconds: float = 30.0, attempts: int = 4
+    ) -> None:
         try:
             import boto3
             from botocore.config import Config
@@ -118,7 +127,7 @@ class Client:
             raise MissingExtra("Mechanical Turk", "mturk") from None
         config = Config(
             connect_timeout=seconds, read_timeout=seconds,
-            retries={"mode": "standard", "total_max_attempts": 4},
+            retries={"mode": "standard", "total_max_attempts": attempts},
         )  # fmt: skip
         self.live = live
         with _told():
@@ -137,21 +146,32 @@ class Client:
     def create(self, draft: Draft) -> tuple[str, bool]:
         """The id of a HIT that workers see from now on, and whether it was made only now.
 
-        A HIT of the same internal name is taken as it is.
+        A HIT of the same internal name that workers can still see is taken.
         """
         checked(draft)
-        if known := self._find(draft.internal):
-            return known, False
+        known, ended = self._find(draft.internal)
+        if known:
+            return self._same(known, draft), False
+        # A name may be used again, though Amazon remembers its token.
+        row = {**_hit(draft), "UniqueRequestToken": _token("hit", draft.internal, *ended)}
         with _told():
             try:
-                made = self._mturk.create_hit(**_hit(draft))
+                made = self._mturk.create_hit(**row)
             except self._mturk.exceptions.RequestError as error:
                 # A first try, whose answer was lost.
-                known = self._find(draft.internal) if _code(error) in _THERE else ""
+                known = self._find(draft.internal)[0] if _code(error) in _THERE else ""
                 if not known:
                     raise
                 return known, False
             return str(made["HIT"]["HITId"]), True
+
+    def find(self, draft: Draft) -> str:
+        """The HIT of a draft's name that workers can see, empty for none.
+
+        Raises UserError where it is another one than the draft.
+        """
+        known, _ = self._find(draft.internal)
+        return self._same(known, draft) if known else ""
 
     def draft(self, hit: str) -> tuple[int, int]:
         """A HIT's reward in cents, and how many assignments it has in all."""
@@ -222,11 +242,21 @@ class Client:
                 if self.status(assignment) != status:
                     raise
 
-    def _find(self, internal: str) -> str:
-        for row in _pages(self._mturk.list_hits, "HITs"):
-            if row.get("RequesterAnnotation") == internal:
-                return str(row["HITId"])
-        return ""
+    def _find(self, internal: str) -> tuple[str, list[str]]:
+        """The HIT of a name that goes on, and those that have ended."""
+        rows = [row for row in _pages(self._mturk.list_hits, "HITs")
+                if row.get("RequesterAnnotation") == internal]  # fmt: skip
+        going = [str(row["HITId"]) for row in rows if _goes_on(row)]
+        return (going[0] if going else "", sorted({str(row["HITId"]) for row in rows} - {*going}))
+
+    def _same(self, hit: str, draft: Draft) -> str:
+        with _told():
+            row = self._mturk.get_hit(HITId=_id(hit))["HIT"]
+        for name, wanted in _hit(draft).items():
+            if name in _COMPARED and row.get(name) != wanted:
+                raise UserError(f"the HIT of this name, {hit}, has another {name}",
+                                value=row.get(name), fix="name another --name")  # fmt: skip
+        return hit
 
 
 def has_keys() -> bool:
@@ -273,7 +303,7 @@ def checked(draft: Draft) -> None:
     for name in ("title", "internal", "description"):
         if not getattr(draft, name).strip():
             raise UserError(f"a HIT needs a text, {name}")
-    for name in ("reward", "minutes", "places", "days"):
+    for name in ("reward", "minutes", "places", "days", "pays_after"):
         if getattr(draft, name) < 1:
             raise UserError(f"{name} of a HIT is 1 or more", value=getattr(draft, name))
     question(draft.url)
@@ -289,10 +319,9 @@ def _hit(draft: Draft) -> dict[str, Any]:
         "MaxAssignments": draft.places,
         "LifetimeInSeconds": draft.days * 86_400,
         "AssignmentDurationInSeconds": draft.minutes * 60,
-        "AutoApprovalDelayInSeconds": 7 * 86_400,
+        "AutoApprovalDelayInSeconds": draft.pays_after * 86_400,
         "Question": question(draft.url),
         "RequesterAnnotation": draft.internal,
-        "UniqueRequestToken": _token("hit", draft.internal),
         "QualificationRequirements": [
             {
                 "QualificationTypeId": kind,
@@ -304,6 +333,12 @@ def _hit(draft: Draft) -> dict[str, Any]:
             if least > 0
         ],
     }
+
+
+def _goes_on(row: Mapping[str, Any]) -> bool:
+    ends = row.get("Expiration")
+    gone = ends is not None and ends <= datetime.now(ends.tzinfo)
+    return row.get("HITStatus") in ("Assignable", "Unassignable") and not gone
 
 
 def _pages(call: Callable[..., Any], name: str, **asked: Any) -> Iterator[Mapping[str, Any]]:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import select
 
 from epigone.raters import people
-from epigone.raters.agreement import sign
-from epigone.raters.quality import FAILED, proposed
+from epigone.raters.quality import FAILED, proposed, right
 from epigone.raters.store import Store
 from epigone.raters.tables import Comparison, Rater, Task, Visit, Worker
 from epigone.raters.workforces import (
@@ -25,8 +24,9 @@ from epigone.raters.workforces import (
 )
 from epigone.schema import Workforce
 
-# What a person waits for a platform, before the page says that it cannot be asked.
-_SECONDS, _ATTEMPTS = 5.0, 2
+# What a person waits for a platform, before the page says that it cannot be asked: each holds one
+# of the site's threads, so nothing is tried again and no answer is slept for.
+_SECONDS, _ATTEMPTS = 5.0, 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def doors(
         hit = mturk_client.Settings.read(mturk_file)
         amazon = None
         if mturk_client.has_keys():
-            amazon = mturk_client.Client(live=hit.live, seconds=_SECONDS)
+            amazon = mturk_client.Client(live=hit.live, seconds=_SECONDS, attempts=_ATTEMPTS)
         else:
             blind.append("mturk")
         found.append(mturk.MTurk(hit, amazon))
@@ -78,7 +78,7 @@ def failed(store: Store, workforce: Workforce, arrival: Arrival) -> bool:
         .where(Comparison.purpose == "attention", Task.state == "done")
     )
     rows = store.read(lambda session: session.execute(query).all())
-    return sum(sign(said or 0) != sign(right or 0) for said, right in rows) >= FAILED
+    return sum(not right(said, expected) for said, expected in rows) >= FAILED
 
 
 def came(store: Store, workforce: Workforce) -> list[Came]:
@@ -103,9 +103,17 @@ def came(store: Store, workforce: Workforce) -> list[Came]:
     ]  # fmt: skip
 
 
-def strangers(who: list[Came], known: Mapping[str, str]) -> list[Came]:
+def strangers(
+    who: list[Came], known: Mapping[str, str], working: Callable[[str], bool] = lambda one: False
+) -> list[Came]:
     """Those whose submission the platform does not know, or knows as another worker's.
 
-    `known` maps the platform's submissions to its workers.
+    `known` maps the platform's submissions to its workers; a platform that tells of submissions
+    only at their end is asked whether one is being `working` on.
     """
-    return [c for c in who if known.get(c.submission) != c.worker]
+    return [
+        c
+        for c in who
+        if known.get(c.submission) != c.worker
+        and (c.submission in known or not working(c.submission))
+    ]

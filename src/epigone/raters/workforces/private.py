@@ -34,7 +34,7 @@ class Private:
             raise NotAdmitted("This invitation does not work, or works no longer.")
         return Arrival(worker)
 
-    def finish(self, arrival: Arrival) -> Finish:
+    def finish(self, arrival: Arrival, answers: int, excluded: bool) -> Finish:
         """Thanks; there is nobody to report to."""
         return Finish("message", text="Your answers are saved. You can close this page.")
 

@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from urllib.parse import urlencode
 
 from epigone.errors import RequestRefused, UserError
-from epigone.raters.workforces import Arrival, Finish, NotAdmitted
+from epigone.raters.workforces import Arrival, Finish, NotAdmitted, unpaid
+from epigone.raters.workforces.asking import Asking, Unknown
 from epigone.raters.workforces.prolific_client import ID, PLACES, Client, Settings
 from epigone.schema import Workforce
 
 COMPLETE = "https://app.prolific.com/submissions/complete"
 _AT_WORK = ("RESERVED", "ACTIVE")
-_LATER = "Prolific cannot be asked now. Please try again in a few minutes."
 
 
 class Prolific:
@@ -30,8 +30,10 @@ class Prolific:
         settings: Settings,
         client: Client | None = None,
         failed: Callable[[Arrival], bool] = lambda arrival: False,
+        asking: Asking | None = None,
     ) -> None:
         self.settings, self.client, self.failed = settings, client, failed
+        self._asking = asking or Asking("Prolific")
 
     def arrive(self, query: Mapping[str, str]) -> Arrival:
         """Who comes; raises NotAdmitted."""
@@ -46,20 +48,23 @@ class Prolific:
             self._check(self.client, person, session)
         return Arrival(person, session)
 
-    def finish(self, arrival: Arrival) -> Finish:
-        """Back to Prolific with the code that ends the submission."""
+    def finish(self, arrival: Arrival, answers: int, excluded: bool) -> Finish:
+        """Back to Prolific with the code that ends the submission; none for no work."""
+        if (nothing := unpaid(answers, excluded)) is not None:
+            return nothing
         failed = self.settings.failed_code and self.failed(arrival)
         code = self.settings.failed_code if failed else self.settings.code
         return Finish("redirect", f"{COMPLETE}?{urlencode({'cc': code})}")
 
     def _check(self, client: Client, person: str, session: str) -> None:
-        try:
-            found = client.submission(session)
-        except UserError as error:
-            unknown = isinstance(error, RequestRefused) and error.status == 404
-            told = "Prolific does not know this submission." if unknown else _LATER
-            raise NotAdmitted(told) from None
-        if (found.participant, found.study) != (person, self.settings.study):
-            raise NotAdmitted("Prolific does not know this submission.")
+        with self._asking.about(person, session):
+            try:
+                found = client.submission(session)
+            except UserError as error:
+                if isinstance(error, RequestRefused) and error.status == 404:
+                    raise Unknown from None
+                raise self._asking.later() from None
+            if (found.participant, found.study) != (person, self.settings.study):
+                raise Unknown
         if found.status not in _AT_WORK:
             raise NotAdmitted("This submission has ended on Prolific.")

@@ -85,7 +85,6 @@ class Submission:
     study: str
     participant: str
     status: str
-    code: str = ""
     bonuses: tuple[float, ...] = ()
 
 
@@ -101,26 +100,24 @@ class Client(Wire):
             "reward": reward, "total_available_places": places,
             "estimated_completion_time": minutes,
         }  # fmt: skip
-        return self.told("POST", "study-cost-calculator/", _cost, body)
+        total = self.told(
+            "POST", "study-cost-calculator/", lambda row: _cents(row["total_cost"]), body
+        )
+        return Cost(reward * places, total - reward * places, total)
 
     def create(self, draft: Draft) -> tuple[Settings, bool]:
         """A draft on Prolific, which costs nothing yet, and whether it was made only now.
 
-        A study of the same internal name is taken as it is: a first try may have made it.
+        A study of the same internal name is taken: a first try may have made it.
         """
         checked(draft)
-        if (known := self._find(draft.internal)) is not None:
+        if (known := self.find(draft)) is not None:
             return known, False
         codes = [secrets.token_hex(4).upper() for _ in range(2)]
         body = {
-            "name": draft.name,
+            **_body(draft),
             "internal_name": draft.internal,
-            "description": draft.description,
-            "external_study_url": _with_places(draft.url),
             "prolific_id_option": "url_parameters",
-            "reward": draft.reward,
-            "estimated_completion_time": draft.minutes,
-            "total_available_places": draft.places,
             "device_compatibility": ["desktop", "tablet", "mobile"],
             "completion_codes": [
                 # Nobody is paid or turned down without somebody having looked.
@@ -132,7 +129,7 @@ class Client(Wire):
         try:
             return self.told("POST", "studies/", _settings, body, repeat=False), True
         except Unclear:
-            if (known := self._find(draft.internal)) is not None:
+            if (known := self.find(draft)) is not None:
                 return known, True
             raise
 
@@ -212,10 +209,12 @@ class Client(Wire):
         path = f"submissions/{_id(submission)}/transition/"
         return self.told("POST", path, lambda row: str(row["status"]), body)
 
-    def _find(self, internal: str) -> Settings | None:
+    def find(self, draft: Draft) -> Settings | None:
+        """The study of a draft's name; raises UserError where it is another one than the draft."""
         for row in self._pages("studies/", {}):
-            if row.get("internal_name") == internal:
-                return self.told("GET", f"studies/{_id(row['id'])}/", _settings)
+            if row.get("internal_name") == draft.internal:
+                return self.told("GET", f"studies/{_id(row['id'])}/",
+                                 lambda found: _settings(_same(found, draft)))  # fmt: skip
         return None
 
     def _pages(self, path: str, query: Mapping[str, str]) -> Iterator[dict[str, Any]]:
@@ -241,6 +240,25 @@ def checked(draft: Draft) -> Draft:
     return draft
 
 
+def _body(draft: Draft) -> dict[str, Any]:
+    return {
+        "name": draft.name,
+        "description": draft.description,
+        "external_study_url": _with_places(draft.url),
+        "reward": draft.reward,
+        "estimated_completion_time": draft.minutes,
+        "total_available_places": draft.places,
+    }
+
+
+def _same(row: dict[str, Any], draft: Draft) -> dict[str, Any]:
+    for name, wanted in _body(draft).items():
+        if row[name] != wanted:
+            raise UserError(f"the study of this name, {row['id']}, has another {name}",
+                            value=row[name], fix="name another --name")  # fmt: skip
+    return row
+
+
 def _with_places(url: str) -> str:
     # The braces and percent signs are Prolific's, and would be lost if they were quoted.
     query = "&".join(f"{name}={place}" for name, place in PLACES.items())
@@ -260,14 +278,13 @@ def _bonus(value: Any) -> str:
     return value
 
 
-def _cost(row: Mapping[str, Any]) -> Cost:
-    fees = float(row.get("fees") or 0) + float(row.get("vat") or 0)
-    return Cost(round(float(row["rewards"])), round(fees), round(float(row["total_cost"])))
+def _cents(value: Any) -> int:
+    return round(float(value))
 
 
 def _bonus_cost(row: Mapping[str, Any]) -> Cost:
-    fees = float(row.get("fees") or 0) + float(row.get("vat") or 0)
-    return Cost(round(float(row["amount"])), round(fees), round(float(row["total_amount"])))
+    amount, total = _cents(row["amount"]), _cents(row["total_amount"])
+    return Cost(amount, total - amount, total)
 
 
 def _settings(row: Mapping[str, Any]) -> Settings:
@@ -281,7 +298,6 @@ def _submission(row: Mapping[str, Any]) -> Submission:
         study=str(row["study_id"]),
         participant=str(row.get("participant") or row["participant_id"]),
         status=str(row["status"]),
-        code=str(row.get("entered_code") or row.get("study_code") or ""),
         bonuses=tuple(float(b) for b in row.get("bonus_payments") or ()),
     )
 

@@ -88,12 +88,12 @@ def _raters() -> None:
         "visit",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("rater_id", sa.Integer(), nullable=False),
+        sa.Column("workforce", sa.String(length=16), nullable=False),
         sa.Column("submission", sa.String(length=500), nullable=False),
-        sa.Column("extra", sa.JSON(), nullable=False),
         sa.Column("at", sa.Double(), nullable=False),
         sa.ForeignKeyConstraint(["rater_id"], ["rater.id"], name=op.f("fk_visit_rater_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_visit")),
-        sa.UniqueConstraint("rater_id", "submission", name=op.f("uq_visit_rater_id_submission")),
+        sa.UniqueConstraint("workforce", "submission", name=op.f("uq_visit_workforce_submission")),
     )
     op.create_table(
         "worker",
