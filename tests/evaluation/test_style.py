@@ -14,8 +14,8 @@ from epigone.errors import CorpusError, UnknownName
 from epigone.evaluation import run_style
 from epigone.evaluation.distinguish import NAME
 from epigone.evaluation.formulas import words
-from epigone.evaluation.structure import has_list, has_summary
 from epigone.evaluation.outputs import names_of
+from epigone.evaluation.structure import has_list, has_summary
 from epigone.evaluation.style import compare, style
 from epigone.evaluation.style_metrics import METRICS, unigram_intersection
 from epigone.schema import Score, silent
