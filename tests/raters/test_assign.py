@@ -14,7 +14,7 @@ from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 
 from epigone.errors import UserError
-from epigone.raters import assign, people, plans
+from epigone.raters import assign, logins, people, plans
 from epigone.raters.assign import Ballot, TaskGone
 from epigone.raters.comparisons import read_checks
 from epigone.raters.store import Store
@@ -248,7 +248,7 @@ def test_an_excluded_raters_places_go_to_others_and_can_come_back(store: Store) 
     assert {r.excluded for r in people.ratings(store)} == {"always left"}
     people.include(store, spammer.public, "a mistake", 3.0, who="me")
     assert {r.excluded for r in people.ratings(store)} == {""}
-    told = [(a.who, a.what, a.target, a.why) for a in people.actions(store)]
+    told = [(a.who, a.what, a.target, a.why) for a in logins.actions(store)]
     assert told == [
         ("me", "include", spammer.public, "a mistake"),
         ("me", "exclude", spammer.public, "always left"),

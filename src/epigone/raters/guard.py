@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from threading import Lock
@@ -39,6 +40,18 @@ def policy(*, framed_by: Iterable[str] = (), posts_to: str = "") -> str:
         "connect-src 'self'; base-uri 'none'; require-trusted-types-for 'script'; "
         f"form-action 'self'{forms}; frame-ancestors {frames}"
     )
+
+
+def address(scope: Scope) -> str:
+    """Whose request it is: an address of IPv4, or the half of IPv6 that one customer is given."""
+    client = scope.get("client")
+    try:
+        found = ipaddress.ip_address(client[0] if client else "")
+    except ValueError:
+        return client[0] if client else ""
+    if isinstance(found, ipaddress.IPv4Address) or found.ipv4_mapped:
+        return str(getattr(found, "ipv4_mapped", None) or found)
+    return str(ipaddress.ip_network((int(found) >> 64 << 64, 64)))
 
 
 class Bucket:
@@ -95,8 +108,7 @@ class Guard:
                 self._dress(MutableHeaders(scope=message), scope["path"])
             await send(message)
 
-        client = scope.get("client")
-        if not self._bucket.take(client[0] if client else ""):
+        if not self._bucket.take(address(scope)):
             busy = PlainTextResponse("Too many requests.", 429, {"Retry-After": "5"})
             await busy(scope, receive, dressed)
             return
