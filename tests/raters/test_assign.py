@@ -260,8 +260,11 @@ def test_an_excluded_raters_places_go_to_others_and_can_come_back(store: Store) 
 def test_the_same_comparisons_again_change_nothing_and_others_are_refused(store: Store) -> None:
     made = pairs(3, ("m1",))
     put = partial(plans.prepare, store, "t", now=0.0)
-    assert put(made) == 3
-    assert put(made, per_item=5) == 0
+    assert put([*pairs(5, ("m1",)), *read_checks()]).new == 5 + len(read_checks())
+    assert assign.next_task(store, come(store, "early"), 0.0) is not None  # has not voted
+    assert put(made) == (3, 0, 2 + len(read_checks()))
+    assert put(made, per_item=5) == (3, 0, 0)
+    assert store.plan().items == 3
     assert store.plan().per_item == 5
     changed = [replace(pair, a_text="new") for pair in made]
     with pytest.raises(UserError, match="not what raters were shown"):
@@ -273,3 +276,6 @@ def test_the_same_comparisons_again_change_nothing_and_others_are_refused(store:
     with pytest.raises(UserError, match="more ratings already"):
         put(made, per_item=0)
     assert len(store.read(lambda session: list(session.scalars(select(Comparison))))) == 3
+    all_of_them(store, come(store, "w0"))
+    with pytest.raises(UserError, match=r"voted on comparisons .* no longer .*another --db"):
+        put(made[:2], per_item=5)
