@@ -179,7 +179,11 @@ def test_an_abandoned_task_goes_to_somebody_else_and_a_late_vote_is_refused(eith
     gone, other = come(either, "gone"), come(either, "other")
     task = assign.next_task(either, gone, 0.0)
     assert task is not None
-    assert assign.next_task(either, other, LEASE) is None
+    fresh = come(either, "fresh")
+    assert assign.progress(either, gone) == assign.Progress(0, 1)
+    assert assign.progress(either, fresh) == assign.Progress(0, 0)  # of a place that is taken
+    nothing = assign.desk(either, other, LEASE)
+    assert (nothing.shown, nothing.later, nothing.progress.total) == (None, True, 0)
     taken = assign.next_task(either, other, LEASE + 1)
     assert taken is not None
     with pytest.raises(TaskGone):
@@ -189,6 +193,7 @@ def test_an_abandoned_task_goes_to_somebody_else_and_a_late_vote_is_refused(eith
         assign.cast(either, other, task.id, Ballot(1), LEASE + 2)  # another's task
     assign.cast(either, other, taken.id, Ballot(1), LEASE + 2)
     assert votes_by_comparison(either).total() == 1
+    assert not assign.desk(either, come(either, "late"), LEASE + 2).later
 
 
 def test_models_are_rated_equally_often_at_any_time(memory: Path) -> None:

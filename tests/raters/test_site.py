@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+import logging
 import re
 import stat
 from collections.abc import Iterator
@@ -11,7 +13,7 @@ from itsdangerous import URLSafeTimedSerializer
 from starlette.testclient import TestClient
 
 from epigone.errors import UserError
-from epigone.raters import logins, people, serving
+from epigone.raters import guard, logins, people, serving
 from epigone.raters.admin import link
 from epigone.raters.app import build_app
 from epigone.raters.comparisons import compare
@@ -281,6 +283,57 @@ def test_too_much_too_fast_and_too_large_are_refused(
 
     head = {"Content-Type": "application/x-www-form-urlencoded"}
     assert site.post("/vote", content=parts(), headers=head).status_code == 413
+
+
+def test_who_sends_slowly_or_very_much_at_once_stops_nobody(
+    site: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "PATIENCE", 0.05)
+    monkeypatch.setattr(guard, "AT_ONCE", 1)
+    head = [(b"content-type", b"application/x-www-form-urlencoded"), (b"host", b"rate.example")]
+    scope = {"type": "http", "method": "POST", "path": "/vote", "query_string": b"",
+             "scheme": "https", "http_version": "1.1", "headers": head,
+             "client": ("10.0.0.1", 1)}  # fmt: skip
+
+    async def ask(scope: dict[str, Any]) -> int:
+        sent: list[Any] = []
+
+        async def receive() -> Any:
+            await asyncio.Event().wait()
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        await site.app(dict(scope), receive, send)
+        return int(sent[0]["status"])
+
+    async def together() -> list[int]:
+        other = {**scope, "client": ("10.0.0.2", 1)}
+        return await asyncio.gather(*(ask(one) for one in (scope, scope, other)))
+
+    assert asyncio.run(together()) == [408, 429, 408]
+    assert asyncio.run(together()) == [408, 429, 408]
+
+
+def test_an_error_of_ours_is_told_and_logged_without_what_people_wrote(
+    store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        raise ArithmeticError("my comment")
+
+    site = TestClient(client(store, clock).app, base_url=SITE, raise_server_exceptions=False)
+    monkeypatch.setattr(store, "plan", fail)
+    told = site.get("/healthz")
+    assert told.status_code == 500 and "Something went wrong" in told.text
+    assert "default-src 'none'" in told.headers["content-security-policy"]
+    assert told.headers["cache-control"] == "no-store" and "my comment" not in told.text
+    log = logging.getLogger("test of the log")
+    log.addFilter(serving.Mute())
+    try:
+        fail()
+    except ArithmeticError:
+        log.exception("Exception in ASGI application\n")
+    assert "ArithmeticError at" in caplog.text and "my comment" not in caplog.text
 
 
 def test_the_administrators_token_cannot_be_guessed_at_speed(

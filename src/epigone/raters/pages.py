@@ -44,7 +44,8 @@ def routes(site: Site) -> APIRouter:
         finish = door.finish(arrival)
         posts_to = finish.url if finish.kind == "post" else ""
         return site.page("done.html.j2", workforce=workforce, posts_to=posts_to, finish=finish,
-                         progress=desk.progress, last=desk.changeable)  # fmt: skip
+                         progress=desk.progress, last=desk.changeable,
+                         later=desk.later and finish.kind == "message")  # fmt: skip
 
     return router
 
