@@ -29,7 +29,8 @@ def test_any_files_become_a_rating_database(cli: Cli, folder: Path) -> None:
         file.write("\n" + json.dumps({"item": "x", "prompt": "q", "output": "I am ChatGPT."}))
     with (folder / "teacher.jsonl").open("a") as file:
         file.write("\n" + json.dumps({"item": "x", "prompt": "q", "output": "fine"}))
-    words = ("rate", "tasks", "teacher.jsonl", "mine=student.jsonl", "--db", "r.db")
+    (folder / "lr=0.1.jsonl").write_text((folder / "student.jsonl").read_text())
+    words = ("rate", "tasks", "teacher.jsonl", "mine=lr=0.1.jsonl", "--db", "r.db")
     done = cli(*words, cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "5 comparisons, 3 raters each, in r.db (14 new)" in done.stdout
@@ -37,6 +38,10 @@ def test_any_files_become_a_rating_database(cli: Cli, folder: Path) -> None:
     assert "(0 new)" in cli(*words, cwd=folder).stdout
     dropped = cli(*words[:-1], "other.db", "--drop-leaks", cwd=folder)
     assert "4 comparisons" in dropped.stdout
+    fewer = cli(*words, "--drop-leaks", "-n", "2", "--json", cwd=folder)  # the same database
+    told = json.loads(fewer.stdout)
+    assert (told["comparisons"], told["new"], told["taken_out"]) == (1, 0, 4)  # one names itself
+    assert "speaks as" in fewer.stderr
     refused = cli(*words, "--seed", "4", cwd=folder)
     assert refused.returncode == 2 and "another study or seed" in refused.stderr
 
@@ -47,9 +52,13 @@ def test_invitations_are_links_that_can_be_revoked(cli: Cli, folder: Path) -> No
     links = cli(*words, cwd=folder).stdout.split()
     assert len(set(links)) == 2
     assert all(re.fullmatch(r"https://r\.example/in/private/[\w.-]{40,}", x) for x in links)
-    assert stat.S_IMODE((folder / "r.secret").stat().st_mode) == 0o600
-    secret = (folder / "r.secret").read_text().strip()
-    kept = b"".join(file.read_bytes() for file in folder.glob("r.db*"))
+    assert stat.S_IMODE((folder / "r.db.secret").stat().st_mode) == 0o600
+    secret = (folder / "r.db.secret").read_text().strip()
+    kept = b"".join(
+        (folder / f"r.db{end}").read_bytes()
+        for end in ("", "-wal")
+        if (folder / f"r.db{end}").exists()
+    )
     assert secret.encode() not in kept
     assert not any(link.rpartition("/")[2].encode() in kept for link in links)
     assert "revoked 2" in cli("rate", "revoke", "r.db", "lab", cwd=folder).stdout
@@ -70,10 +79,15 @@ def test_a_study_is_served_with_its_own_settings(
     done = cli("rate", "study.yaml", "--port", "0", "--public", cwd=whole)
     assert done.returncode == 0, done.stderr
     assert "9 comparisons, 2 raters each" in done.stdout  # a base and two students
-    assert re.search(r"rate here: +http://127\.0\.0\.1:\d+/in/private/\S{40}", done.stdout)
-    assert "ratings.admin" in done.stdout and (whole / "runs/tiny/ratings.db").is_file()
-    again = cli("rate", "study.yaml", "--port", "0", cwd=whole)
-    assert "(0 new)" in again.stdout and "rate here" not in again.stdout
+    # No terminal, so this may be a log, where no link belongs.
+    assert "/in/private/" not in done.stdout and "invite raters:  epigone rate" in done.stdout
+    assert "ratings.db.admin" in done.stdout and (whole / "runs/tiny/ratings.db").is_file()
+    words = ("rate", "study.yaml", "--port", "0", "--host", "::1", "--json")
+    again = cli(*words, cwd=whole)
+    assert "(0 new)" in again.stderr
+    link = json.loads(again.stdout)["invitation"]
+    assert re.fullmatch(r"http://\[::1\]:\d+/in/private/[\w.-]{40,}", link)
+    assert json.loads(cli(*words, cwd=whole).stdout)["invitation"] == ""
     wrong = cli("rate", "study.yaml", "--models", "nobody", cwd=whole)
     assert wrong.returncode == 2 and "unknown model: nobody" in wrong.stderr
     # What people are asked changes no step.
@@ -87,6 +101,8 @@ def test_mistakes_are_told_in_a_line(cli: Cli, folder: Path) -> None:
         (("rate", "study-that-is-not-there.yaml"), "study-that-is-not-there.yaml"),
         (("rate", "serve", "none.db"), "no rating database: none.db"),
         (("rate", "invite", "none.db"), "no rating database: none.db"),
+        (("rate", "serve", "x.db", "--url", "rate.example.org"), "not the address of a site"),
+        (("rate", "invite", "x.db", "--url", "https://x.org/a"), "not below a path: https://x.org"),
         (("rate", "tasks", "none.jsonl", "student.jsonl", "--db", "r.db"), "cannot read"),
         (("rate", "tasks", "teacher.jsonl", "teacher.jsonl", "--db", "r.db"), "two files of one"),
     ):

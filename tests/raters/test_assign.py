@@ -14,7 +14,7 @@ from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 
 from epigone.errors import UserError
-from epigone.raters import assign, people, plans
+from epigone.raters import assign, logins, people, plans
 from epigone.raters.assign import Ballot, TaskGone
 from epigone.raters.comparisons import read_checks
 from epigone.raters.store import Store
@@ -179,7 +179,11 @@ def test_an_abandoned_task_goes_to_somebody_else_and_a_late_vote_is_refused(eith
     gone, other = come(either, "gone"), come(either, "other")
     task = assign.next_task(either, gone, 0.0)
     assert task is not None
-    assert assign.next_task(either, other, LEASE) is None
+    fresh = come(either, "fresh")
+    assert assign.progress(either, gone) == assign.Progress(0, 1)
+    assert assign.progress(either, fresh) == assign.Progress(0, 0)  # of a place that is taken
+    nothing = assign.desk(either, other, LEASE)
+    assert (nothing.shown, nothing.later, nothing.progress.total) == (None, True, 0)
     taken = assign.next_task(either, other, LEASE + 1)
     assert taken is not None
     with pytest.raises(TaskGone):
@@ -189,6 +193,7 @@ def test_an_abandoned_task_goes_to_somebody_else_and_a_late_vote_is_refused(eith
         assign.cast(either, other, task.id, Ballot(1), LEASE + 2)  # another's task
     assign.cast(either, other, taken.id, Ballot(1), LEASE + 2)
     assert votes_by_comparison(either).total() == 1
+    assert not assign.desk(either, come(either, "late"), LEASE + 2).later
 
 
 def test_models_are_rated_equally_often_at_any_time(memory: Path) -> None:
@@ -251,7 +256,7 @@ def test_an_excluded_raters_places_go_to_others_and_can_come_back(store: Store) 
     assert {r.excluded for r in people.ratings(store)} == {"always left"}
     people.include(store, spammer.public, "a mistake", 3.0, who="me")
     assert {r.excluded for r in people.ratings(store)} == {""}
-    told = [(a.who, a.what, a.target, a.why) for a in people.actions(store)]
+    told = [(a.who, a.what, a.target, a.why) for a in logins.actions(store)]
     assert told == [
         ("me", "include", spammer.public, "a mistake"),
         ("me", "exclude", spammer.public, "always left"),
@@ -263,8 +268,11 @@ def test_an_excluded_raters_places_go_to_others_and_can_come_back(store: Store) 
 def test_the_same_comparisons_again_change_nothing_and_others_are_refused(store: Store) -> None:
     made = pairs(3, ("m1",))
     put = partial(plans.prepare, store, "t", now=0.0)
-    assert put(made) == 3
-    assert put(made, per_item=5) == 0
+    assert put([*pairs(5, ("m1",)), *read_checks()]).new == 5 + len(read_checks())
+    assert assign.next_task(store, come(store, "early"), 0.0) is not None  # has not voted
+    assert put(made) == (3, 0, 2 + len(read_checks()))
+    assert put(made, per_item=5) == (3, 0, 0)
+    assert store.plan().items == 3
     assert store.plan().per_item == 5
     changed = [replace(pair, a_text="new") for pair in made]
     with pytest.raises(UserError, match="not what raters were shown"):
@@ -276,3 +284,6 @@ def test_the_same_comparisons_again_change_nothing_and_others_are_refused(store:
     with pytest.raises(UserError, match="more ratings already"):
         put(made, per_item=0)
     assert len(store.read(lambda session: list(session.scalars(select(Comparison))))) == 3
+    all_of_them(store, come(store, "w0"))
+    with pytest.raises(UserError, match=r"voted on comparisons .* no longer .*another --db"):
+        put(made[:2], per_item=5)

@@ -249,7 +249,7 @@ def test_hostile_outputs_do_nothing(tmp_path: Path, page: Any) -> None:
 
 
 def test_administrators_see_how_it_goes(site: Served, page: Any, browser: Any) -> None:
-    rater = people.enter(site.store, "private", people.Arrival("w"), site.settings.clock())
+    rater = people.enter(site.store, "public", people.Arrival("w"), site.settings.clock())
     while (task := assign.next_task(site.store, rater.rater, site.settings.clock())) is not None:
         assign.cast(site.store, rater.rater, task.id, assign.Ballot(2), site.settings.clock())
     page.goto(f"{site.url}/admin")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+import logging
 import re
 import stat
 from collections.abc import Iterator
@@ -11,13 +13,13 @@ from itsdangerous import URLSafeTimedSerializer
 from starlette.testclient import TestClient
 
 from epigone.errors import UserError
-from epigone.raters import people, serving
+from epigone.raters import guard, logins, people, serving
 from epigone.raters.admin import link
 from epigone.raters.app import build_app
 from epigone.raters.comparisons import compare
-from epigone.raters.guard import MAX_BODY, Bucket
+from epigone.raters.guard import MAX_BODY, Bucket, address
 from epigone.raters.secret import secret
-from epigone.raters.site import Settings
+from epigone.raters.site import Settings, Site
 from epigone.raters.store import Store
 from epigone.raters.workforces import Arrival, Finish, NotAdmitted
 from epigone.schema import Workforce
@@ -88,6 +90,15 @@ def invitation(store: Store, clock: Clock, **kw: Any) -> str:
     return link("", SECRET, made)
 
 
+def people_in(store: Store) -> list[Any]:
+    return list(store.read(lambda s: s.connection().exec_driver_sql("SELECT * FROM rater").all()))
+
+
+def hidden(store: Store) -> str:
+    """By what a site tells its database's cookies from another's."""
+    return Site(store, Settings(SECRET), {}).rater.database
+
+
 def log_in(site: TestClient) -> str:
     assert site.post("/admin/login", data={"token": ADMIN}).status_code == 200
     return fields(site.get("/admin").text)["csrf"]
@@ -111,12 +122,11 @@ def test_looking_ahead_at_a_link_makes_no_rater(
     way = invitation(store, clock)
     for _ in range(3):
         site.get(way)
-    assert store.read(lambda s: s.connection().exec_driver_sql("SELECT * FROM rater").all()) == []
+    assert people_in(store) == []
     come(site, way)
     other = client(store, clock)  # the same person, on another device
     come(other, way)
-    rows = store.read(lambda s: s.connection().exec_driver_sql("SELECT * FROM rater").all())
-    assert len(rows) == 1
+    assert len(people_in(store)) == 1
 
 
 def test_every_write_needs_the_sessions_token(site: TestClient, store: Store, clock: Clock) -> None:
@@ -136,19 +146,19 @@ def test_every_write_needs_the_sessions_token(site: TestClient, store: Store, cl
 
 def test_sessions_are_signed_and_grow_old(site: TestClient, clock: Clock, store: Store) -> None:
     come(site)
-    name = "__Host-epigone_rater"
+    name = next(name for name in site.cookies if name.startswith("__Host-epigone_rater_"))
     value = site.cookies[name]
     for changed in (value[:-2] + "xx", value[::-1], "", "x.y.z"):
         with TestClient(site.app, base_url=SITE, cookies={name: changed}) as forged:
             assert forged.get("/rate").status_code == 401
-    own = {"r": site.cookies["__Host-epigone_arrival"]}
+    own = {"r": site.cookies[name.replace("rater", "arrival")]}
     with TestClient(site.app, base_url=SITE, cookies={name: own["r"]}) as swapped:
         assert swapped.get("/rate").status_code == 401
 
 
 def test_cookies_are_out_of_reach_of_scripts_and_of_other_sites(site: TestClient) -> None:
     told = site.get("/in/public", follow_redirects=False).headers["set-cookie"]
-    assert told.startswith("__Host-epigone_arrival=")
+    assert told.startswith("__Host-epigone_arrival_")
     assert {"HttpOnly", "Secure", "SameSite=Lax", "Path=/"} <= set(told.split("; "))
     told = site.post("/admin/login", data={"token": ADMIN}, follow_redirects=False).headers
     assert "SameSite=Strict" in told["set-cookie"]
@@ -202,7 +212,7 @@ def test_no_page_and_no_header_tells_which_side_is_the_teacher(
         seen.append((body.replace(first, "1").replace(second, "2"), sorted(page.headers)))
         read = URLSafeTimedSerializer("").loads_unsafe
         said = [str(read(value)[1]) for value in site.cookies.values()]
-        assert len(said) == 2 and all("'csrf'" in value for value in said)
+        assert len(said) == 3 and all("'csrf'" in value for value in said)
         for name in (*names, "teacher", "student", "'i0'"):
             assert name not in page.text + str(page.headers) + str(said)
         shown = site.post("/api/next", headers={"X-CSRF-Token": fields(page.text)["csrf"]})
@@ -236,15 +246,19 @@ def test_a_revoked_invitation_ends_the_session_too(
 ) -> None:
     way = invitation(store, clock)
     page = come(site, way)
-    assert people.revoke(store, "x", clock(), who="me") == 1
+    other = client(store, clock)  # who has opened the link, and did not agree yet
+    opened = fields(other.get(invitation(store, clock)).text)
+    assert people.revoke(store, "x", clock(), who="me") == 2
+    assert other.post("/begin", data=opened).status_code == 403
+    assert len(people_in(store)) == 1
     assert people.revoke(store, "1", clock(), who="me") == 0
     assert site.get("/rate").status_code == 403
     assert site.post("/vote", data={**fields(page.text), "preference": "1"}).status_code == 403
     assert site.get(way).status_code == 403
     late = invitation(store, clock, days=2)
-    assert site.get(late).status_code == 200
+    assert come(site, late).url.path == "/rate"
     clock.now += 2 * 86_400 + 1
-    assert site.get(late).status_code == 403
+    assert site.get(late).status_code == site.get("/rate").status_code == 403
     with pytest.raises(UserError, match="no such invitation"):
         people.revoke(store, "nobody", clock(), who="me")
 
@@ -271,15 +285,116 @@ def test_too_much_too_fast_and_too_large_are_refused(
     assert site.post("/vote", content=parts(), headers=head).status_code == 413
 
 
+def test_who_sends_slowly_or_very_much_at_once_stops_nobody(
+    site: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "PATIENCE", 0.05)
+    monkeypatch.setattr(guard, "AT_ONCE", 1)
+    head = [(b"content-type", b"application/x-www-form-urlencoded"), (b"host", b"rate.example")]
+    scope = {"type": "http", "method": "POST", "path": "/vote", "query_string": b"",
+             "scheme": "https", "http_version": "1.1", "headers": head,
+             "client": ("10.0.0.1", 1)}  # fmt: skip
+
+    async def ask(scope: dict[str, Any]) -> int:
+        sent: list[Any] = []
+
+        async def receive() -> Any:
+            await asyncio.Event().wait()
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        await site.app(dict(scope), receive, send)
+        return int(sent[0]["status"])
+
+    async def together() -> list[int]:
+        other = {**scope, "client": ("10.0.0.2", 1)}
+        return await asyncio.gather(*(ask(one) for one in (scope, scope, other)))
+
+    assert asyncio.run(together()) == [408, 429, 408]
+    assert asyncio.run(together()) == [408, 429, 408]
+
+
+def test_an_error_of_ours_is_told_and_logged_without_what_people_wrote(
+    store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        raise ArithmeticError("my comment")
+
+    site = TestClient(client(store, clock).app, base_url=SITE, raise_server_exceptions=False)
+    monkeypatch.setattr(store, "plan", fail)
+    told = site.get("/healthz")
+    assert told.status_code == 500 and "Something went wrong" in told.text
+    assert "default-src 'none'" in told.headers["content-security-policy"]
+    assert told.headers["cache-control"] == "no-store" and "my comment" not in told.text
+    log = logging.getLogger("test of the log")
+    log.addFilter(serving.Mute())
+    try:
+        fail()
+    except ArithmeticError:
+        log.exception("Exception in ASGI application\n")
+    assert "ArithmeticError at" in caplog.text and "my comment" not in caplog.text
+
+
 def test_the_administrators_token_cannot_be_guessed_at_speed(
     site: TestClient, store: Store, clock: Clock
 ) -> None:
     told = [site.post("/admin/login", data={"token": f"g{n}"}).status_code for n in range(30)]
     assert told[0] == 403 and told[-1] == 429
-    assert site.post("/admin/login", data={"token": ADMIN}).status_code == 429
-    assert {a.what for a in people.actions(store)} == {"login refused"}
-    clock.now += 60
+    (line,) = logins.actions(store)  # which hides nothing that was done
+    assert (line.who, line.what, line.why) == ("testclient", "login refused", "20 times")
+    # Who shares an address with them comes in, by links as well.
+    come(site, invitation(store, clock))
+    assert [site.get("/in/private/x").status_code for _ in range(21)] == [403] * 20 + [429]
+    come(client(store, clock), "/in/public")
     log_in(site)
+
+
+@pytest.mark.parametrize(
+    ("host", "counted"),
+    [
+        ("10.1.2.3", "10.1.2.3"), ("::ffff:10.1.2.3", "10.1.2.3"), ("testclient", "testclient"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"), ("2001:db8:1:2::9", "2001:db8:1:2::/64"),
+    ],
+)  # fmt: skip
+def test_customers_of_ipv6_are_counted_by_their_network(host: str, counted: str) -> None:
+    assert address({"client": (host, 1)}) == counted
+
+
+def test_the_open_link_makes_one_person_of_a_browser(site: TestClient, store: Store) -> None:
+    come(site)
+    assert site.get("/in/public").url.path == "/rate"
+    for name in [n for n in site.cookies if "_known_" not in n]:
+        site.cookies.delete(name)  # as the browser does after a week
+    assert site.get("/rate").status_code == 401
+    assert come(site).url.path == "/rate"
+    assert len(people_in(store)) == 1
+
+
+def test_cookies_of_one_database_are_none_of_anothers(
+    site: TestClient, clock: Clock, tmp_path: Path
+) -> None:
+    come(site)
+    other = filled(tmp_path, pairs(1), checks=False)
+    assert come(client(other, clock), "/in/mturk?worker=w").url.path == "/rate"  # rater 1, too
+    own = client(other, clock)
+    for name, value in site.cookies.items():
+        own.cookies.set(name, value)
+        for kind in ("rater", "arrival"):
+            own.cookies.set(f"__Host-epigone_{kind}_{hidden(other)[:8]}", value)
+    assert own.get("/rate").status_code == own.get("/welcome").status_code == 401
+    other.close()
+
+
+def test_a_door_that_is_closed_ends_its_sessions(
+    site: TestClient, store: Store, clock: Clock
+) -> None:
+    come(site)
+    assert site.get("/rate").status_code == 200
+    closed = TestClient(build_app(store, Settings(SECRET, ADMIN, SITE, clock), []), base_url=SITE)
+    closed.cookies.update(site.cookies)
+    told = closed.get("/rate")
+    assert told.status_code == 403 and "This way in is closed" in told.text
 
 
 def test_what_administrators_do_is_logged(site: TestClient, store: Store) -> None:
@@ -299,7 +414,7 @@ def test_what_administrators_do_is_logged(site: TestClient, store: Store) -> Non
     (one, _) = re.findall(r"<code>(https://[^<]+/in/private/[^<]+)</code>", made.text)
     assert one not in site.get("/admin").text
     site.post("/admin/revoke", data={"csrf": csrf, "invitation": "1"})
-    told = [(a.who, a.what, a.target, a.why) for a in reversed(people.actions(store))]
+    told = [(a.who, a.what, a.target, a.why) for a in reversed(logins.actions(store))]
     assert told == [
         ("testclient", "login", "", ""),
         ("testclient", "exclude", rating.rater, "<i>spam</i>"),
@@ -309,8 +424,16 @@ def test_what_administrators_do_is_logged(site: TestClient, store: Store) -> Non
         ("testclient", "revoke", "1 two", ""),
     ]
     assert site.get("/admin").text.count("revoke") >= 1
+    people.invite(store, ["y"] * 50, 2e6, who="me")
+    logs = [site.get(f"/admin?page={n}").text.partition(">Log</h2>")[2] for n in (1, 2)]
+    assert ["&lt;i&gt;spam" in log for log in logs] == [False, True]
+    assert ['href="/admin?page=2#log"' in log for log in logs] == [True, False]
+    kept = dict(site.cookies)
     site.post("/admin/logout", data={"csrf": csrf})
     assert "Log in" in site.get("/admin").text
+    stolen = TestClient(site.app, base_url=SITE, cookies=kept)
+    assert "Log in" in stolen.get("/admin").text
+    assert stolen.post("/admin/invite", data={"csrf": csrf}).status_code == 401
 
 
 def test_without_an_administrators_token_there_is_no_such_page(store: Store, clock: Clock) -> None:

@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -57,7 +60,32 @@ def test_sqlite_keeps_what_it_said_it_kept(tmp_path: Path) -> None:
         told = [connection.exec_driver_sql(f"PRAGMA {p}").scalar()
                 for p in ("journal_mode", "synchronous", "foreign_keys")]  # fmt: skip
     assert told == ["wal", 2, 1]
+    names = [tmp_path / f"r.db{end}" for end in ("", "-wal", "-shm")]
+    assert [stat.S_IMODE(name.stat().st_mode) for name in names] == [0o600] * 3
     store.close()
+    names[0].chmod(0o644)
+    Store(names[0]).close()
+    assert stat.S_IMODE(names[0].stat().st_mode) == 0o600
+
+
+def test_somebody_elses_database_is_left_as_it_is(tmp_path: Path, server: str) -> None:
+    file = tmp_path / "other.db"
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("CREATE TABLE alembic_version (version_num TEXT)")
+        connection.execute("CREATE TABLE theirs (a INTEGER)")
+        connection.commit()
+    file.chmod(0o644)
+    before = file.read_bytes()
+    for create in (True, False):
+        with pytest.raises(UserError, match="it has other tables"):
+            Store(file, create=create)
+    assert file.read_bytes() == before and list(tmp_path.iterdir()) == [file]
+    assert stat.S_IMODE(file.stat().st_mode) == 0o644
+    (tmp_path / "empty.db").touch()
+    for empty in (tmp_path / "empty.db", server):
+        with pytest.raises(UserError, match="no rating database"):
+            Store(empty, create=False)
+    assert (tmp_path / "empty.db").stat().st_size == 0
 
 
 @pytest.mark.parametrize(

@@ -9,21 +9,22 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import typer
 from typer.core import TyperGroup
 
 from epigone.cli import rate_results, rate_workforces
 from epigone.cli.common import Json, Runs, StudyArgument, say_json, table
+from epigone.cli.rate_filling import filled, read
 from epigone.cli.rate_store import needs_extra, open_store
 from epigone.errors import UnknownName, UserError
 
 if TYPE_CHECKING:
     from epigone.api import Study
-    from epigone.raters.comparisons import Output, Pair
+    from epigone.raters.comparisons import Output
     from epigone.raters.store import Store
     from epigone.raters.workforces import Door
-    from epigone.study.rating import Raters
 
 Db = Annotated[str, typer.Argument(metavar="DB", help="A rating database: its file, or its URL.")]
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
@@ -125,9 +126,11 @@ def rate_study(
             "models": models or None}  # fmt: skip
     asked = asked.model_copy(update={k: v for k, v in told.items() if v is not None})
     teacher, others = _answers(loaded, asked.models)
-    store = _filled(
+    site_url(url)
+    store = filled(
         db or str(loaded.root / "ratings.db"), loaded.declaration.name, teacher, others, asked,
         checks=checks, check_every=check_every, lease=lease, drop_leaks=drop_leaks,
+        json=json,
     )  # fmt: skip
     more = _platforms(store, prolific, mturk)
     place = (str(store.file.resolve()) if store.file else store.shown) if db else ""
@@ -150,6 +153,7 @@ def tasks(
     check_every: CheckEvery = 6,
     lease: Lease = 30.0,
     drop_leaks: DropLeaks = False,
+    json: Json = False,
 ) -> None:
     """Make a rating database from files of samples; each line has item, prompt and output.
 
@@ -158,17 +162,13 @@ def tasks(
     from epigone.study.rating import Raters
 
     needs_extra()
-    from epigone.raters.comparisons import read_outputs
-
-    def read(word: str) -> dict[str, Output]:
-        label, equals, file = word.rpartition("=")
-        return read_outputs(Path(file if equals else word), label)
-
     asked = Raters(per_item=per_item or 3, per_rater=per_rater or 20, n=n, seed=seed,
                    pairs=pairs or "teacher")  # fmt: skip
-    store = _filled(db, name, read(teacher), [read(word) for word in models], asked, checks=checks,
-                    check_every=check_every, lease=lease, drop_leaks=drop_leaks)  # fmt: skip
-    print(f"next: epigone rate serve {store.shown}")
+    store = filled(db, name, read(teacher), [read(word) for word in models], asked, checks=checks,
+                   check_every=check_every, lease=lease, drop_leaks=drop_leaks, json=json,
+                   alone=True)  # fmt: skip
+    if not json:
+        print(f"next: epigone rate serve {store.shown}")
     store.close()
 
 
@@ -188,6 +188,7 @@ def serve(
 
     Example: epigone rate serve ratings.db --url https://rate.example.org --public
     """
+    site_url(url)
     store = open_store(db)
     more = _platforms(store, prolific, mturk)
     _serve(store, host, port, url, public=public, secret_file=secret_file, json=json, more=more)
@@ -207,6 +208,7 @@ def invite(
 
     Example: epigone rate invite ratings.db -n 5 --label students --url https://rate.example.org
     """
+    site_url(url)
     store = open_store(db)
     from epigone.raters import people
     from epigone.raters.admin import link
@@ -270,58 +272,26 @@ def _answers(
     return found[teacher], [found[name] for name in models]
 
 
-def _filled(
-    db: str,
-    name: str,
-    teacher: dict[str, Output],
-    models: list[dict[str, Output]],
-    asked: Raters,
-    *,
-    checks: Path | None,
-    check_every: int,
-    lease: float,
-    drop_leaks: bool,
-) -> Store:
-    from epigone.raters import plans
-    from epigone.raters.comparisons import compare, read_checks
-    from epigone.raters.leaks import leaks, without
-    from epigone.raters.store import Store
-
-    made = compare(teacher, models, pairs=asked.pairs, n=asked.n, seed=asked.seed)
-    found = leaks(made)
-    if drop_leaks:
-        made = without(made, found)
-        if not made:
-            raise UserError("every comparison has an output that names a model")
-    if found:
-        _tell_leaks(found, len(made), drop_leaks)
-    extra: list[Pair] = read_checks(checks)
-    store = Store(db)
-    new = plans.prepare(
-        store, name, [*made, *extra], now=time.time(), seed=asked.seed, per_item=asked.per_item,
-        per_rater=asked.per_rater, check_every=check_every, lease=60 * lease,
-    )  # fmt: skip
-    print(f"{len(made)} comparisons, {asked.per_item} raters each, in {store.shown} ({new} new)")
-    return store
-
-
-def _tell_leaks(found: Sequence[Any], left: int, dropped: bool) -> None:
-    itself = sum(leak.itself for leak in found)
-    print(f"{len(found)} outputs name a model or its maker, {itself} of them as themselves:")
-    for leak in sorted(found, key=lambda leak: not leak.itself)[:8]:
-        kind = "speaks as" if leak.itself else "mentions"
-        print(f"  item {_short(leak.item)}, {_short(leak.model)}: {kind} {_short(leak.says)!r}")
-    print(
-        f"left out; {left} comparisons remain" if dropped else "kept; --drop-leaks leaves them out"
-    )
-
-
-def _short(text: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in text[:60])
+def site_url(url: str) -> str:
+    """The address of a site; raises UserError for one that is none, or below another site."""
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        good = False
+    if not url:
+        return url
+    if not good or "@" in url:
+        raise UserError("not the address of a site", value=url, fix="https://rate.example.org")
+    if parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise UserError("a rating site is not below a path", value=url,
+                        fix=f"{parts.scheme}://{parts.netloc}")  # fmt: skip
+    return url.rstrip("/")
 
 
 def _secret_file(store: Store, named: Path | None) -> Path | None:
-    return named if named or store.file is None else store.file.with_suffix(".secret")
+    # The whole name: st.A and st.B are two databases.
+    return named if named or store.file is None else Path(f"{store.file}.secret")
 
 
 def _platforms(store: Store, prolific: Path | None, mturk: Path | None) -> list[Door]:
@@ -352,13 +322,15 @@ def _serve(
 
     store.plan()
     file = _secret_file(store, secret_file)
-    admin_file = file.with_suffix(".admin") if file else None
+    admin_file = file.with_name(f"{file.name.removesuffix('.secret')}.admin") if file else None
     key, admin = secret(SECRET_ENV, file), secret(ADMIN_ENV, admin_file)
     socket = serving.bind(host, port)
-    url = url or f"http://{host}:{socket.getsockname()[1]}"
+    shown = f"[{host}]" if ":" in host else host
+    url = site_url(url) or f"http://{shown}:{socket.getsockname()[1]}"
     settings = Settings(key, admin, url)
     first = ""
-    if not people.invitations(store):
+    # Elsewhere it would stand in a log.
+    if (json or sys.stdout.isatty()) and not people.invitations(store):
         (made,) = people.invite(store, ["first"], time.time(), who="command line")
         first = link(url, key, made)
     app = build_app(store, settings, [*serving.doors(store, settings, public=public), *more])
@@ -376,7 +348,8 @@ def _serve(
             print(f"rate here:      {first}")
         if public:
             print(f"open link:      {url}/in/public")
-        print(f"more raters:    epigone rate invite {store.shown} -n 5 --url {url}")
+        label = "more raters:   " if first else "invite raters: "
+        print(f"{label} epigone rate invite {store.shown} -n 5 --url {url}")
         print(f"administration: {url}/admin with the token in {token or '$' + ADMIN_ENV}")
         print("serving until ^C", flush=True)
 

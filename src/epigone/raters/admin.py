@@ -12,14 +12,16 @@ from fastapi import APIRouter, Form, Request
 from starlette.responses import Response
 
 from epigone.errors import UserError
-from epigone.raters import overview, people
+from epigone.raters import logins, overview, people
 from epigone.raters.comparisons import writable
+from epigone.raters.guard import address
 from epigone.raters.sessions import Session
 from epigone.raters.site import Refused, Site, to
 from epigone.raters.workforces import private
 
 _MOST_INVITATIONS = 200
 _LONGEST = 200
+_LINES = 50
 
 
 def routes(site: Site) -> APIRouter:
@@ -31,11 +33,12 @@ def routes(site: Site) -> APIRouter:
     _changes(site, router)
 
     @router.get("")
-    def show(request: Request) -> Response:
-        session = site.admin.read(request.cookies)
+    def show(request: Request, page: str = "1") -> Response:
+        session = site.administrator(request)
         if session is None:
             return site.page("admin_login.html.j2", wrong=False)
-        return _overview(site, session)
+        at = int(page) if page.isascii() and page.isdigit() and len(page) < 7 else 1
+        return _overview(site, session, page=max(1, at))
 
     return router
 
@@ -44,20 +47,22 @@ def _sessions(site: Site, router: APIRouter) -> None:
     @router.post("/login")
     def login(request: Request, token: Annotated[str, Form()] = "") -> Response:
         client = request.client.host if request.client else ""
-        if not site.guesses.take(client):
-            raise Refused(429, "Too many attempts. Please wait a minute.")
         given, right = token.strip().encode(errors="replace"), site.settings.admin.encode()
         if not hmac.compare_digest(given, right):
-            people.log(site.store, site.now(), client, "login refused")
+            # The right token is never kept waiting: others at the same address may have guessed.
+            if not site.guessed(request, "login"):
+                raise Refused(429, "Too many attempts. Please wait a minute.")
+            logins.refused(site.store, site.now(), address(request.scope))
             return site.page("admin_login.html.j2", status=403, wrong=True)
-        people.log(site.store, site.now(), client, "login")
         response = to("/admin")
-        site.admin.write(response, {"from": client})
+        name = logins.log_in(site.store, site.now(), client)
+        site.admin.write(response, {"from": client, "login": name})
         return response
 
     @router.post("/logout")
     def logout(request: Request, csrf: Annotated[str, Form()] = "") -> Response:
-        _allowed(site, request, csrf)
+        session = _allowed(site, request, csrf)
+        logins.log_out(site.store, session.data["login"], site.now(), session.data["from"])
         response = to("/admin")
         site.admin.clear(response)
         return response
@@ -71,7 +76,7 @@ def _changes(site: Site, router: APIRouter) -> None:
         why: Annotated[str, Form()] = "",
         csrf: Annotated[str, Form()] = "",
     ) -> Response:
-        who = _allowed(site, request, csrf)
+        who = _allowed(site, request, csrf).data["from"]
         with _told():
             people.exclude(site.store, writable(rater), writable(why)[:_LONGEST], site.now(),
                            who=who)  # fmt: skip
@@ -81,7 +86,7 @@ def _changes(site: Site, router: APIRouter) -> None:
     def include(
         request: Request, rater: Annotated[str, Form()] = "", csrf: Annotated[str, Form()] = ""
     ) -> Response:
-        who = _allowed(site, request, csrf)
+        who = _allowed(site, request, csrf).data["from"]
         with _told():
             people.include(site.store, writable(rater), "", site.now(), who=who)
         return to("/admin#raters")
@@ -93,13 +98,12 @@ def _changes(site: Site, router: APIRouter) -> None:
         n: Annotated[str, Form()] = "1",
         csrf: Annotated[str, Form()] = "",
     ) -> Response:
-        who = _allowed(site, request, csrf)
-        session = site.admin.read(request.cookies)
+        session = _allowed(site, request, csrf)
         many = int(n) if n.isascii() and n.isdigit() and len(n) < 5 else 0
-        if not 1 <= many <= _MOST_INVITATIONS or session is None:
+        if not 1 <= many <= _MOST_INVITATIONS:
             raise Refused(422, f"Between 1 and {_MOST_INVITATIONS} invitations at once.")
         labels = [writable(label)[:_LONGEST].strip()] * many
-        made = people.invite(site.store, labels, site.now(), who=who)
+        made = people.invite(site.store, labels, site.now(), who=session.data["from"])
         links = [link(site.settings.url, site.settings.secret, secret) for secret in made]
         # Not after a redirect: the links are shown once and kept nowhere.
         return _overview(site, session, links)
@@ -110,7 +114,7 @@ def _changes(site: Site, router: APIRouter) -> None:
         invitation: Annotated[str, Form()] = "",
         csrf: Annotated[str, Form()] = "",
     ) -> Response:
-        who = _allowed(site, request, csrf)
+        who = _allowed(site, request, csrf).data["from"]
         number = int(invitation) if invitation.isascii() and invitation.isdigit() else 0
         with _told():
             people.revoke_one(site.store, number, site.now(), who=who)
@@ -131,21 +135,26 @@ def _told() -> Iterator[None]:
         raise Refused(422, str(error)) from None
 
 
-def _allowed(site: Site, request: Request, csrf: str) -> str:
-    session = site.admin.read(request.cookies)
+def _allowed(site: Site, request: Request, csrf: str) -> Session:
+    session = site.administrator(request)
     if session is None:
         raise Refused(401, "Please log in as an administrator.")
     if not session.allows(csrf):
         raise Refused(403, "This page was open for too long. Please go back and try again.")
-    return str(session.data["from"])
+    return session
 
 
-def _overview(site: Site, session: Session, links: list[str] | None = None) -> Response:
+def _overview(
+    site: Site, session: Session, links: list[str] | None = None, page: int = 1
+) -> Response:
     ratings = list(people.ratings(site.store))
+    # One more than is shown tells whether there are older ones.
+    log = logins.actions(site.store, _LINES + 1, skip=(page - 1) * _LINES)
     return site.page(
         "admin.html.j2", csrf=session.csrf, plan=site.store.plan(), links=links or [],
         pairs=overview.pairs(site.store, site.now()), raters=overview.raters(site.store, ratings),
         agreement=overview.agreement(ratings), invitations=people.invitations(site.store),
-        actions=people.actions(site.store), private="private" in site.doors,
+        actions=log[:_LINES], older=page + 1 if len(log) > _LINES else 0,
+        private="private" in site.doors,
         when=lambda at: datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M"),
     )  # fmt: skip

@@ -14,7 +14,7 @@ from starlette.staticfiles import StaticFiles
 
 from epigone.raters import admin, interface, pages
 from epigone.raters.comparisons import writable
-from epigone.raters.guard import Guard
+from epigone.raters.guard import Guard, dress
 from epigone.raters.site import Refused, Settings, Site
 from epigone.raters.store import Store
 from epigone.raters.workforces import Door
@@ -81,6 +81,13 @@ def _failures(app: FastAPI, site: Site) -> None:
             for e in error.errors()
         ]
         return JSONResponse({"detail": found}, 422)
+
+    @app.exception_handler(Exception)
+    def broken(request: Request, error: Exception) -> Response:
+        # Made outside of the guard, by the framework, which then passes the error on to the log.
+        page = told(request, 500, "Something went wrong here. Please try again.", {})
+        dress(page.headers, request.url.path, https=site.settings.https)
+        return page
 
     @app.exception_handler(OperationalError)
     def unable(request: Request, error: OperationalError) -> Response:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.orm import Session
 
-from epigone.raters.choice import Past, choose, length, rated, side
+from epigone.raters.choice import Past, choose, length, rated, side, unseen
 from epigone.raters.store import Store
 from epigone.raters.tables import Comparison, Plan, Rater, Task, Vote
 
@@ -55,11 +55,15 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """What lies before a rater: the task, how far it is, and whether a vote can be changed."""
+    """What lies before a rater: the task, how far it is, and whether a vote can be changed.
+
+    `later` is whether tasks in other people's hands may come back for this rater.
+    """
 
     shown: Shown | None
     progress: Progress
     changeable: bool
+    later: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,7 @@ def desk(store: Store, rater: int, now: float) -> Desk:
         plan, name, past = _about(session, rater)
         for task in past:
             if name and task.state == "open" and task.expires > now + plan.lease / 2:
-                return _desk(session, plan, name, past, task)
+                return _desk(session, plan, rater, name, past, task)
         return None
 
     def work(session: Session) -> Desk:
@@ -90,7 +94,7 @@ def desk(store: Store, rater: int, now: float) -> Desk:
         lapse(session, now)
         plan, name, past = _about(session, rater)
         task = _next(session, plan, rater, name, past, now) if name else None
-        return _desk(session, plan, name, past, task)
+        return _desk(session, plan, rater, name, past, task)
 
     return store.read(fresh) or store.write(work)
 
@@ -157,7 +161,7 @@ def answered(store: Store, rater: int, public: str) -> Shown:
 
 def progress(store: Store, rater: int) -> Progress:
     """How many tasks the rater has done after training, and how many it will be."""
-    return store.read(lambda session: _progress(*_about(session, rater)))
+    return store.read(lambda session: _progress(session, rater, *_about(session, rater)))
 
 
 def lapse(session: Session, now: float) -> None:
@@ -185,14 +189,25 @@ def _about(session: Session, rater: int) -> tuple[Plan, str, list[Past]]:
     return plan, "" if excluded or revoked is not None else name, past
 
 
-def _desk(session: Session, plan: Plan, name: str, past: Sequence[Past], task: Past | None) -> Desk:
+def _desk(
+    session: Session, plan: Plan, rater: int, name: str, past: Sequence[Past], task: Past | None
+) -> Desk:
     shown = None if task is None else _shown(session, task.id)
-    return Desk(shown, _progress(plan, name, past), _last(past) is not None)
+    if task is not None:
+        past = [*(one for one in past if one.id != task.id), task]
+    later = task is None and bool(name) and rated(past) < plan.per_rater
+    return Desk(shown, _progress(session, rater, plan, name, past), _last(past) is not None,
+                later and bool(unseen(session, rater, 1, held=True)))  # fmt: skip
 
 
-def _progress(plan: Plan, name: str, past: Sequence[Past]) -> Progress:
+def _progress(
+    session: Session, rater: int, plan: Plan, name: str, past: Sequence[Past]
+) -> Progress:
     done = sum(task.state == "done" and task.purpose != "training" for task in past)
-    total = length(plan, name, min(plan.per_rater, plan.items), plan.checks)
+    have = rated(past)
+    # Only as many as others have left: what is promised here is kept, or nearly.
+    more = unseen(session, rater, max(0, plan.per_rater - have), below=plan.per_item)
+    total = length(plan, name, have + more if name else have, plan.checks)
     return Progress(done, max(done, total))
 
 

@@ -7,9 +7,9 @@ import random
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from sqlalchemy import BigInteger, func, outerjoin, select
+from sqlalchemy import BigInteger, exists, func, outerjoin, select
 from sqlalchemy import cast as sql_cast
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from epigone.raters.tables import Comparison, Plan, Task
 from epigone.schema import Purpose
@@ -51,6 +51,27 @@ def choose(
 def rated(past: Sequence[Past]) -> int:
     """How many items a rater has rated, or has in hand."""
     return sum(task.purpose == "item" and task.state != "lapsed" for task in past)
+
+
+def unseen(session: Session, rater: int, most: int, *, below: int = 0, held: bool = False) -> int:
+    """How many prompts, up to `most`, a rater has not seen and could rate.
+
+    Those of which a comparison has fewer than `below` slots taken; or those `held` by somebody else
+    who has not voted.
+    """
+    if most < 1:
+        return 0
+    mine = aliased(Comparison)
+    seen = (
+        select(Task.id)
+        .join(mine, mine.id == Task.comparison_id)
+        .where(Task.rater_id == rater, mine.purpose == "item", mine.item == Comparison.item)
+    )
+    taken = select(func.count(Task.slot)).where(Task.comparison_id == Comparison.id)
+    busy = select(Task.id).where(Task.comparison_id == Comparison.id, Task.state == "open")
+    free = exists(busy) if held else taken.scalar_subquery() < below
+    query = select(Comparison.item).where(Comparison.purpose == "item", ~exists(seen), free)
+    return len(session.scalars(query.distinct().limit(most)).all())
 
 
 def side(plan: Plan, rater: str, comparison: int) -> Literal["a", "b"]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import asyncio
+import ipaddress
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 from threading import Lock
 from urllib.parse import urlsplit
@@ -13,6 +15,10 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_BODY = 32_768
+# Seconds that a request's body may take, and requests of one address at once: a slow sender holds
+# a connection, of which there are few.
+PATIENCE = 10.0
+AT_ONCE = 256
 _KEYS = 20_000
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -39,6 +45,18 @@ def policy(*, framed_by: Iterable[str] = (), posts_to: str = "") -> str:
         "connect-src 'self'; base-uri 'none'; require-trusted-types-for 'script'; "
         f"form-action 'self'{forms}; frame-ancestors {frames}"
     )
+
+
+def address(scope: Scope) -> str:
+    """Whose request it is: an address of IPv4, or the half of IPv6 that one customer is given."""
+    client = scope.get("client")
+    try:
+        found = ipaddress.ip_address(client[0] if client else "")
+    except ValueError:
+        return client[0] if client else ""
+    if isinstance(found, ipaddress.IPv4Address) or found.ipv4_mapped:
+        return str(getattr(found, "ipv4_mapped", None) or found)
+    return str(ipaddress.ip_network((int(found) >> 64 << 64, 64)))
 
 
 class Bucket:
@@ -78,11 +96,19 @@ class _TooLarge(HTTPException):
         super().__init__(413, "Too large.")
 
 
+class _TooSlow(HTTPException):
+    """A body that does not come."""
+
+    def __init__(self) -> None:
+        super().__init__(408, "That took too long. Please try again.")
+
+
 class Guard:
     """The outermost layer of the app."""
 
     def __init__(self, app: ASGIApp, *, bucket: Bucket, https: bool) -> None:
         self._app, self._bucket, self._https = app, bucket, https
+        self._open: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -92,37 +118,57 @@ class Guard:
 
         async def dressed(message: Message) -> None:
             if message["type"] == "http.response.start":
-                self._dress(MutableHeaders(scope=message), scope["path"])
+                dress(MutableHeaders(scope=message), scope["path"], https=self._https)
             await send(message)
 
-        client = scope.get("client")
-        if not self._bucket.take(client[0] if client else ""):
+        who = address(scope)
+        if self._open[who] >= AT_ONCE or not self._bucket.take(who):
             busy = PlainTextResponse("Too many requests.", 429, {"Retry-After": "5"})
             await busy(scope, receive, dressed)
             return
-        taken = 0
-
-        async def limited() -> Message:
-            nonlocal taken
-            message = await receive()
-            taken += len(message.get("body", b""))
-            if taken > MAX_BODY:
-                raise _TooLarge
-            return message
-
         if _announced(scope) > MAX_BODY:
             await PlainTextResponse("Too large.", 413)(scope, receive, dressed)
             return
-        await self._app(scope, limited, dressed)
+        self._open[who] += 1
+        try:
+            await self._app(scope, _limited(receive), dressed)
+        finally:
+            self._open[who] -= 1
+            if not self._open[who]:
+                del self._open[who]
 
-    def _dress(self, headers: MutableHeaders, path: str) -> None:
-        headers.setdefault("Content-Security-Policy", policy())
-        for name, value in _HEADERS.items():
-            headers.setdefault(name, value)
-        if path.startswith("/static/"):
-            headers["Cache-Control"] = "max-age=300"
-        if self._https:
-            headers.setdefault("Strict-Transport-Security", "max-age=31536000")
+
+def _limited(receive: Receive) -> Receive:
+    taken, ended, until = 0, False, asyncio.get_running_loop().time() + PATIENCE
+
+    async def limited() -> Message:
+        nonlocal taken, ended
+        if ended:
+            # What comes after the body is the browser's leaving, which may take its time.
+            return await receive()
+        try:
+            async with asyncio.timeout_at(until):
+                message = await receive()
+        except TimeoutError:
+            raise _TooSlow from None
+        taken += len(message.get("body", b""))
+        ended = not message.get("more_body", False)
+        if taken > MAX_BODY:
+            raise _TooLarge
+        return message
+
+    return limited
+
+
+def dress(headers: MutableHeaders, path: str, *, https: bool) -> None:
+    """Put the headers on an answer that all of them have, where it has none of its own."""
+    headers.setdefault("Content-Security-Policy", policy())
+    for name, value in _HEADERS.items():
+        headers.setdefault(name, value)
+    if path.startswith("/static/"):
+        headers["Cache-Control"] = "max-age=300"
+    if https:
+        headers.setdefault("Strict-Transport-Security", "max-age=31536000")
 
 
 def _announced(scope: Scope) -> int:

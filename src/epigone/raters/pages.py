@@ -15,11 +15,18 @@ from epigone.raters.site import Refused, Site, Who, known_reasons, to
 from epigone.raters.workforces import Arrival, NotAdmitted
 
 _MOST_QUERY = 20
+_OURS = ("private", "public")
+_CROWD = "Too many people came in from here. Please try again later."
 
 
 def routes(site: Site) -> APIRouter:
     """The pages of one site."""
     router = APIRouter(include_in_schema=False)
+
+    @router.get("/")
+    def home(request: Request) -> Response:
+        return site.page("home.html.j2", public="public" in site.doors)
+
     _ways_in(site, router)
     _rating(site, router)
 
@@ -37,16 +44,13 @@ def routes(site: Site) -> APIRouter:
         finish = door.finish(stay.arrival, stay.answers, stay.excluded)
         posts_to = finish.url if finish.kind == "post" else ""
         return site.page("done.html.j2", workforce=stay.workforce, posts_to=posts_to, finish=finish,
-                         progress=desk.progress, last=desk.changeable)  # fmt: skip
+                         progress=desk.progress, last=desk.changeable,
+                         later=desk.later and finish.kind == "message")  # fmt: skip
 
     return router
 
 
 def _ways_in(site: Site, router: APIRouter) -> None:
-    @router.get("/")
-    def home(request: Request) -> Response:
-        return site.page("home.html.j2", public="public" in site.doors)
-
     @router.get("/in/{workforce}")
     @router.get("/in/{workforce}/{token}")
     def arrive(request: Request, workforce: str, token: str = "") -> Response:
@@ -54,21 +58,25 @@ def _ways_in(site: Site, router: APIRouter) -> None:
         query = dict(list(request.query_params.items())[:_MOST_QUERY])
         if door is None:
             raise Refused(404, "There is no such page.")
-        client = request.client.host if request.client else ""
+        if workforce == "public" and _is_in(site, request):
+            return to("/rate")
         # A platform is asked about each arrival: an address that only guesses is not listened to.
-        if not site.guesses.allows(client):
-            raise Refused(429, "Too many people came in from here. Please try again later.")
+        if workforce not in _OURS and not site.listens(request, workforce):
+            raise Refused(429, _CROWD)
         try:
             arrival = door.arrive({**query, "token": token} if token else query)
         except NotAdmitted as error:
-            site.guesses.take(client)
+            if not site.guessed(request, workforce):
+                raise Refused(429, _CROWD) from None
             raise Refused(403, str(error)) from None
         if arrival.preview:
             return site.page("welcome.html.j2", workforce=workforce, plan=site.store.plan(),
                              csrf="", preview=True)  # fmt: skip
         # Nothing is stored yet: whoever looks ahead at links, as mail programs do, is no rater.
         response = to("/welcome")
-        data = {"workforce": workforce, "worker": arrival.worker,
+        known = site.known.read(request.cookies) if workforce == "public" else None
+        worker = known.data["worker"] if known else arrival.worker
+        data = {"workforce": workforce, "worker": worker,
                 "submission": arrival.submission}  # fmt: skip
         try:
             site.arrival.write(response, data, framed=bool(door.frame_ancestors))
@@ -76,6 +84,10 @@ def _ways_in(site: Site, router: APIRouter) -> None:
             raise Refused(400, "This link is too long.") from None
         return response
 
+    _agreement(site, router)
+
+
+def _agreement(site: Site, router: APIRouter) -> None:
     @router.get("/welcome")
     def welcome(request: Request) -> Response:
         session = _arrived(site, request)
@@ -88,9 +100,10 @@ def _ways_in(site: Site, router: APIRouter) -> None:
         if not session.allows(csrf):
             raise Refused(403, "This page was open for too long. Please go back and try again.")
         data = session.data
-        client = request.client.host if request.client else ""
-        if data["workforce"] == "public" and not site.guesses.take(client):
-            raise Refused(429, "Too many people came in from here. Please try again later.")
+        public = data["workforce"] == "public"
+        new = public and site.known.read(request.cookies) is None
+        if new and not site.guessed(request, "newcomer"):
+            raise Refused(429, _CROWD)
         arrival = Arrival(data["worker"], data["submission"])
         try:
             entered = people.enter(site.store, data["workforce"], arrival, site.now())
@@ -103,7 +116,18 @@ def _ways_in(site: Site, router: APIRouter) -> None:
             {"rater": entered.public, "visit": entered.visit, "workforce": data["workforce"]},
             framed=framed,
         )
+        if public:
+            # Whoever comes again, later than a session lasts, is the same person.
+            site.known.write(response, {"worker": data["worker"]})
         return response
+
+
+def _is_in(site: Site, request: Request) -> bool:
+    """Whether somebody who opens the open link again came in by it before."""
+    try:
+        return site.who(request).workforce == "public"
+    except Refused:
+        return False
 
 
 def _rating(site: Site, router: APIRouter) -> None:

@@ -14,9 +14,9 @@ from sqlalchemy.orm import Session
 
 from epigone.errors import UserError
 from epigone.raters.assign import free_slot
+from epigone.raters.logins import note
 from epigone.raters.store import Store
 from epigone.raters.tables import (
-    Action,
     Comparison,
     Invitation,
     Plan,
@@ -27,6 +27,9 @@ from epigone.raters.tables import (
 )
 from epigone.raters.workforces import Arrival, NotAdmitted
 from epigone.schema import Purpose, Rating, Workforce
+
+_INVITED = "invitation-"
+NO_INVITATION = "This invitation does not work, or works no longer."
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +54,14 @@ class Stay:
 def enter(store: Store, workforce: Workforce, arrival: Arrival, now: float) -> Entered:
     """The rater of an arrival, the same one for the same worker, and the visit.
 
-    Raises NotAdmitted where another worker came with that submission.
+    Raises NotAdmitted where another worker came with that submission, and for an invitation that
+    was revoked or ran out after its link was opened.
     """
 
     def work(session: Session) -> Entered:
         store.lock(session)
+        if workforce == "private" and not _admits(_invitation(session, arrival.worker), now):
+            raise NotAdmitted(NO_INVITATION)
         rater = session.scalar(
             select(Rater)
             .join(Worker, Worker.rater_id == Rater.id)
@@ -105,12 +111,19 @@ def stay(store: Store, visit: int) -> Stay:
     return store.read(work)
 
 
-def find(store: Store, public: str) -> tuple[int, bool] | None:
-    """A rater's number by the public name, and whether the way in was revoked."""
+def find(store: Store, public: str, now: float) -> tuple[int, bool] | None:
+    """A rater's number by the public name, and whether the way in was revoked, or ran out."""
 
     def work(session: Session) -> tuple[int, bool] | None:
-        rater = session.scalar(select(Rater).where(Rater.public == public))
-        return None if rater is None else (rater.id, rater.revoked is not None)
+        row = session.execute(
+            select(Rater.id, Rater.revoked, Rater.workforce, Worker.worker)
+            .join(Worker, Worker.rater_id == Rater.id)
+            .where(Rater.public == public)
+        ).one_or_none()
+        if row is None:
+            return None
+        over = row.workforce == "private" and not _admits(_invitation(session, row.worker), now)
+        return row.id, row.revoked is not None or over
 
     return store.read(work)
 
@@ -126,7 +139,7 @@ def invite(
             expires = None if days is None else now + 86_400 * days
             session.add(Invitation(label=label, digest=_digest(secret), created=now,
                                    expires=expires))  # fmt: skip
-            _log(session, now, who, "invite", label)
+            note(session, now, who, "invite", label)
 
     store.write(work)
     return made
@@ -137,10 +150,7 @@ def invited(store: Store, secret: str, now: float) -> str | None:
 
     def work(session: Session) -> str | None:
         found = session.scalar(select(Invitation).where(Invitation.digest == _digest(secret)))
-        if found is None or found.revoked is not None:
-            return None
-        late = found.expires is not None and found.expires < now
-        return None if late else f"invitation-{found.id}"
+        return f"{_INVITED}{found.id}" if found is not None and _admits(found, now) else None
 
     return store.read(work)
 
@@ -197,7 +207,7 @@ def exclude(store: Store, rater: str, why: str, now: float, *, who: str) -> None
             .values(state="lapsed", slot=None)
         )
         session.execute(update(Task).where(Task.rater_id == found.id).values(slot=None))
-        _log(session, now, who, "exclude", rater, why)
+        note(session, now, who, "exclude", rater, why)
 
     store.write(work)
 
@@ -219,20 +229,9 @@ def include(store: Store, rater: str, why: str, now: float, *, who: str) -> None
             if task.slot is None:
                 task.slot = free_slot(session, task.comparison_id, plan.per_item)
                 session.flush()
-        _log(session, now, who, "include", rater, why)
+        note(session, now, who, "include", rater, why)
 
     store.write(work)
-
-
-def log(store: Store, now: float, who: str, what: str, target: str = "", why: str = "") -> None:
-    """Note what an administrator did."""
-    store.write(lambda session: _log(session, now, who, what, target, why))
-
-
-def actions(store: Store, last: int = 50) -> list[Action]:
-    """The last things that administrators did, the newest first."""
-    newest = select(Action).order_by(Action.id.desc()).limit(last)
-    return store.read(lambda session: list(session.scalars(newest)))
 
 
 def ratings(store: Store) -> Iterator[Rating]:
@@ -259,15 +258,26 @@ def ratings(store: Store) -> Iterator[Rating]:
         )  # fmt: skip
 
 
+def _invitation(session: Session, worker: str) -> Invitation | None:
+    number = worker.removeprefix(_INVITED)
+    return session.get(Invitation, int(number)) if number.isdecimal() else None
+
+
+def _admits(invitation: Invitation | None, now: float) -> bool:
+    if invitation is None or invitation.revoked is not None:
+        return False
+    return invitation.expires is None or invitation.expires >= now
+
+
 def _revoke(session: Session, row: Invitation, now: float, who: str) -> bool:
     if row.revoked is not None:
         return False
     row.revoked = now
     workers = select(Worker.rater_id).where(
-        Worker.workforce == "private", Worker.worker == f"invitation-{row.id}"
+        Worker.workforce == "private", Worker.worker == f"{_INVITED}{row.id}"
     )
     session.execute(update(Rater).where(Rater.id.in_(workers)).values(revoked=now))
-    _log(session, now, who, "revoke", f"{row.id} {row.label}".strip())
+    note(session, now, who, "revoke", f"{row.id} {row.label}".strip())
     return True
 
 
@@ -276,12 +286,6 @@ def _named(session: Session, rater: str) -> Rater:
     if found is None:
         raise UserError("no such rater", value=rater)
     return found
-
-
-def _log(
-    session: Session, now: float, who: str, what: str, target: str = "", why: str = ""
-) -> None:
-    session.add(Action(at=now, who=who[:200], what=what, target=target[:500], why=why))
 
 
 def _digest(secret: str) -> str:

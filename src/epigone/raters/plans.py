@@ -5,8 +5,9 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import NamedTuple
 
-from sqlalchemy import func, outerjoin, select
+from sqlalchemy import delete, func, outerjoin, select
 from sqlalchemy.orm import Session
 
 from epigone.errors import UserError
@@ -14,6 +15,14 @@ from epigone.raters.comparisons import Pair
 from epigone.raters.store import Store
 from epigone.raters.tables import Comparison, Plan, Rater, Task
 from epigone.schema import Workforce
+
+
+class Prepared(NamedTuple):
+    """What is in a database now: comparisons of models, those just added, those taken out."""
+
+    comparisons: int
+    new: int
+    retired: int
 
 
 def prepare(
@@ -27,15 +36,16 @@ def prepare(
     per_rater: int = 20,
     check_every: int = 6,
     lease: float = 1800.0,
-) -> int:
-    """Write the plan and all comparisons that are not there yet; how many were new is returned.
+) -> Prepared:
+    """Write the plan and all comparisons that are not there yet, and take out all others.
 
     The same again changes nothing, other numbers change the plan from then on. `lease` is in
-    seconds. Raises UserError where an output is not what it was, or fewer ratings an item are asked
-    for than some already have.
+    seconds. Raises UserError where an output is not what it was, where people have voted on a
+    comparison that would be taken out, or fewer ratings an item are asked for than some already
+    have.
     """
 
-    def work(session: Session) -> int:
+    def work(session: Session) -> Prepared:
         store.lock(session)
         most = session.scalar(select(func.max(Task.slot)))
         if most is not None and per_item <= most:
@@ -56,11 +66,14 @@ def prepare(
         plan.per_item, plan.per_rater = per_item, per_rater
         plan.check_every, plan.lease = check_every, lease
         there = {(c.purpose, c.item, c.a, c.b): c for c in session.scalars(select(Comparison))}
+        asked = {(p.purpose, p.item, p.a, p.b) for p in pairs}
+        gone = [found.id for key, found in there.items() if key not in asked]
+        _retire(session, gone)
         new = sum(_add(session, there, pair) for pair in pairs)
-        every = {(c[0], c[1]) for c in there} | {(p.purpose, p.item) for p in pairs}
+        every = {(purpose, item) for purpose, item, _, _ in asked}
         plan.items = sum(purpose == "item" for purpose, _ in every)
         plan.checks = sum(purpose in ("gold", "attention") for purpose, _ in every)
-        return new
+        return Prepared(sum(key[0] == "item" for key in asked), new, len(gone))
 
     return store.write(work)
 
@@ -86,6 +99,18 @@ def people_needed(store: Store, workforce: Workforce) -> int:
         return (session.scalar(came) or 0) + max(-(-sum(left) // each), max(left, default=0))
 
     return store.read(work)
+
+
+def _retire(session: Session, comparisons: Sequence[int]) -> None:
+    # In parts: a database takes so many values in one statement.
+    for at in range(0, len(comparisons), 500):
+        some = comparisons[at : at + 500]
+        held = select(Task.id).where(Task.comparison_id.in_(some))
+        if session.scalar(held.where(Task.state == "done").limit(1)) is not None:
+            raise UserError("people have voted on comparisons that are asked for no longer",
+                            fix="name another --db")  # fmt: skip
+        session.execute(delete(Task).where(Task.comparison_id.in_(some)))
+        session.execute(delete(Comparison).where(Comparison.id.in_(some)))
 
 
 def _add(session: Session, there: dict[tuple[str, str, str, str], Comparison], pair: Pair) -> bool:

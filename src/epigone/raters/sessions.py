@@ -10,7 +10,7 @@ from typing import Any
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 from starlette.responses import Response
 
-WEEK, SHIFT = 7 * 86_400, 12 * 3_600
+YEAR, WEEK, SHIFT = 365 * 86_400, 7 * 86_400, 12 * 3_600
 # What browsers keep of one cookie.
 _MOST = 3_800
 
@@ -33,18 +33,23 @@ class TooMuch(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Cookie:
-    """A kind of cookie: `name` and `seconds` of life; `secure` where the site has TLS."""
+    """A kind of cookie: `name` and `seconds` of life; `secure` where the site has TLS.
+
+    `database` tells databases apart: cookies know no ports, and secrets may be shared.
+    """
 
     name: str
     secret: str
     seconds: int
     secure: bool
+    database: str
     strict: bool = False
 
     @property
     def full_name(self) -> str:
         """The name with the prefix by which browsers refuse it from neighbouring sites."""
-        return f"__Host-{self.name}" if self.secure else self.name
+        name = f"{self.name}_{self.database[:8]}"
+        return f"__Host-{name}" if self.secure else name
 
     def read(self, cookies: dict[str, str]) -> Session | None:
         """The session of a request; None where there is none, it is forged, or too old."""
@@ -79,4 +84,4 @@ class Cookie:
         )
 
     def _signer(self) -> URLSafeTimedSerializer:
-        return URLSafeTimedSerializer(self.secret, salt=f"epigone {self.name}")
+        return URLSafeTimedSerializer(self.secret, salt=f"epigone {self.name} {self.database}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,10 +13,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from epigone.raters import people, render
+from epigone.raters import logins, people, render
 from epigone.raters.assign import MAX_COMMENT, REASONS
-from epigone.raters.guard import Bucket, policy
-from epigone.raters.sessions import SHIFT, WEEK, Cookie, Session
+from epigone.raters.guard import Bucket, address, policy
+from epigone.raters.sessions import SHIFT, WEEK, YEAR, Cookie, Session
 from epigone.raters.store import Store
 from epigone.raters.workforces import Door
 
@@ -43,7 +44,8 @@ class Settings:
     """How a site is served: `url` is what people type, the secrets never leave the process.
 
     Rates are (a second, at once): `client` for an address, `session` for a rater, and `guess` for
-    an address that tries administrators' tokens or comes in as somebody new by the open link.
+    an address that tries administrators' tokens, or links, or comes in as somebody new by the open
+    link; each of these has its own count.
     """
 
     secret: str
@@ -79,6 +81,7 @@ class Site:
     doors: Mapping[str, Door]
     rater: Cookie = field(init=False)
     arrival: Cookie = field(init=False)
+    known: Cookie = field(init=False)
     admin: Cookie = field(init=False)
     clients: Bucket = field(init=False)
     sessions: Bucket = field(init=False)
@@ -87,9 +90,12 @@ class Site:
 
     def __post_init__(self) -> None:
         s = self.settings
-        self.rater = Cookie("epigone_rater", s.secret, WEEK, s.https)
-        self.arrival = Cookie("epigone_arrival", s.secret, SHIFT, s.https)
-        self.admin = Cookie("epigone_admin", s.secret + s.admin, SHIFT, s.https, strict=True)
+        # The plan's key is another one in every database, and stays in it.
+        of = hashlib.sha256(f"cookies of {self.store.plan().key}".encode()).hexdigest()
+        self.rater = Cookie("epigone_rater", s.secret, WEEK, s.https, of)
+        self.arrival = Cookie("epigone_arrival", s.secret, SHIFT, s.https, of)
+        self.known = Cookie("epigone_known", s.secret, YEAR, s.https, of)
+        self.admin = Cookie("epigone_admin", s.secret + s.admin, SHIFT, s.https, of, strict=True)
         self.clients = Bucket(*s.client, s.clock)
         self.sessions = Bucket(*s.session, s.clock)
         self.guesses = Bucket(*s.guess, s.clock)
@@ -105,17 +111,36 @@ class Site:
         return self.settings.clock()
 
     def who(self, request: Request) -> Who:
-        """The rater who asks; raises Refused where there is none, or the way in was revoked."""
+        """The rater who asks; raises Refused where there is none, or the way in is no longer."""
         session = self.rater.read(request.cookies)
-        found = None if session is None else people.find(self.store, session.data["rater"])
+        found = None
+        if session is not None:
+            found = people.find(self.store, session.data["rater"], self.now())
         if session is None or found is None:
             raise Refused(401, "Please come in by the link that you were given.")
         rater, revoked = found
         if revoked:
-            raise Refused(403, "This invitation does not work, or works no longer.")
+            raise Refused(403, people.NO_INVITATION)
+        if session.data["workforce"] not in self.doors:
+            raise Refused(403, "This way in is closed.")
         if not self.sessions.take(session.data["rater"]):
             raise Refused(429, "That was very fast. Please wait a moment, then go on.")
         return Who(rater, session, session.data["visit"], session.data["workforce"])
+
+    def guessed(self, request: Request, what: str) -> bool:
+        """Count one more guess, or newcomer, of a kind from an address; False where too many."""
+        return self.guesses.take(f"{what} {address(request.scope)}")
+
+    def listens(self, request: Request, what: str) -> bool:
+        """Whether guesses of a kind from an address are still looked at; nothing is counted."""
+        return self.guesses.allows(f"{what} {address(request.scope)}")
+
+    def administrator(self, request: Request) -> Session | None:
+        """The session of an administrator who has not logged out."""
+        session = self.admin.read(request.cookies)
+        if session is None or not logins.is_logged_in(self.store, session.data["login"]):
+            return None
+        return session
 
     def framed_by(self, workforce: str) -> tuple[str, ...]:
         """Who may show a workforce's pages in a frame."""

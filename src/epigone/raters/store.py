@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +15,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.orm import Session
@@ -26,6 +27,8 @@ T = TypeVar("T")
 _TRIES = 8
 # Any number will do that nobody else takes in the same database.
 _LOCK = 0x657069676F6E65
+# By these an own database is known before anything is written to it.
+_OURS = {"alembic_version", "comparison", "rater"}
 _AGAIN = ("40001", "40P01", "55P03")
 
 
@@ -33,19 +36,24 @@ class Store:
     """A rating database that is opened, and brought to this version's tables.
 
     `url` is a file of SQLite, or sqlite:///FILE or postgresql://user:password@host/name.
-    Raises UserError for a database that cannot be opened, or that a newer version made.
+    Raises UserError for a database that cannot be opened, that a newer version made, or that holds
+    something else; without `create`, for one that holds nothing. A file is for its owner only.
     """
 
     def __init__(self, url: str | Path, *, create: bool = True) -> None:
         self.url = _url(url)
         self.sqlite = self.url.get_backend_name() == "sqlite"
-        if self.sqlite and not create and not Path(self.url.database or "").is_file():
-            raise UserError("no rating database", value=self.shown, fix="epigone rate STUDY")
+        if self.sqlite:
+            self._check(create, _tables(Path(self.url.database or ""), self.shown))
+            _own(Path(self.url.database or ""))
         self.engine = _engine(self.url, self.sqlite)
         # Threads of one process queue here: SQLite's own waiting is by sleep, and starves some.
         self._turn = threading.Lock() if self.sqlite else nullcontext()
         try:
-            self.write(self._migrate)
+            self.write(lambda session: self._migrate(session, create))
+        except UserError:
+            self.close()
+            raise
         except DBAPIError as error:
             self.close()
             raise UserError(
@@ -103,9 +111,17 @@ class Store:
         bound = self.engine.execution_options(epigone_write=write)
         return Session(bound, expire_on_commit=False)
 
-    def _migrate(self, session: Session) -> None:
+    def _migrate(self, session: Session, create: bool) -> None:
         self.lock(session)
+        self._check(create, set(inspect(session.connection()).get_table_names()))
         migrate(session.connection())
+
+    def _check(self, create: bool, tables: set[str]) -> None:
+        if tables and not tables >= _OURS:
+            raise UserError("not a rating database: it has other tables", value=self.shown,
+                            fix="name another one")  # fmt: skip
+        if not tables and not create:
+            raise UserError("no rating database", value=self.shown, fix="epigone rate STUDY")
 
 
 def migrate(connection: Connection, revision: str = "head") -> None:
@@ -146,6 +162,34 @@ def _url(url: str | Path) -> URL:
     return made
 
 
+def _tables(file: Path, shown: str) -> set[str]:
+    """The tables of a file, which is only looked at: it may be somebody else's."""
+    if not file.is_file():
+        return set()
+    try:
+        with closing(sqlite3.connect(file, timeout=30.0)) as connection:
+            names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            return {name for (name,) in names}
+    except sqlite3.Error as error:
+        raise UserError(f"cannot open the rating database: {error}", value=shown) from None
+
+
+def _own(file: Path) -> None:
+    """A file that only its owner can read: the key to the sides and workers' names are in it."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        # SQLite gives its other files the mode of this one.
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
+        for part in (file, *(file.with_name(f"{file.name}-{end}") for end in ("wal", "shm"))):
+            if part.exists() and part.stat().st_uid == os.geteuid():
+                part.chmod(0o600)
+    except OSError as error:
+        raise UserError(
+            f"cannot open the rating database: {(error.strerror or str(error)).lower()}",
+            value=str(file),
+        ) from None
+
+
 def _engine(url: URL, sqlite: bool) -> Engine:
     if not sqlite:
         try:
@@ -153,7 +197,6 @@ def _engine(url: URL, sqlite: bool) -> Engine:
                                  hide_parameters=True)  # fmt: skip
         except (ImportError, NoSuchModuleError):
             raise MissingExtra("a rating database in PostgreSQL", "postgres") from None
-    Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(url, connect_args={"timeout": 30.0, "check_same_thread": False},
                            pool_size=20, max_overflow=30, hide_parameters=True)  # fmt: skip
     event.listen(engine, "connect", _prepare)

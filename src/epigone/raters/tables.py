@@ -160,6 +160,14 @@ class Vote(Base):
     comment: Mapped[str]
 
 
+class Login(Base):
+    """A session of an administrator's that has not been logged out."""
+
+    __tablename__ = "login"
+    name: Mapped[str] = mapped_column(String(40), primary_key=True)
+    at: Mapped[float]
+
+
 class Action(Base):
     """What an administrator did: who, when, what, to whom, and why."""
 

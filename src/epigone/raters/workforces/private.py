@@ -31,7 +31,7 @@ class Private:
             secret = ""
         worker = people.invited(self._store, str(secret), self._clock()) if secret else None
         if worker is None:
-            raise NotAdmitted("This invitation does not work, or works no longer.")
+            raise NotAdmitted(people.NO_INVITATION)
         return Arrival(worker)
 
     def finish(self, arrival: Arrival, answers: int, excluded: bool) -> Finish:

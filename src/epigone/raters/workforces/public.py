@@ -1,4 +1,4 @@
-"""Anybody who has the link: a person is known by a cookie only, so caps hold a browser's votes."""
+"""Anybody who has the link: a person is known by a cookie only, so a browser is one rater."""
 
 from __future__ import annotations
 

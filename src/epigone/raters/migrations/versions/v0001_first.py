@@ -45,6 +45,12 @@ def _comparisons() -> None:
         ),
     )
     op.create_table(
+        "login",
+        sa.Column("name", sa.String(length=40), nullable=False),
+        sa.Column("at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_login")),
+    )
+    op.create_table(
         "plan",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
