@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from epigone.raters.agreement import Agreement, krippendorff
 from epigone.raters.store import Store
-from epigone.raters.tables import Comparison, Plan, Rater, Task
+from epigone.raters.tables import Comparison, Invitation, Plan, Rater, Task, Worker
 from epigone.schema import Rating
 
 
@@ -31,7 +31,10 @@ class PairProgress:
 
 @dataclass(frozen=True, slots=True)
 class RaterLine:
-    """A rater: votes on items, checks passed and given, the median seconds, and how often left."""
+    """A rater: votes on items, checks passed and given, the median seconds, and how often left.
+
+    `invitation` is the number and label of the invitation of a private rater.
+    """
 
     rater: str
     workforce: str
@@ -42,6 +45,7 @@ class RaterLine:
     left: float | None
     excluded: str
     revoked: bool
+    invitation: str
 
 
 def pairs(store: Store, now: float) -> list[PairProgress]:
@@ -75,8 +79,16 @@ def raters(store: Store, ratings: Sequence[Rating]) -> list[RaterLine]:
     given: defaultdict[str, list[Rating]] = defaultdict(list)
     for rating in ratings:
         given[rating.rater].append(rating)
-    rows = store.read(lambda session: list(session.scalars(select(Rater).order_by(Rater.id))))
-    return [_line(row, given[row.public]) for row in rows]
+
+    def work(session: Session) -> list[tuple[Rater, str]]:
+        by_worker = {f"invitation-{i.id}": f"{i.id} {i.label}".strip()
+                     for i in session.scalars(select(Invitation))}  # fmt: skip
+        of = select(Rater, Worker.worker).join(Worker, Worker.rater_id == Rater.id)
+        rows = session.execute(of.order_by(Rater.id))
+        return [(rater, by_worker.get(worker, "") if rater.workforce == "private" else "")
+                for rater, worker in rows]  # fmt: skip
+
+    return [_line(row, given[row.public], invited) for row, invited in store.read(work)]
 
 
 def agreement(ratings: Sequence[Rating]) -> Agreement | None:
@@ -92,7 +104,7 @@ def _alpha(ratings: tuple[Rating, ...]) -> Agreement:
     return krippendorff(ratings)
 
 
-def _line(rater: Rater, ratings: Sequence[Rating]) -> RaterLine:
+def _line(rater: Rater, ratings: Sequence[Rating], invitation: str) -> RaterLine:
     items = [r for r in ratings if r.purpose == "item"]
     checks = [r for r in ratings if r.purpose in ("gold", "attention")]
     seconds = [r.seconds for r in items if r.seconds is not None]
@@ -101,7 +113,7 @@ def _line(rater: Rater, ratings: Sequence[Rating]) -> RaterLine:
     return RaterLine(
         rater.public, rater.workforce, len(items), sum(map(_passed, checks)), len(checks),
         median(seconds) if seconds else None, sum(left) / len(left) if left else None,
-        rater.excluded, rater.revoked is not None,
+        rater.excluded, rater.revoked is not None, invitation,
     )  # fmt: skip
 
 
