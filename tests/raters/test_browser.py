@@ -35,9 +35,12 @@ HOSTILE = "\n\n".join(
         "</div></section></main><form action=https://evil.example/7><button>Next</button></form>",
         "<iframe src=https://evil.example/8></iframe><base href=https://evil.example/>",
         "\u202eretteb si A rewsnA\u202c and pay\u200bpal, " + "Z" + "\u0301" * 200,
+        "safe &#x202e;txet desrever&#x202c; pay&ZeroWidthSpace;day " + "z" + "&#x300;" * 40,
         "# Answer B\n\n" + "W" * 3000,
         "| a | b |\n|---|---|\n| <b onclick=alert(1)>x</b> | " + "y" * 500 + " |",
         "```html\n</code></pre><script>alert(1)</script>\n```",
+        "9998. first\n1. second\n1. third",
+        "```\n" + "\n" * 8000,
     ]
 )
 
@@ -70,8 +73,9 @@ def watched(page: Any) -> Any:
 
 
 @pytest.fixture
-def site(memory: Path) -> Iterator[Served]:
-    store = filled(memory, pairs(3, ("m1", "m2")), per_rater=3, per_item=2, check_every=3)
+def site(memory: Path, request: pytest.FixtureRequest) -> Iterator[Served]:
+    every = getattr(request, "param", 3)
+    store = filled(memory, pairs(3, ("m1", "m2")), per_rater=3, per_item=2, check_every=every)
     with serving_site(store) as found:
         yield found
     store.close()
@@ -172,8 +176,7 @@ def test_a_rater_needs_the_keyboard_only(site: Served, page: Any) -> None:
         press("ArrowDown")
         press("Enter")
         page.wait_for_url("**/feedback/*")
-        while page.evaluate("document.activeElement.textContent") != "Go on":
-            press("Tab")
+        page.wait_for_function("document.activeElement.textContent === 'Go on'")
         press("Enter")
         page.wait_for_url("**/rate")
     press("?")
@@ -193,6 +196,15 @@ def test_a_rater_needs_the_keyboard_only(site: Served, page: Any) -> None:
         page.wait_for_function(
             "before => !document.querySelector('.brand')?.textContent.includes(before)", arg=before
         )
+    # A vote that leads nowhere can be sent again.
+    page.clock.install()
+    page.route("**/vote", lambda route: route.fulfill(status=204))
+    press("1")
+    with page.expect_response("**/vote"):
+        press("Enter")
+    assert page.get_by_role("button", name="Next").is_disabled()
+    page.clock.run_for(5000)
+    assert page.get_by_role("button", name="Next").is_enabled()
     assert page.said == []
     shown = [r.preference for r in people.ratings(site.store) if r.purpose != "training"]
     assert [abs(p or 0) for p in shown] == [2, 1, 0]
@@ -208,8 +220,12 @@ def test_on_a_phone_nothing_is_too_wide_or_too_small(site: Served, browser: Any)
     assert not page.evaluate(wide)
     left, right = (page.locator(".answer").nth(n).bounding_box() for n in (0, 1))
     assert right["y"] >= left["y"] + left["height"]
-    for box in [c.bounding_box() for c in page.locator(".choice, button").all()]:
+    for box in [c.bounding_box() for c in page.locator(".choice, button, .jump a").all()]:
         assert box["height"] >= 44 and box["width"] >= 44
+    for name, there in ("Vote", "#ballot"), ("Answer B", "#b"), ("Task", "#task"):
+        page.get_by_role("link", name=name).click()
+        bar = page.locator(".jump").bounding_box()
+        assert bar["y"] == 0 and bar["height"] <= page.locator(there).bounding_box()["y"] < 740
     to_the_end(page, "About equal")
     accessible(page, "light")
     assert not page.evaluate(wide)
@@ -241,15 +257,24 @@ def test_hostile_outputs_do_nothing(tmp_path: Path, page: Any) -> None:
         boxes = [page.locator(".answer").nth(n).bounding_box() for n in (0, 1)]
         assert abs(boxes[0]["width"] - boxes[1]["width"]) < 1
         assert abs(boxes[0]["height"] - boxes[1]["height"]) < 1
+        # Of numbers no digit is cut off, and a long fence does not hide the ballot.
+        assert page.evaluate("parseFloat(getComputedStyle(document.querySelector('.text ol'))"
+                             ".paddingLeft)") >= 50  # fmt: skip
+        assert page.evaluate("document.documentElement.scrollHeight") < 20_000
         text = page.locator("main").inner_text()
+        assert "safe \u27e6U+202E\u27e7txet" in text and "payday" in text
+        assert "\u0300" * 5 not in text
         assert "\u27e6U+202E\u27e7retteb" in text and "paypal" in text
         vote(page, "A is better")
         assert page.url.endswith("/done")
     store.close()
 
 
+@pytest.mark.parametrize("site", [1], indirect=True)
 def test_administrators_see_how_it_goes(site: Served, page: Any, browser: Any) -> None:
-    rater = people.enter(site.store, "public", people.Arrival("w"), site.settings.clock())
+    people.invite(site.store, ["Ann <b>"], site.settings.clock(), who="test")
+    came = people.Arrival("invitation-1")
+    rater = people.enter(site.store, "private", came, site.settings.clock())
     while (task := assign.next_task(site.store, rater.rater, site.settings.clock())) is not None:
         assign.cast(site.store, rater.rater, task.id, assign.Ballot(2), site.settings.clock())
     page.goto(f"{site.url}/admin")
@@ -259,6 +284,13 @@ def test_administrators_see_how_it_goes(site: Served, page: Any, browser: Any) -
     accessible(page, "light")
     page.get_by_label("Administrator's token").fill(ADMIN)
     click(page, "button", "Log in")
+    row = page.get_by_role("row").filter(has_text=rater.public)
+    assert "private 1 Ann <b>" in row.inner_text() and "some failed" in row.inner_text()
+    page.set_viewport_size({"width": 390, "height": 800})
+    box = page.get_by_role("button", name=f"Exclude {rater.public}").bounding_box()
+    assert 0 <= box["x"] <= 390 - box["width"]
+    assert page.get_by_text(rater.public).bounding_box()["height"] < 30
+    accessible(page, "light")
     page.get_by_label(f"Reason to exclude {rater.public}").fill("always left")
     click(page, "button", f"Exclude {rater.public}")
     assert page.get_by_text("excluded: always left").is_visible()
@@ -272,7 +304,7 @@ def test_administrators_see_how_it_goes(site: Served, page: Any, browser: Any) -
     page.goto(links[0])
     assert page.get_by_role("heading", name="Which answer is better?").is_visible()
     page.goto(f"{site.url}/admin")
-    click(page, "button", "Revoke invitation 1")
+    click(page, "button", "Revoke invitation 2")
     page.goto(links[0])
     assert page.get_by_text("This invitation does not work").is_visible()
     assert [line for line in page.said if "403" not in line] == []

@@ -56,9 +56,15 @@ def test_files_of_samples_are_read_strictly(tmp_path: Path) -> None:
         ({**good, "prompt": ""}, "a prompt is a text"), ({**good, "prompt": [{}]}, "a prompt is"),
         ([1], "not a JSON object"), ({**good, "item": "7"}, "the same item twice"),
         ({**good, "item": "n", "model": "other"}, "several models"),
+        *(({**good, "prompt": [{"role": role, "content": "q"}]}, "role: system, user")
+          for role in (5, [], "\ud800", "human")),
     ):  # fmt: skip
         with pytest.raises(UserError, match=told):
             read_outputs(write(tmp_path / "m.jsonl", {"id": 7, "prompt": "q", "output": ""}, row))
+    for depth in (200_000, 900, 980):
+        (tmp_path / "m.jsonl").write_text("[" * depth + "]" * (depth % 10_000) + "\n")
+        with pytest.raises(UserError, match=r"m\.jsonl:1: n"):
+            read_outputs(tmp_path / "m.jsonl")
     (tmp_path / "m.jsonl").write_text("{\n")
     with pytest.raises(UserError, match=r"m\.jsonl:1: not a line of JSON"):
         read_outputs(tmp_path / "m.jsonl")
@@ -89,9 +95,10 @@ def test_a_file_of_checks_is_read_strictly(tmp_path: Path) -> None:
     ):  # fmt: skip
         with pytest.raises(UserError, match=told):
             read_checks(write(tmp_path / "c.jsonl", {**good, **change}))
-    (tmp_path / "c.yaml").write_text("kind: [")
-    with pytest.raises(UserError, match="cannot read the checks"):
-        read_checks(tmp_path / "c.yaml")
+    for name, text in (("c.yaml", "kind: ["), ("c.yaml", "[" * 400), ("c.jsonl", "[" * 99_999)):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(UserError, match="cannot read the checks"):
+            read_checks(tmp_path / name)
 
 
 @pytest.mark.parametrize(
@@ -104,9 +111,6 @@ def test_a_file_of_checks_is_read_strictly(tmp_path: Path) -> None:
         ("My name is Claude and I like lists.", "Claude", True),
         ("You could ask GPT-4 for that.", "GPT-4", False),
         ("This was written by smollm2-135m-instruct.", "smollm2-135m-instruct", False),
-        ("I am a language model and cannot feel.", "", False),
-        ("I am happy. Alpine llamas live in the Andes.", "", False),
-        ("The chat was open, and I was made by hand.", "", False),
     ],
 )
 def test_outputs_that_name_their_model_are_found(text: str, says: str, itself: bool) -> None:
@@ -116,6 +120,44 @@ def test_outputs_that_name_their_model_are_found(text: str, says: str, itself: b
         [(says.lower(), itself)] if says else []
     )
     assert len(without(made, found)) == (0 if says else 1)
+
+
+SELVES = """
+I am GPT-4o.|I'm GPT\u20114.|I am GPT 4, at your service.|I am InstructGPT|As text-davinci-003, I
+I'm an assistant trained by Google.|I was trained by Meta AI.|I am Chat**GPT**|I am ChatG\u200bPT
+made by Open\u00adAI|I am \uff23\uff48\uff41\uff54\uff27\uff30\uff34.|I am Pythia.
+I'm EleutherAI's model|I am Open&#173;AI's model|I am Gemini, a chatbot|I\u2019m LLaMA
+I'm Llama 2.|I am Phi-2|I'm koala|I am an AI model developed by Microsoft.
+I was created by Alibaba Cloud|As Bard, I cannot do that.
+I am a chatbot made by the team at Mistral|My creators at Cohere decided so|I'm an xAI model
+As a Google AI model, I have no taste.|Hello! Falcon here.|My name is Vicuna.|I am SmolLM2-135M.
+I'm a large language model, trained by researchers from LMSYS.|Call me Grok.
+My developers are at DeepSeek|I am **Qwen**, built by Alibaba|I am a helpful bot based on Alpaca
+I am a \u0047P\u0301T-3.5-turbo bot
+"""
+HARMLESS = """
+Google is a search engine developed by Google.|I'm going to explain how Google Search works.
+The koala sleeps most of the day.|As a result, Google shows advertisements.
+I am happy with falcons.|Companies such as Google, Meta and Microsoft|As Apple grew, it hired.
+Android was made by Google.|I am a language model and cannot feel.
+I am happy. Alpine llamas live in the Andes.|Claude Monet painted
+The chat was open, and I was made by hand.|I'm a Gemini and you are a Leo.|phi is 1.618
+The mistral blows.|I'm adept at chess.|I am meta about it|A partition table (GPT) has entries.
+This is Google's page.|I love palm trees|As an apple farmer, I wake early.
+Microsoft Word was made by Microsoft, I think.|the grand opening, AI for all
+"""
+
+
+@pytest.mark.parametrize("listed", [SELVES, HARMLESS])
+def test_outputs_that_speak_as_a_model_are_told_from_harmless_ones(listed: str) -> None:
+    texts = [text for text in listed.replace("\n", "|").split("|") if text]
+    made = compare(outputs("teacher", ["-"] * len(texts)),
+                   [outputs("hf:EleutherAI/pythia-1b", texts)])  # fmt: skip
+    found = {int(leak.item[1:]): leak for leak in leaks(made)}
+    wrong = [(text, found.get(n)) for n, text in enumerate(texts)
+             if (n in found and found[n].itself) is not (listed is SELVES)]  # fmt: skip
+    assert wrong == []
+    assert len(found) == (len(texts) if listed is SELVES else 0), found
 
 
 def test_a_name_in_the_prompt_gives_nothing_away() -> None:

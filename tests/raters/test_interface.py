@@ -11,10 +11,11 @@ from starlette.testclient import TestClient
 
 from epigone.raters import people, serving
 from epigone.raters.app import build_app
+from epigone.raters.comparisons import compare
 from epigone.raters.site import Settings
 from epigone.schema import Rating
 
-from .rating_site import ADMIN, SECRET, filled, pairs, serving_site
+from .rating_site import ADMIN, SECRET, filled, outputs, pairs, serving_site
 
 SITE = "http://127.0.0.1:8600"
 
@@ -45,6 +46,22 @@ def test_a_client_without_a_browser_rates_to_the_end(memory: Path) -> None:
     ratings: list[Rating] = list(people.ratings(store))
     assert len(ratings) == 3 + at["done"]
     assert all(r.reasons == ("safe",) and r.seconds == 0.0 for r in ratings)
+    store.close()
+
+
+def test_clients_see_of_an_output_what_a_page_shows(memory: Path) -> None:
+    made = compare(outputs("t", ["\u200b same\r\n\n"]), [outputs("m", ["same"])])
+    store = filled(memory, made, checks=False, check_every=0)
+    told = Settings(SECRET, ADMIN, SITE)
+    site = TestClient(
+        build_app(store, told, serving.doors(store, told, public=True)), base_url=SITE
+    )
+    csrf = re.findall(r'name="csrf" value="([^"]+)"', site.get("/in/public").text)[0]
+    site.post("/begin", data={"csrf": csrf})
+    head = {"X-CSRF-Token": site.get("/api/session").json()["csrf"]}
+    task = site.post("/api/next", headers=head).json()["task"]
+    assert (task["left"], task["right"]) == ("same", "same")
+    assert task["prompt"] == [{"role": "user", "content": "Question 0?"}]
     store.close()
 
 

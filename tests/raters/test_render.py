@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import time
 from html.parser import HTMLParser
 
@@ -7,12 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epigone.raters.render import FOLDED, SHOWN, answer, plain, scrubbed
+from epigone.raters.render import FOLDED, LINES, SHOWN, answer, plain, scrubbed, words
 
 ALLOWED = {
     "blockquote", "br", "code", "details", "div", "em", "h3", "hr", "li", "ol", "p", "pre", "s",
     "span", "strong", "summary", "table", "tbody", "td", "th", "thead", "tr", "ul",
 }  # fmt: skip
+
+
+CLASSES = {"link", "url", "image", "none", "plain", "l1", "l2", "l3", "n4", "n9", "wide"}
+BOX = {("tabindex", "0"), ("role", "group"), ("aria-label", "Table")}
 
 
 class Seen(HTMLParser):
@@ -61,8 +66,10 @@ def check(html: str) -> Seen:
     seen = Seen(html)
     assert seen.tags <= ALLOWED, seen.tags - ALLOWED
     for name, value in seen.attributes:
-        assert (name == "start" and (value or "").isdigit()) or (
-            name == "class" and value in {"link", "url", "image", "none", "plain", "l1", "l2", "l3"}
+        assert (
+            (name == "start" and (value or "").isdigit())
+            or (name == "class" and value in CLASSES)
+            or (name, value) in BOX
         ), (name, value)
     return seen
 
@@ -124,6 +131,56 @@ def test_huge_texts_are_folded_and_cut(text: str) -> None:
     assert len(answer("b" * SHOWN)) < SHOWN + 100
 
 
+@pytest.mark.parametrize("html", [answer("```\n" + "\n" * 8_000 + "end"), plain("x\r" * 8_000)])
+def test_long_texts_of_short_lines_are_folded(html: str) -> None:
+    first, rest = html.split("<details>")
+    assert first.count("\n") <= LINES + 2 and rest.count("\n") > 7_000
+    assert "details" not in answer("x\n" * (LINES - 1) + "x" + "\n" * 8_000)
+
+
+def test_what_the_parser_would_drop_stands_as_it_was_written() -> None:
+    for deep in (
+        "".join("  " * n + f"- level {n}\n" for n in range(100)), "> " * 40 + "level 99",
+        "1. " * 12 + "level 99",
+    ):  # fmt: skip
+        assert "level 99" in check(answer(deep)).text
+    assert "plain" not in answer("- " * 8 + "level 8")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("safe &#x202e;txet desrever&#x202c;", "safe ⟦U+202E⟧txet desrever⟦U+202C⟧"),
+        ("&rlm;a&lrm;&#8294;b", "⟦U+200F⟧a⟦U+200E⟧⟦U+2066⟧b"),
+        ("pay&ZeroWidthSpace;p&shy;al&NoBreak;", "paypal"),
+        ("a" + 40 * "&#x300;", "a" + 4 * "\u0300"),
+        ("*a&#x300;&#x301;&#x302;*&#x303;&#x304;", "a" + "\u0300\u0301\u0302\u0303"),
+        ("![&#x202e;x](y) [p](<&#x202e;>)", "[image: &#x202e;x] p (%E2%80%AE)"),
+        ("a\n# b&#x202e;", "a\nb⟦U+202E⟧"),
+        ("&lt;b&gt; &amp;#x202e; `&#x202e;`", "<b> &#x202e; &#x202e;"),
+    ],
+)
+def test_entities_are_no_way_around(text: str, told: str) -> None:
+    html = answer(text)
+    check(html)
+    shown = words(html)
+    assert re.sub("\n+", "\n", shown.strip()) == told
+
+
+@given(st.text(alphabet="&#;x20e3b*_` \na\u0300\u202e", max_size=60))
+def test_no_markdown_can_turn_or_hide_itself(text: str) -> None:
+    shown = words(answer(text))
+    assert scrubbed(shown) == shown
+
+
+def test_long_numbers_of_lists_have_room() -> None:
+    assert answer("1. a\n" * 99).startswith("<ol>\n")
+    assert answer("1. a\n" * 100).startswith('<ol class="n4">\n')
+    assert answer("98. a\n1. b\n   - c\n   - d\n").startswith('<ol start="98">\n')
+    assert answer("98. a\n1. b\n1. c\n").startswith('<ol class="n4" start="98">\n')
+    assert 'class="n9"' in answer("- 999999999. a\n") and '"0"' in answer("0. a\n")
+
+
 @pytest.mark.parametrize(
     "piece", ["[", "![", "*a_", "> ", "`", "<", "- ", "a|", "[a](", "~~", "&", "\\", "1. ", "_*"]
 )
@@ -134,4 +191,7 @@ def test_no_text_takes_long_to_lay_out(piece: str) -> None:
 
 
 def test_an_empty_answer_is_told() -> None:
-    assert "This answer is empty" in answer(" \n")
+    for text in (" \n", "\u200b" * 9, "\u3164\u2800", "\n" * 200_000):
+        assert "This answer is empty" in answer(text), text[:9]
+    for text in ("[//]: # (text)", "&ZeroWidthSpace;", "```\n```", "- - -"):
+        assert check(answer(text)).text == text

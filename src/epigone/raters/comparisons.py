@@ -9,16 +9,17 @@ from dataclasses import dataclass
 from importlib import resources
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 
 from epigone.errors import UserError
-from epigone.schema import Message, Purpose
+from epigone.schema import Message, Purpose, Role
 
 Pairs = Literal["teacher", "all"]
 # What PostgreSQL cannot keep (NUL) and UTF-8 cannot write (halves of characters).
 _UNWRITABLE = {0: "\ufffd", **dict.fromkeys(range(0xD800, 0xE000), "\ufffd")}
+_ROLES: tuple[str, ...] = get_args(Role)
 _KINDS: Mapping[str, Purpose] = {"training": "training", "gold": "gold", "attention": "attention"}
 _CHECK_KEYS = {"kind", "prompt", "outputs", "expected", "feedback"}
 
@@ -62,7 +63,7 @@ def read_outputs(path: Path, model: str = "") -> dict[str, Output]:
         with open(path, encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
                 if line.strip():
-                    output = _output(line, model, path, f"{path}:{number}")
+                    output = _output_at(line, model, path, f"{path}:{number}")
                     if output.item in found:
                         raise UserError(f"{path}:{number}: the same item twice", value=output.item)
                     found[output.item] = output
@@ -74,6 +75,13 @@ def read_outputs(path: Path, model: str = "") -> dict[str, Output]:
     if len(models := {o.model for o in found.values()}) > 1:
         raise UserError(f"samples of several models in {path}", value=", ".join(sorted(models)))
     return found
+
+
+def _output_at(line: str, model: str, path: Path, where: str) -> Output:
+    try:
+        return _output(line, model, path, where)
+    except RecursionError:
+        raise UserError(f"{where}: nested too deeply", value=line[:60]) from None
 
 
 def _output(line: str, model: str, path: Path, where: str) -> Output:
@@ -100,10 +108,13 @@ def _prompt(value: Any, where: str) -> tuple[Message, ...]:
         return (Message("user", writable(value)),)
     if isinstance(value, list) and value:
         try:
-            return tuple(Message(m["role"], writable(m["content"])) for m in value)
+            made = tuple(Message(m["role"], writable(m["content"])) for m in value)
+            if all(message.role in _ROLES for message in made):
+                return made
         except (KeyError, TypeError, AttributeError):
             pass
-    raise UserError(f"{where}: a prompt is a text, or messages with role and content", value=value)
+    raise UserError(f"{where}: a prompt is a text, or messages with role and content", value=value,
+                    fix="role: " + ", ".join(_ROLES))  # fmt: skip
 
 
 def writable(text: str) -> str:
@@ -165,7 +176,7 @@ def read_checks(path: Path | None = None) -> list[Pair]:
             rows = [json.loads(line) for line in text.splitlines() if line.strip()]
         else:
             rows = yaml.safe_load(text)
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = str(getattr(error, "strerror", None) or error).splitlines()[0]
         raise UserError(f"cannot read the checks: {reason}", value=name) from None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):

@@ -8,8 +8,9 @@ from fastapi import APIRouter, Header, Request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from epigone.raters import assign
-from epigone.raters.assign import Ballot, TaskGone
+from epigone.raters.assign import Ballot, Shown, TaskGone
 from epigone.raters.pages import kept_comment
+from epigone.raters.render import scrubbed
 from epigone.raters.site import Refused, Site, Who
 
 Csrf = Annotated[
@@ -108,10 +109,7 @@ def routes(site: Site) -> APIRouter:
         who = _writer(site, request, token)
         desk = assign.desk(site.store, who.rater, site.now())
         shown, at = desk.shown, desk.progress
-        task = None if shown is None else Task(
-            id=shown.id, prompt=list(shown.prompt), left=shown.left, right=shown.right,
-            training=shown.training,
-        )  # fmt: skip
+        task = None if shown is None else _task(shown)
         return Next(task=task, done=at.done, total=at.total)
 
     @router.post("/vote", responses={
@@ -132,6 +130,15 @@ def routes(site: Site) -> APIRouter:
         return Voted(training=True, expected=told.expected, feedback=told.feedback)
 
     return router
+
+
+def _task(shown: Shown) -> Task:
+    """A task without what a page would not show either: it may tell its model."""
+    prompt = [{name: scrubbed(text).strip() for name, text in m.items()} for m in shown.prompt]
+    return Task(
+        id=shown.id, prompt=prompt, left=scrubbed(shown.left).strip(),
+        right=scrubbed(shown.right).strip(), training=shown.training,
+    )  # fmt: skip
 
 
 def _writer(site: Site, request: Request, token: str) -> Who:

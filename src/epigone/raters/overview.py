@@ -14,7 +14,7 @@ from epigone.raters import quality
 from epigone.raters.agreement import Agreement, krippendorff
 from epigone.raters.quality import Conduct
 from epigone.raters.store import Store
-from epigone.raters.tables import Comparison, Plan, Rater, Task
+from epigone.raters.tables import Comparison, Invitation, Plan, Rater, Task, Worker
 from epigone.schema import Rating
 
 
@@ -34,7 +34,8 @@ class PairProgress:
 class RaterLine:
     """A rater: votes on items, checks passed and given, the median seconds, and how often left.
 
-    `proposed` are reasons to think about an exclusion.
+    `proposed` are reasons to think about an exclusion; `invitation` is the number and label of the
+    invitation of a private rater.
     """
 
     rater: str
@@ -47,6 +48,7 @@ class RaterLine:
     excluded: str
     revoked: bool
     proposed: tuple[str, ...]
+    invitation: str
 
 
 def pairs(store: Store, now: float) -> list[PairProgress]:
@@ -81,8 +83,19 @@ def raters(store: Store, ratings: Sequence[Rating]) -> list[RaterLine]:
     reasons: defaultdict[str, list[str]] = defaultdict(list)
     for proposal in quality.proposed(ratings):
         reasons[proposal.rater].append(proposal.reason)
-    rows = store.read(lambda session: list(session.scalars(select(Rater).order_by(Rater.id))))
-    return [_line(row, seen.get(row.public), tuple(reasons[row.public])) for row in rows]
+
+    def work(session: Session) -> list[tuple[Rater, str]]:
+        by_worker = {f"invitation-{i.id}": f"{i.id} {i.label}".strip()
+                     for i in session.scalars(select(Invitation))}  # fmt: skip
+        of = select(Rater, Worker.worker).join(Worker, Worker.rater_id == Rater.id)
+        rows = session.execute(of.order_by(Rater.id))
+        return [(rater, by_worker.get(worker, "") if rater.workforce == "private" else "")
+                for rater, worker in rows]  # fmt: skip
+
+    return [
+        _line(row, seen.get(row.public), tuple(reasons[row.public]), invited)
+        for row, invited in store.read(work)
+    ]
 
 
 def agreement(ratings: Sequence[Rating]) -> Agreement | None:
@@ -98,8 +111,8 @@ def _alpha(ratings: tuple[Rating, ...]) -> Agreement:
     return krippendorff(ratings)
 
 
-def _line(rater: Rater, seen: Conduct | None, proposed: tuple[str, ...]) -> RaterLine:
-    rest = rater.excluded, rater.revoked is not None, proposed
+def _line(rater: Rater, seen: Conduct | None, proposed: tuple[str, ...], invited: str) -> RaterLine:
+    rest = rater.excluded, rater.revoked is not None, proposed, invited
     if seen is None:
         return RaterLine(rater.public, rater.workforce, 0, 0, 0, None, None, *rest)
     return RaterLine(

@@ -15,15 +15,20 @@
     else if (since !== null) { shown += performance.now() - since; since = null; }
   });
 
+  const go = form.querySelector("button[type=submit]");
   let sent = false;
+  const ready = () => { sent = false; go.disabled = false; };
   form.addEventListener("submit", (event) => {
     if (sent) { event.preventDefault(); return; }
     sent = true;
+    go.disabled = true;
+    // An answer may never come, or lead nowhere; a vote that came twice is refused by the server.
+    setTimeout(ready, 4000);
     const now = since === null ? 0 : performance.now() - since;
     form.elements.visible.value = String(Math.round(shown + now));
   });
   // A page that comes back from the browser's memory may be sent again.
-  window.addEventListener("pageshow", () => { sent = false; });
+  window.addEventListener("pageshow", ready);
 
   // Storage may be refused, inside another site's frame for one.
   const read = () => { try { return localStorage.getItem(remembered); } catch { return null; } };
