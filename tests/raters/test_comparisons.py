@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,7 @@ def test_a_file_of_checks_is_read_strictly(tmp_path: Path) -> None:
         ("I was developed by Anthropic.", "Anthropic", True),
         ("My name is Claude and I like lists.", "Claude", True),
         ("You could ask GPT-4 for that.", "GPT-4", False),
+        ("Claude Monet had no Claude to ask.", "Claude", False),
         ("This was written by smollm2-135m-instruct.", "smollm2-135m-instruct", False),
     ],
 )
@@ -158,6 +160,13 @@ def test_outputs_that_speak_as_a_model_are_told_from_harmless_ones(listed: str) 
              if (n in found and found[n].itself) is not (listed is SELVES)]  # fmt: skip
     assert wrong == []
     assert len(found) == (len(texts) if listed is SELVES else 0), found
+
+
+def test_no_text_takes_long_to_scan() -> None:
+    began = time.process_time()
+    for piece in ("\n \n", "I am a ", "as a ", "hi, ", "me ", "\u0301"):
+        assert leaks(compare(outputs("t", ["-"]), [outputs("m", [piece * 3000])])) == []
+    assert time.process_time() - began < 5.0
 
 
 def test_a_name_in_the_prompt_gives_nothing_away() -> None:

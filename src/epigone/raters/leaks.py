@@ -35,6 +35,8 @@ _OTHERS = (
     r"nemotron|jurassic|ernie|hunyuan|doubao|gpt|"
     r"(?-i:Meta|Apple|Adept|Inflection|Moonshot|Sydney|PaLM|Phi|Yi|BLOOM|OPT|Dolphin|Hermes|Nova|Titan|Granite|Pi)"
 )
+# First names and words, but models where they stand alone.
+_ALONE = r"(?-i:Claude|Bard|Grok|LLaMA|Llama|Mistral|Copilot|Cohere)(?!\s(?-i:[A-Z]))"
 _KIND = r"(?:ai|a\.i\.|model|llm|assistant|chat\s?bot|bot|program|system|language)"
 _MADE = (
     r"(?:trained|developed|created|made|built|designed|produced|released|programmed|powered|"
@@ -106,7 +108,9 @@ def _leak(pair: Pair, model: str, text: str, itself: re.Pattern[str]) -> Leak | 
 def _seen(text: str) -> str:
     """A text as it looks: wide, styled and marked letters are plain ones, all hyphens are one."""
     plain = "".join(c for c in normalize("NFKD", text) if not combining(c))
-    return re.sub(r"[^\S\n]+", " ", plain.translate(_DASHES | _QUOTES))
+    # Short gaps keep the patterns below from taking long.
+    spaced = re.sub(r"[^\S\n]+", " ", plain.translate(_DASHES | _QUOTES))
+    return re.sub(r"(?: ?\n)+ ?", "\n", spaced)
 
 
 def _speaking(models: Iterable[str]) -> re.Pattern[str]:
@@ -119,7 +123,7 @@ def _speaking(models: Iterable[str]) -> re.Pattern[str]:
     anyone = "|".join([*map(re.escape, sorted(own, key=len, reverse=True)), _MODELS, _OTHERS])
     who, near, far = rf"({anyone})(?![\w-])", r"[^.!?\n]{0,40}?", r"[^.!?\n]{0,60}?"
     kind = rf"(?:[\w-]+[\s,]+){{0,4}}?{_KIND}\b"
-    start = r"(?:^|[.!?:\"]\s*|\n\s*)"
+    start = r"(?:^|[.!?:\"\n]\s?)"
     ways = (
         # Where only a model can be meant, some distance does no harm.
         rf"\b(?:{_AM}|my\s+name\s+is|call\s+me|as\s+an?|this\s+is|me,)\b{far}\b({sure})(?![\w-])",
@@ -127,7 +131,7 @@ def _speaking(models: Iterable[str]) -> re.Pattern[str]:
         rf"\b(?:{_AM}|my\s+name\s+is|my\s+name's|call\s+me)\s+(?:(?:the|actually|just|called|named)\s+)*{who}",
         rf"\b(?:{_AM}|as)\s+(?:an?|the)\s+{who}(?:'s)?\s+{kind}",
         rf"{start}as\s+{who}\s*,",
-        rf"{start}(?:hi|hello|hey)?[\s,!]*{who}\s+here\b",
+        rf"{start}(?:hi|hello|hey)?[ ,!]{{0,2}}{who}\s+here\b",
         rf"\btrained\s+by\s+{_TEAM}{who}",
         rf"\b(?:{_AM}|me)\b{far}\b{_MADE}\s+by\s+{_TEAM}{who}",
         rf"\b(?:{_AM}|as)\s+an?\s+{kind}{far}\b(?:by|from|at|called|named|known\s+as|based\s+on)\s+{_TEAM}{who}",
@@ -149,5 +153,5 @@ def _mentions(model: str) -> re.Pattern[str]:
     first = re.split(r"[:/_\s.-]", model)[0]
     own = {re.escape(_seen(w)) for w in (model, first)
            if len(w) >= _SHORTEST and w.lower() not in _GENERIC}  # fmt: skip
-    anyone = "|".join([*sorted(own, key=len, reverse=True), _MODELS])
+    anyone = "|".join([*sorted(own, key=len, reverse=True), _MODELS, _ALONE])
     return re.compile(rf"\b(?:{anyone})(?![\w-])", re.IGNORECASE)
