@@ -245,6 +245,18 @@ def test_training_comes_first_then_a_check_in_every_block(memory: Path) -> None:
     assert len(set(places)) > 1
 
 
+def test_the_time_of_a_task_begins_when_it_is_handed_out(memory: Path) -> None:
+    store = prepared(Store(memory / "r.db"), 3, ("m1",), checks=1, check_every=0)
+    rater, now = come(store, "w"), 0.0
+    while (task := assign.next_task(store, rater, now)) is not None:
+        now += 5.0
+        assign.cast(store, rater, task.id, Ballot(1), now)
+        # What was expected is read for long; the next task is not in sight yet.
+        now += 60.0 if task.training else 0.0
+    assert {r.seconds for r in people.ratings(store)} == {5.0}
+    store.close()
+
+
 def test_an_excluded_raters_places_go_to_others_and_can_come_back(store: Store) -> None:
     prepared(store, 2, ("m1",), per_item=1)
     spammer = people.enter(store, "public", Arrival("spam"), 0.0)

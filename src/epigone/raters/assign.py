@@ -129,9 +129,11 @@ def cast(store: Store, rater: int, public: str, ballot: Ballot, now: float) -> b
         if task.state == "lapsed" and not _slot_back(session, plan, past, task):
             raise TaskGone
         _settle(session, task, signed, ballot, now)
-        # In the same transaction: the disk is waited for once a vote.
-        past[at] = task._replace(state="done", voted=now)
-        _next(session, plan, rater, name, past, now)
+        # In the same transaction: the disk is waited for once a vote. After training, what was
+        # expected is read first, and that is no time of the next task.
+        if not training:
+            past[at] = task._replace(state="done", voted=now)
+            _next(session, plan, rater, name, past, now)
         return training
 
     return store.write(work)
