@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +75,10 @@ def watched(page: Any) -> Any:
 
 @pytest.fixture
 def site(memory: Path, request: pytest.FixtureRequest) -> Iterator[Served]:
-    every = getattr(request, "param", 3)
-    store = filled(memory, pairs(3, ("m1", "m2")), per_rater=3, per_item=2, check_every=every)
+    made, hard = pairs(3, ("m1", "m2")), getattr(request, "param", False)
+    if hard:  # a check that is failed by whoever prefers one answer
+        made.append(replace(pairs(4)[3], purpose="gold", expected=0))
+    store = filled(memory, made, checks=not hard, per_rater=3, per_item=2, check_every=3 - 2 * hard)
     with serving_site(store) as found:
         yield found
     store.close()
@@ -270,7 +273,7 @@ def test_hostile_outputs_do_nothing(tmp_path: Path, page: Any) -> None:
     store.close()
 
 
-@pytest.mark.parametrize("site", [1], indirect=True)
+@pytest.mark.parametrize("site", [True], indirect=True)
 def test_administrators_see_how_it_goes(site: Served, page: Any, browser: Any) -> None:
     people.invite(site.store, ["Ann <b>"], site.settings.clock(), who="test")
     came = people.Arrival("invitation-1")
