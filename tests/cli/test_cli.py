@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -284,8 +285,9 @@ def test_the_stages_by_themselves(cli: Cli, tmp_path: Path, talk: Path, tiny_bas
     student = out.strip()
     for model, file in ((str(tiny_base), "base.jsonl"), (student, "student.jsonl")):
         good("generate", model, "c/held_out.jsonl", "-o", file, "--max-new-tokens", "8")
-    scores = json.loads(good("style", "base.jsonl", "base.jsonl", "student.jsonl", "--json"))
-    same = [s for s in scores if s["model"] == scores[0]["model"] and s["metric"] == "unigram"]
+    shutil.copy(tmp_path / "base.jsonl", tmp_path / "copy.jsonl")
+    scores = json.loads(good("style", "base.jsonl", "copy.jsonl", "student.jsonl", "--json"))
+    same = [s for s in scores if s["model"] == "copy" and s["metric"] == "unigram"]
     assert same[0]["value"] == 100
     bench = json.loads(good("benchmark", student, "--tasks", "facts", "--limit", "4", "--json"))
     assert bench[0]["n"] == 4
