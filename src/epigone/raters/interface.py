@@ -144,5 +144,5 @@ def _task(shown: Shown) -> Task:
 def _writer(site: Site, request: Request, token: str) -> Who:
     who = site.who(request)
     if not who.session.allows(token):
-        raise Refused(403, "The X-CSRF-Token is not this session's.")
+        raise Refused(403, "The X-CSRF-Token does not belong to this cookie.")
     return who

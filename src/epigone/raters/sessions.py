@@ -23,7 +23,7 @@ class Session:
     csrf: str
 
     def allows(self, token: str) -> bool:
-        """Whether a write comes from a page of this session."""
+        """Whether a write comes from a page that this cookie was given for."""
         return hmac.compare_digest(self.csrf.encode(), token.encode(errors="replace"))
 
 
