@@ -31,6 +31,7 @@ LEASE = 100.0
 def store(memory: Path) -> Iterator[Store]:
     made = Store(memory / "r.db")
     yield made
+    assert_counted(made)
     made.close()
 
 
@@ -39,9 +40,17 @@ def either(request: pytest.FixtureRequest, memory: Path) -> Iterator[Store]:
     sqlite = request.param == "sqlite"
     made = Store(memory / "r.db" if sqlite else request.getfixturevalue("server"))
     yield made
+    assert_counted(made)
     made.close()
     if not sqlite:
         emptied(request.getfixturevalue("server"))
+
+
+def assert_counted(store: Store) -> None:
+    """Whatever happened, the slots that are said to be taken are those that tasks hold."""
+    said = dict(store.read(lambda s: s.execute(select(Comparison.id, Comparison.taken)).all()))
+    held = store.read(lambda s: s.scalars(select(Task.comparison_id).where(Task.slot >= 0)).all())
+    assert said == {**dict.fromkeys(said, 0), **Counter(held)}
 
 
 def come(store: Store, name: str, now: float = 0.0) -> int:

@@ -14,12 +14,12 @@ from urllib.parse import unquote
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import inspect, text
+from sqlalchemy import MetaData, Table, inspect, select, text
 
 from epigone.errors import MissingExtra, UserError
 from epigone.raters import people
-from epigone.raters.store import Store
-from epigone.raters.tables import Base
+from epigone.raters.store import Store, migrate
+from epigone.raters.tables import Base, Comparison
 from epigone.raters.workforces import Arrival
 
 from .databases import emptied
@@ -52,6 +52,35 @@ def test_the_versions_of_the_tables_lead_to_those_of_the_code(url: str) -> None:
     again.close()
     with pytest.raises(UserError, match="made by a newer epigone: 9999"):
         Store(url)
+
+
+def test_the_first_versions_slots_are_counted_once(url: str) -> None:
+    made = Store(url)
+    engine = made.engine
+    with engine.begin() as connection:
+        for table in (*reversed(Base.metadata.sorted_tables), Table("alembic_version", MetaData())):
+            table.drop(connection)
+        migrate(connection, "0001")
+        connection.execute(text(
+            "INSERT INTO comparison (id, purpose, item, a, b, prompt, a_text, b_text, feedback)"
+            " VALUES (1, 'item', 'i', 'm', 't', '[]', '', '', ''),"
+            " (2, 'item', 'j', 'm', 't', '[]', '', '', '')"
+        ))  # fmt: skip
+        for n, slot in enumerate((0, 1, None), start=1):
+            connection.execute(text(
+                "INSERT INTO rater (id, public, workforce, joined, excluded)"
+                " VALUES (:n, :name, 'public', 0, '')"
+            ), {"n": n, "name": f"r-{n}"})  # fmt: skip
+            connection.execute(text(
+                "INSERT INTO task (public, rater_id, comparison_id, \"left\", state, slot, opened,"
+                " expires, reasons, comment)"
+                " VALUES (:name, :n, 2, 'a', 'open', :slot, 0, 9, '[]', '')"
+            ), {"n": n, "name": f"t-{n}", "slot": slot})  # fmt: skip
+    made.close()
+    again = Store(url)
+    rows = again.read(lambda s: s.execute(select(Comparison.id, Comparison.taken)).all())
+    assert dict(rows) == {1: 0, 2: 2}
+    again.close()
 
 
 def test_sqlite_keeps_what_it_said_it_kept(tmp_path: Path) -> None:

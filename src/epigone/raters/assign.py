@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.orm import Session
 
+from epigone.raters import slots
 from epigone.raters.choice import Past, choose, length, rated, side, unseen
 from epigone.raters.store import Store
 from epigone.raters.tables import Comparison, Plan, Rater, Task, Vote
@@ -22,6 +23,11 @@ _PAST = (
     .where(Task.rater_id == bindparam("rater"))
     .order_by(Task.id)
 )  # fmt: skip
+_WHO = (
+    select(Plan, Rater.public, Rater.excluded, Rater.revoked)
+    .join(Rater, Rater.id == bindparam("rater"))
+    .where(Plan.id == 1)
+)
 _OPEN = ("open", "lapsed")
 
 
@@ -91,7 +97,7 @@ def desk(store: Store, rater: int, now: float) -> Desk:
 
     def work(session: Session) -> Desk:
         store.lock(session)
-        lapse(session, now)
+        slots.lapse(session, now)
         plan, name, past = _about(session, rater)
         task = _next(session, plan, rater, name, past, now) if name else None
         return _desk(session, plan, rater, name, past, task)
@@ -113,7 +119,7 @@ def cast(store: Store, rater: int, public: str, ballot: Ballot, now: float) -> b
 
     def work(session: Session) -> bool:
         store.lock(session)
-        lapse(session, now)
+        slots.lapse(session, now)
         plan, name, past = _about(session, rater)
         at = next((i for i, task in enumerate(past) if task.public == public), None)
         if at is None or not name:
@@ -166,27 +172,9 @@ def progress(store: Store, rater: int) -> Progress:
     return store.read(lambda session: _progress(session, rater, *_about(session, rater)))
 
 
-def lapse(session: Session, now: float) -> None:
-    """Free the slots of tasks whose lease has run out."""
-    session.execute(
-        update(Task)
-        .where(Task.state == "open", Task.expires < now)
-        .values(state="lapsed", slot=None)
-        .execution_options(synchronize_session=False)
-    )
-
-
-def free_slot(session: Session, comparison: int, per_item: int) -> int | None:
-    """The lowest slot of a comparison that nobody holds."""
-    used = set(session.scalars(select(Task.slot).where(Task.comparison_id == comparison)))
-    return next((slot for slot in range(per_item) if slot not in used), None)
-
-
 def _about(session: Session, rater: int) -> tuple[Plan, str, list[Past]]:
     """The plan, the rater's name (empty for one who may rate no more), and the tasks so far."""
-    plan = session.get_one(Plan, 1)
-    who = select(Rater.public, Rater.excluded, Rater.revoked).where(Rater.id == rater)
-    name, excluded, revoked = session.execute(who).one()
+    plan, name, excluded, revoked = session.execute(_WHO, {"rater": rater}).one()
     past = [Past(*row) for row in session.execute(_PAST, {"rater": rater})]
     return plan, "" if excluded or revoked is not None else name, past
 
@@ -266,7 +254,7 @@ def _new(
     if found is None:
         return None
     purpose, chosen = found
-    slot = free_slot(session, chosen, plan.per_item) if purpose == "item" else None
+    slot = slots.free(session, chosen, plan.per_item) if purpose == "item" else None
     task = Task(
         public=secrets.token_urlsafe(15), rater_id=rater, comparison_id=chosen, slot=slot,
         left=side(plan, name, chosen), state="open", opened=now, expires=now + plan.lease,
@@ -274,6 +262,7 @@ def _new(
     )  # fmt: skip
     session.add(task)
     session.flush()
+    slots.recount(session, () if slot is None else (chosen,))
     return Past(task.id, task.public, chosen, task.left, "open", now, None, task.expires, purpose)
 
 
@@ -281,10 +270,11 @@ def _slot_back(session: Session, plan: Plan, past: Sequence[Past], task: Past) -
     """Take a slot again for a task whose lease ran out; False where it cannot be had."""
     if task.purpose != "item":
         return True
-    slot = free_slot(session, task.comparison, plan.per_item)
+    slot = slots.free(session, task.comparison, plan.per_item)
     if slot is None or rated(past) >= plan.per_rater:
         return False
     session.execute(update(Task).where(Task.id == task.id).values(slot=slot))
+    slots.recount(session, (task.comparison,))
     return True
 
 

@@ -7,7 +7,7 @@ import random
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from sqlalchemy import BigInteger, exists, func, outerjoin, select
+from sqlalchemy import BigInteger, exists, func, select
 from sqlalchemy import cast as sql_cast
 from sqlalchemy.orm import Session, aliased
 
@@ -67,9 +67,8 @@ def unseen(session: Session, rater: int, most: int, *, below: int = 0, held: boo
         .join(mine, mine.id == Task.comparison_id)
         .where(Task.rater_id == rater, mine.purpose == "item", mine.item == Comparison.item)
     )
-    taken = select(func.count(Task.slot)).where(Task.comparison_id == Comparison.id)
     busy = select(Task.id).where(Task.comparison_id == Comparison.id, Task.state == "open")
-    free = exists(busy) if held else taken.scalar_subquery() < below
+    free = exists(busy) if held else Comparison.taken < below
     query = select(Comparison.item).where(Comparison.purpose == "item", ~exists(seen), free)
     return len(session.scalars(query.distinct().limit(most)).all())
 
@@ -121,13 +120,11 @@ def _item(session: Session, plan: Plan, rater: int, name: str) -> int | None:
     First come the models that have been rated least, then the comparison that has. A rater never
     gets a second comparison of one prompt: the output seen twice would be the teacher's.
     """
-    taken = func.count(Task.slot)
-    joined = outerjoin(Comparison, Task, Task.comparison_id == Comparison.id)
+    pair = (Comparison.a, Comparison.b)
     totals = session.execute(
-        select(Comparison.a, Comparison.b, taken, func.count(func.distinct(Comparison.id)))
-        .select_from(joined)
+        select(*pair, func.sum(Comparison.taken), func.count())
         .where(Comparison.purpose == "item")
-        .group_by(Comparison.a, Comparison.b)
+        .group_by(*pair)
     ).all()
     seen = (
         select(Comparison.item)
@@ -140,12 +137,9 @@ def _item(session: Session, plan: Plan, rater: int, name: str) -> int | None:
     for a, b, *_ in sorted(totals, key=lambda row: (row[2] / row[3], row[0], row[1])):
         found = session.scalar(
             select(Comparison.id)
-            .select_from(joined)
             .where(Comparison.purpose == "item", Comparison.a == a, Comparison.b == b)
-            .where(Comparison.item.not_in(seen))
-            .group_by(Comparison.id)
-            .having(taken < plan.per_item)
-            .order_by(taken, mixed)
+            .where(Comparison.taken < plan.per_item, Comparison.item.not_in(seen))
+            .order_by(Comparison.taken, mixed)
             .limit(1)
         )
         if found is not None:

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from sqlalchemy import func, select, update
+from sqlalchemy import String, func, literal, select, update
+from sqlalchemy import cast as sql_cast
 from sqlalchemy.orm import Session
 
 from epigone.errors import UserError
-from epigone.raters.assign import free_slot
+from epigone.raters import slots
 from epigone.raters.logins import note
 from epigone.raters.store import Store
 from epigone.raters.tables import (
@@ -29,6 +30,7 @@ from epigone.raters.workforces import Arrival, NotAdmitted
 from epigone.schema import Purpose, Rating, Workforce
 
 _INVITED = "invitation-"
+_WORKER = literal(_INVITED).concat(sql_cast(Invitation.id, String))
 NO_INVITATION = "This invitation does not work, or works no longer."
 
 
@@ -116,13 +118,14 @@ def find(store: Store, public: str, now: float) -> tuple[int, bool] | None:
 
     def work(session: Session) -> tuple[int, bool] | None:
         row = session.execute(
-            select(Rater.id, Rater.revoked, Rater.workforce, Worker.worker)
+            select(Rater.id, Rater.revoked, Rater.workforce, Invitation)
             .join(Worker, Worker.rater_id == Rater.id)
+            .outerjoin(Invitation, Worker.worker == _WORKER)
             .where(Rater.public == public)
         ).one_or_none()
         if row is None:
             return None
-        over = row.workforce == "private" and not _admits(_invitation(session, row.worker), now)
+        over = row.workforce == "private" and not _admits(row.Invitation, now)
         return row.id, row.revoked is not None or over
 
     return store.read(work)
@@ -201,12 +204,7 @@ def exclude(store: Store, rater: str, why: str, now: float, *, who: str) -> None
         store.lock(session)
         found = _named(session, rater)
         found.excluded = why.strip()
-        session.execute(
-            update(Task)
-            .where(Task.rater_id == found.id, Task.state == "open")
-            .values(state="lapsed", slot=None)
-        )
-        session.execute(update(Task).where(Task.rater_id == found.id).values(slot=None))
+        slots.give_back(session, found.id)
         note(session, now, who, "exclude", rater, why)
 
     store.write(work)
@@ -227,8 +225,9 @@ def include(store: Store, rater: str, why: str, now: float, *, who: str) -> None
         done = done.where(Task.rater_id == found.id, Task.state == "done")
         for task in session.scalars(done.where(Comparison.purpose == "item")):
             if task.slot is None:
-                task.slot = free_slot(session, task.comparison_id, plan.per_item)
+                task.slot = slots.free(session, task.comparison_id, plan.per_item)
                 session.flush()
+                slots.recount(session, (task.comparison_id,))
         note(session, now, who, "include", rater, why)
 
     store.write(work)

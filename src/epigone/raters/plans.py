@@ -73,6 +73,8 @@ def prepare(
         every = {(purpose, item) for purpose, item, _, _ in asked}
         plan.items = sum(purpose == "item" for purpose, _ in every)
         plan.checks = sum(purpose in ("gold", "attention") for purpose, _ in every)
+        session.flush()
+        store.analyze(session)
         return Prepared(sum(key[0] == "item" for key in asked), new, len(gone))
 
     return store.write(work)

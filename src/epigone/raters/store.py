@@ -99,6 +99,11 @@ class Store:
         if not self.sqlite:
             session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
 
+    def analyze(self, session: Session) -> None:
+        """Let the database know what the tables hold, before it looks by itself a minute later."""
+        if not self.sqlite:
+            session.execute(text("ANALYZE"))
+
     def plan(self) -> Plan:
         """How the comparisons are handed out; raises UserError for an empty database."""
         plan = self.read(lambda session: session.get(Plan, 1))

@@ -55,10 +55,17 @@ class Plan(Base):
 
 
 class Comparison(Base):
-    """Two outputs for one prompt; `a` and `b` are models in the order of their names."""
+    """Two outputs for one prompt; `a` and `b` are models in the order of their names.
+
+    `taken` is how many of its slots are held: counted when they change, not for each rater anew.
+    """
 
     __tablename__ = "comparison"
-    __table_args__ = (UniqueConstraint("purpose", "item", "a", "b"),)
+    __table_args__ = (
+        UniqueConstraint("purpose", "item", "a", "b"),
+        # Who needs raters most is read from it alone, without the texts.
+        Index("ix_comparison_taken", "purpose", "a", "b", "taken", "id", "item"),
+    )
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
     purpose: Mapped[str] = mapped_column(String(16))
     item: Mapped[str] = mapped_column(String(500))
@@ -69,6 +76,7 @@ class Comparison(Base):
     b_text: Mapped[str]
     expected: Mapped[int | None]
     feedback: Mapped[str]
+    taken: Mapped[int] = mapped_column(default=0)
 
 
 class Rater(Base):

@@ -1,0 +1,50 @@
+"""The slots of comparisons: k of them each, held by the tasks of distinct raters."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from epigone.raters.tables import Comparison, Task
+
+
+def free(session: Session, comparison: int, per_item: int) -> int | None:
+    """The lowest slot of a comparison that nobody holds."""
+    used = set(session.scalars(select(Task.slot).where(Task.comparison_id == comparison)))
+    return next((slot for slot in range(per_item) if slot not in used), None)
+
+
+def lapse(session: Session, now: float) -> None:
+    """Free the slots of tasks whose lease has run out."""
+    over = (
+        update(Task)
+        .where(Task.state == "open", Task.expires < now)
+        .values(state="lapsed", slot=None)
+        .returning(Task.comparison_id)
+        .execution_options(synchronize_session=False)
+    )
+    recount(session, session.scalars(over).all())
+
+
+def give_back(session: Session, rater: int) -> None:
+    """Free all slots of a rater; the rater's open tasks lapse."""
+    theirs = update(Task).where(Task.rater_id == rater)
+    session.execute(theirs.where(Task.state == "open").values(state="lapsed"))
+    held = theirs.where(Task.slot.is_not(None)).values(slot=None).returning(Task.comparison_id)
+    recount(session, session.scalars(held).all())
+
+
+def recount(session: Session, comparisons: Collection[int]) -> None:
+    """Count again how many slots are held, after tasks of these comparisons changed."""
+    held = select(func.count(Task.slot)).where(Task.comparison_id == Comparison.id)
+    # In parts: a database takes so many values in one statement.
+    ids = sorted(set(comparisons))
+    for at in range(0, len(ids), 500):
+        session.execute(
+            update(Comparison)
+            .where(Comparison.id.in_(ids[at : at + 500]))
+            .values(taken=held.scalar_subquery())
+            .execution_options(synchronize_session=False)
+        )
