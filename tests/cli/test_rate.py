@@ -96,6 +96,8 @@ def test_a_study_is_served_with_its_own_settings(
 
 
 def test_mistakes_are_told_in_a_line(cli: Cli, folder: Path) -> None:
+    below = ("-o", "x.json", "--name", "N", "--description", "D", "--url", "https://x.org/a",
+             "--reward", "9", "--minutes", "1", "--places", "1")  # fmt: skip
     for words, says in (
         (("rate", "invit", "r.db"), "unknown verb of rate: invit"),
         (("rate", "study-that-is-not-there.yaml"), "study-that-is-not-there.yaml"),
@@ -103,6 +105,8 @@ def test_mistakes_are_told_in_a_line(cli: Cli, folder: Path) -> None:
         (("rate", "invite", "none.db"), "no rating database: none.db"),
         (("rate", "serve", "x.db", "--url", "rate.example.org"), "not the address of a site"),
         (("rate", "invite", "x.db", "--url", "https://x.org/a"), "not below a path: https://x.org"),
+        (("rate", "prolific", "create", *below), "not below a path: https://x.org"),
+        (("rate", "mturk", "create", *below), "not below a path: https://x.org"),
         (("rate", "tasks", "none.jsonl", "student.jsonl", "--db", "r.db"), "cannot read"),
         (("rate", "tasks", "teacher.jsonl", "teacher.jsonl", "--db", "r.db"), "two files of one"),
     ):

@@ -9,7 +9,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 import typer
 from typer.core import TyperGroup
@@ -17,7 +16,7 @@ from typer.core import TyperGroup
 from epigone.cli import rate_results, rate_workforces
 from epigone.cli.common import Json, Runs, StudyArgument, say_json, table
 from epigone.cli.rate_filling import filled, read
-from epigone.cli.rate_store import needs_extra, open_store
+from epigone.cli.rate_store import needs_extra, open_store, site_url
 from epigone.errors import UnknownName, UserError
 
 if TYPE_CHECKING:
@@ -270,23 +269,6 @@ def _answers(
                         fix="a study with evaluate.style, and epigone run")  # fmt: skip
     models = list(wanted) or [name for name in known if name in found]
     return found[teacher], [found[name] for name in models]
-
-
-def site_url(url: str) -> str:
-    """The address of a site; raises UserError for one that is none, or below another site."""
-    try:
-        parts = urlsplit(url)
-        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:
-        good = False
-    if not url:
-        return url
-    if not good or "@" in url:
-        raise UserError("not the address of a site", value=url, fix="https://rate.example.org")
-    if parts.path not in ("", "/") or parts.query or parts.fragment:
-        raise UserError("a rating site is not below a path", value=url,
-                        fix=f"{parts.scheme}://{parts.netloc}")  # fmt: skip
-    return url.rstrip("/")
 
 
 def _secret_file(store: Store, named: Path | None) -> Path | None:

@@ -32,6 +32,7 @@ from epigone.cli.rate_platforms import (
     spend,
     writable,
 )
+from epigone.cli.rate_store import site_url
 from epigone.errors import UserError
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def mturk_create(
     """
     from epigone.raters.workforces.mturk_client import Draft, Settings, checked, cost
 
-    entry = url.rstrip("/") + "/in/mturk"
+    entry = site_url(url) + "/in/mturk"
     asked = ((97 if live else 0) if approved is None else approved,
              (500 if live else 0) if known is None else known)  # fmt: skip
     draft = Draft(name, f"epigone: {name}", description, entry, reward, minutes, places, days,

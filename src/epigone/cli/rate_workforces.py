@@ -34,6 +34,7 @@ from epigone.cli.rate_platforms import (
     spend,
     writable,
 )
+from epigone.cli.rate_store import site_url
 from epigone.errors import UserError
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def prolific_create(
     """
     from epigone.raters.workforces.prolific_client import Draft, Settings, checked
 
-    entry = url.rstrip("/") + "/in/prolific"
+    entry = site_url(url) + "/in/prolific"
     draft = Draft(name, f"epigone: {name}", description, entry, reward, minutes, places)
     checked(draft)
     few_enough(db, "prolific", places)
