@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
-from epigone.cli import app
+from epigone.cli import app, common, main
 from epigone.corpus import build
 from epigone.errors import UserError
 from epigone.files import read_jsonl
@@ -22,19 +26,6 @@ from epigone.training.track import TRACK
 
 RECIPE = ["--amount", "300", "--amount", "1k", "--batch", "1", "--block", "64", "--precision",
           "fp32", "--warmup", "0.1"]  # fmt: skip
-# An end by a signal in the middle of the training, at a known step.
-STOPPED = """
-import os, signal, sys
-from epigone.cli import common, main
-
-def tell(self, done, total, note=""):
-    if note.startswith("loss") and done == 7:
-        os.kill(os.getpid(), signal.SIGTERM)
-
-common.Teller.__call__ = tell
-sys.argv[0] = "epigone"
-main()
-"""
 
 
 @pytest.fixture(autouse=True)
@@ -71,12 +62,48 @@ def trained(
     )
 
 
+def trained_by_a_fork(
+    base: Path, corpus: Path, out: Path, stop_at: int | None = None
+) -> subprocess.CompletedProcess[str]:
+    """The same in a process that has torch already; `stop_at` sends it SIGTERM at that step."""
+    words = ["epigone", "train", *map(str, (base, corpus)), "-o", str(out), *RECIPE]
+    with tempfile.TemporaryFile("w+") as told, tempfile.TemporaryFile("w+") as said:
+        child = os.fork()
+        if not child:
+            code: object = 70
+            try:
+                sys.argv, sys.stdout, sys.stderr = words, told, said
+                # Threads that this process started before are not in the fork.
+                torch.set_num_threads(1)
+                if stop_at is not None:
+                    common.Teller.__call__ = stopping(stop_at)  # type: ignore[method-assign]
+                main()
+            except SystemExit as ended:
+                code = ended.code
+            finally:
+                told.flush()
+                said.flush()
+                os._exit(int(code or 0) if isinstance(code, int | None) else 70)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        told.seek(0)
+        said.seek(0)
+        return subprocess.CompletedProcess(words, code, told.read(), said.read())
+
+
+def stopping(step: int) -> Callable[..., None]:
+    def tell(self: object, done: float, total: float, note: str = "") -> None:
+        if note.startswith("loss") and done == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return tell
+
+
 @pytest.fixture(scope="module")
 def alone(
     tiny_base: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, str]:
     out = tmp_path_factory.mktemp("alone") / "s"
-    done = trained(["-m", "epigone"], tiny_base, corpus, out)
+    done = trained_by_a_fork(tiny_base, corpus, out)
     assert done.returncode == 0, done.stderr
     # Folders alone go to stdout, for another command to take.
     students = [str(out / "amount-300"), str(out / "amount-1000")]
@@ -138,7 +165,7 @@ def test_a_training_ended_by_sigterm_goes_on_where_it_was(
     alone: tuple[Path, str], tiny_base: Path, corpus: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "s"
-    ended = trained(["-c", STOPPED], tiny_base, corpus, out)
+    ended = trained_by_a_fork(tiny_base, corpus, out, stop_at=7)
     assert ended.returncode == 143, ended.stderr
     assert ended.stderr.splitlines()[-1] == (
         "epigone: stopped by SIGTERM; run the same command again to continue"
@@ -146,7 +173,7 @@ def test_a_training_ended_by_sigterm_goes_on_where_it_was(
     assert "Traceback" not in ended.stderr
     assert not out.exists()
     assert not (tmp_path / "s.partial" / "failure.json").exists()
-    again = trained(["-m", "epigone"], tiny_base, corpus, out)
+    again = trained_by_a_fork(tiny_base, corpus, out)
     assert again.returncode == 0, again.stderr
     assert record(out)["facts"]["resumed_at_step"] == 7
     assert "Continued   at step 7" in again.stderr
