@@ -198,7 +198,8 @@ def _at(where: str, error: UserError) -> UserError:
 def _ending(path: Path) -> str:
     ending = path.suffix.lower()
     if ending not in _FORMATS:
-        raise UserError("ratings are kept as .jsonl or .csv", value=str(path))
+        raise UserError("ratings are kept as .jsonl or .csv", value=str(path),
+                        fix="epigone rate export makes one of a database")  # fmt: skip
     return ending
 
 
