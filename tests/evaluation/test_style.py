@@ -186,8 +186,10 @@ def test_files(tmp_path: Path) -> None:
         style(teacher, [twice])
     with pytest.raises(CorpusError, match=r"bad\.jsonl:1"):
         style(teacher, [write(tmp_path / "bad.jsonl", [{"prompt": "a"}])])
-    with pytest.raises(CorpusError, match="cannot be read"):
-        style(teacher, [tmp_path / "absent.jsonl"])
+    with pytest.raises(CorpusError, match=r"cannot be read.*no such file.*did you mean 'twice"):
+        style(teacher, [tmp_path / "twise.jsonl"])
+    with pytest.raises(CorpusError, match=r"cannot be read.*no such file or directory\)$"):
+        style(teacher, [tmp_path / "none" / "one.jsonl"])
 
 
 def test_only_names_that_collide_are_lengthened() -> None:

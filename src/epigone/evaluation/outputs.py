@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,13 @@ def rows_of(path: Path, what: str = "samples") -> Iterator[tuple[str, Mapping[st
             seen.add(item)
             yield item, row, where
     except (OSError, ValueError) as error:
-        raise CorpusError(f"{what} cannot be read", value=str(path), fix=str(error)) from None
+        why = str(error)
+        if isinstance(error, OSError):
+            why = (error.strerror or why).lower()
+            there = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+            if near := difflib.get_close_matches(path.name, there, n=1):
+                why += f"; did you mean {near[0]!r}?"
+        raise CorpusError(f"{what} cannot be read", value=str(path), fix=why) from None
     if not seen:
         raise CorpusError(f"no {what} in the file", value=str(path))
 
