@@ -70,7 +70,7 @@ def votes_by_comparison(store: Store) -> Counter[tuple[str, str, str]]:
 
 def all_of_them(store: Store, rater: int, now: float = 1.0) -> list[assign.Shown]:
     seen = []
-    while (task := assign.next_task(store, rater, now)) is not None:
+    while (task := assign.desk(store, rater, now).shown) is not None:
         seen.append(task)
         assign.cast(store, rater, task.id, Ballot(1), now)
     return seen
@@ -85,7 +85,7 @@ def test_every_comparison_is_rated_by_k_distinct_raters_though_many_drop_out(eit
         now += rng.random() * 40
         rater = come(either, f"w{number % 25}", now)
         for _ in range(rng.randint(1, 8)):
-            task = assign.next_task(either, rater, now)
+            task = assign.desk(either, rater, now).shown
             if task is None:
                 break
             at_work[rater] = task.id
@@ -136,7 +136,7 @@ def test_raters_at_once_never_fill_a_place_twice(either: Store) -> None:
 def test_the_database_itself_refuses_a_vote_too_many(either: Store) -> None:
     prepared(either, 1, ("m1",), per_item=2)
     for n in range(2):
-        assert assign.next_task(either, come(either, f"w{n}"), 0.0) is not None
+        assert assign.desk(either, come(either, f"w{n}"), 0.0).shown is not None
     with pytest.raises(IntegrityError):
         either.write(lambda session: session.execute(update(Task).values(slot=0)))
 
@@ -144,7 +144,7 @@ def test_the_database_itself_refuses_a_vote_too_many(either: Store) -> None:
 def test_a_vote_is_counted_once_however_often_it_is_sent(store: Store) -> None:
     prepared(store, 3, ("m1",))
     rater = come(store, "w")
-    task = assign.next_task(store, rater, 0.0)
+    task = assign.desk(store, rater, 0.0).shown
     assert task is not None
     for now in (10.0, 11.0, 12.0):
         assign.cast(store, rater, task.id, Ballot(2, ("clear",), "so", 4.0), now)
@@ -157,12 +157,12 @@ def test_a_vote_is_counted_once_however_often_it_is_sent(store: Store) -> None:
 def test_the_last_vote_can_be_changed_until_the_next_one(store: Store) -> None:
     prepared(store, 3, ("m1",))
     rater = come(store, "w")
-    first = assign.next_task(store, rater, 0.0)
+    first = assign.desk(store, rater, 0.0).shown
     assert first is not None
     assign.cast(store, rater, first.id, Ballot(2), 5.0)
     back = assign.previous(store, rater)
     assert back is not None and back.preference == 2 and back.left == first.left
-    second = assign.next_task(store, rater, 6.0)
+    second = assign.desk(store, rater, 6.0).shown
     assert second is not None and second.id != first.id
     assign.cast(store, rater, first.id, Ballot(-1), 7.0)
     assign.cast(store, rater, second.id, Ballot(0), 8.0)
@@ -176,28 +176,28 @@ def test_the_last_vote_can_be_changed_until_the_next_one(store: Store) -> None:
 def test_a_task_is_the_same_after_a_reload_and_its_side_as_well(store: Store) -> None:
     prepared(store, 4, ("m1",))
     rater = come(store, "w")
-    first = assign.next_task(store, rater, 0.0)
-    again = assign.next_task(store, rater, 50.0)
+    first = assign.desk(store, rater, 0.0).shown
+    again = assign.desk(store, rater, 50.0).shown
     # Its lease ran out, but nobody took it.
-    later = assign.next_task(store, rater, 50.0 + 2 * LEASE)
+    later = assign.desk(store, rater, 50.0 + 2 * LEASE).shown
     assert first == again == later
 
 
 def test_an_abandoned_task_goes_to_somebody_else_and_a_late_vote_is_refused(either: Store) -> None:
     prepared(either, 1, ("m1",), per_item=1)
     gone, other = come(either, "gone"), come(either, "other")
-    task = assign.next_task(either, gone, 0.0)
+    task = assign.desk(either, gone, 0.0).shown
     assert task is not None
     fresh = come(either, "fresh")
     assert assign.progress(either, gone) == assign.Progress(0, 1)
     assert assign.progress(either, fresh) == assign.Progress(0, 0)  # of a place that is taken
     nothing = assign.desk(either, other, LEASE)
     assert (nothing.shown, nothing.later, nothing.progress.total) == (None, True, 0)
-    taken = assign.next_task(either, other, LEASE + 1)
+    taken = assign.desk(either, other, LEASE + 1).shown
     assert taken is not None
     with pytest.raises(TaskGone):
         assign.cast(either, gone, task.id, Ballot(1), LEASE + 2)
-    assert assign.next_task(either, gone, LEASE + 2) is None
+    assert assign.desk(either, gone, LEASE + 2).shown is None
     with pytest.raises(TaskGone):
         assign.cast(either, other, task.id, Ballot(1), LEASE + 2)  # another's task
     assign.cast(either, other, taken.id, Ballot(1), LEASE + 2)
@@ -257,7 +257,7 @@ def test_training_comes_first_then_a_check_in_every_block(memory: Path) -> None:
 def test_the_time_of_a_task_begins_when_it_is_handed_out(memory: Path) -> None:
     store = prepared(Store(memory / "r.db"), 3, ("m1",), checks=1, check_every=0)
     rater, now = come(store, "w"), 0.0
-    while (task := assign.next_task(store, rater, now)) is not None:
+    while (task := assign.desk(store, rater, now).shown) is not None:
         now += 5.0
         assign.cast(store, rater, task.id, Ballot(1), now)
         # What was expected is read for long; the next task is not in sight yet.
@@ -271,9 +271,9 @@ def test_an_excluded_raters_places_go_to_others_and_can_come_back(store: Store) 
     spammer = people.enter(store, "public", Arrival("spam"), 0.0)
     all_of_them(store, spammer.rater)
     people.exclude(store, spammer.public, "always left", 1.0, who="me")
-    assert assign.next_task(store, spammer.rater, 2.0) is None
+    assert assign.desk(store, spammer.rater, 2.0).shown is None
     honest = come(store, "honest")
-    assert assign.next_task(store, honest, 2.0) is not None
+    assert assign.desk(store, honest, 2.0).shown is not None
     assert {r.excluded for r in people.ratings(store)} == {"always left"}
     people.include(store, spammer.public, "a mistake", 3.0, who="me")
     assert {r.excluded for r in people.ratings(store)} == {""}
@@ -286,11 +286,50 @@ def test_an_excluded_raters_places_go_to_others_and_can_come_back(store: Store) 
         people.exclude(store, "r-0", "x", 1.0, who="me")
 
 
+def test_a_vote_that_counts_again_has_its_place_before_a_third_person(store: Store) -> None:
+    prepared(store, 1, ("m1",), per_item=1)
+    first = people.enter(store, "public", Arrival("a"), 0.0)
+    second = people.enter(store, "public", Arrival("b"), 0.0)
+    assert len(all_of_them(store, first.rater)) == 1
+    people.exclude(store, first.public, "why", 1.0, who="me")
+    assert len(all_of_them(store, second.rater)) == 1
+    people.include(store, first.public, "why not", 2.0, who="me")
+    people.exclude(store, second.public, "why", 3.0, who="me")
+    assert assign.desk(store, come(store, "c"), 4.0).shown is None
+    slots = store.read(lambda s: dict(s.execute(select(Task.rater_id, Task.slot)).all()))
+    assert slots == {first.rater: 0, second.rater: None}
+
+
+def test_what_was_handed_out_uncounted_takes_no_item_above_its_number(store: Store) -> None:
+    prepared(store, 3, ("m1",), per_item=1)
+    assert len(all_of_them(store, come(store, "a"))) == 3
+    store.write(lambda s: s.execute(update(Comparison).values(taken=0)))
+    assert assign.desk(store, come(store, "b"), 1.0).shown is None
+    assert set(votes_by_comparison(store).values()) == {1}
+
+
+def test_nobody_is_trained_for_nothing(store: Store) -> None:
+    prepared(store, 1, ("m1",), per_item=1, checks=1)
+    assert len(all_of_them(store, come(store, "a"))) > 1
+    late = assign.desk(store, come(store, "b"), 1.0)
+    assert (late.shown, late.progress.total) == (None, 0)
+
+
+def test_no_rater_gets_more_tasks_than_were_promised(memory: Path) -> None:
+    store = prepared(Store(memory / "r.db"), 8, ("m1",), per_item=20, checks=1, check_every=6)
+    for n in range(20):
+        rater = come(store, f"w{n}")
+        promised = assign.progress(store, rater).total
+        all_of_them(store, rater)
+        assert assign.progress(store, rater).done <= promised
+    store.close()
+
+
 def test_the_same_comparisons_again_change_nothing_and_others_are_refused(store: Store) -> None:
     made = pairs(3, ("m1",))
     put = partial(plans.prepare, store, "t", now=0.0)
     assert put([*pairs(5, ("m1",)), *read_checks()]).new == 5 + len(read_checks())
-    assert assign.next_task(store, come(store, "early"), 0.0) is not None  # has not voted
+    assert assign.desk(store, come(store, "early"), 0.0).shown is not None  # has not voted
     assert put(made) == (3, 0, 2 + len(read_checks()))
     assert put(made, per_item=5) == (3, 0, 0)
     assert store.plan().items == 3
@@ -301,7 +340,7 @@ def test_the_same_comparisons_again_change_nothing_and_others_are_refused(store:
     with pytest.raises(UserError, match="another study or seed"):
         put(made, seed=3)
     for n in range(3):
-        assign.next_task(store, come(store, f"w{n}"), 0.0)
+        assign.desk(store, come(store, f"w{n}"), 0.0)
     with pytest.raises(UserError, match="more ratings already"):
         put(made, per_item=0)
     assert len(store.read(lambda session: list(session.scalars(select(Comparison))))) == 3

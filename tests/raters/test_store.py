@@ -181,7 +181,7 @@ def test_processes_that_write_at_once_wait_for_each_other(tmp_path: Path) -> Non
         "from epigone.raters.workforces import Arrival\n"
         "store = Store('ratings.db')\n"
         "rater = people.enter(store, 'public', Arrival(sys.argv[1]), 0.0).rater\n"
-        "while (task := assign.next_task(store, rater, 1.0)) is not None:\n"
+        "while (task := assign.desk(store, rater, 1.0).shown) is not None:\n"
         "    assign.cast(store, rater, task.id, assign.Ballot(1), 1.0)\n"
         "    print(task.id, flush=True)\n"
     )

@@ -28,7 +28,7 @@ def test_ratings_are_found_where_they_were_made(tmp_path: Path) -> None:
     plans.prepare(store, "t", made, now=0.0, check_every=0)
     for worker in ("w1", "w2"):
         rater = people.enter(store, "public", Arrival(worker), 0.0).rater
-        while (task := assign.next_task(store, rater, 1.0)) is not None:
+        while (task := assign.desk(store, rater, 1.0).shown) is not None:
             # One for a, the other three for b, whichever side they are on.
             choice = 2 if task.left in ("a0", "b1", "b2", "b3") else -2
             assign.cast(store, rater, task.id, Ballot(choice), 1.0)

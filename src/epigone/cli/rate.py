@@ -198,7 +198,9 @@ def invite(
     db: Db,
     n: Annotated[int, typer.Option("-n", min=1, max=10_000, help="How many links.")] = 1,
     label: Annotated[str, typer.Option(help="By which they can be revoked.")] = "",
-    days: Annotated[float | None, typer.Option(min=0, help="How long they work.")] = None,
+    days: Annotated[
+        float | None, typer.Option(min=0.01, max=3650, help="How long they work.")
+    ] = None,
     url: Url = "http://127.0.0.1:8600",
     secret_file: SecretFile = None,
     json: Json = False,

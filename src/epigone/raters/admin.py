@@ -156,5 +156,10 @@ def _overview(
         agreement=overview.agreement(ratings), invitations=people.invitations(site.store),
         actions=log[:_LINES], older=page + 1 if len(log) > _LINES else 0,
         private="private" in site.doors,
-        when=lambda at: datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M"),
+        when=_when,
     )  # fmt: skip
+
+
+def _when(at: float) -> str:
+    latest = datetime.max.replace(tzinfo=UTC).timestamp()
+    return datetime.fromtimestamp(min(at, latest - 1), UTC).strftime("%Y-%m-%d %H:%M")

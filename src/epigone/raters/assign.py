@@ -105,11 +105,6 @@ def desk(store: Store, rater: int, now: float) -> Desk:
     return store.read(fresh) or store.write(work)
 
 
-def next_task(store: Store, rater: int, now: float) -> Shown | None:
-    """The rater's open task, else a new one; None where nothing is left for this rater."""
-    return desk(store, rater, now).shown
-
-
 def cast(store: Store, rater: int, public: str, ballot: Ballot, now: float) -> bool:
     """Count a vote, or change the last one, and take the next task; True for training's.
 
@@ -250,11 +245,16 @@ def _held(session: Session, plan: Plan, past: Sequence[Past], now: float) -> Pas
 def _new(
     session: Session, plan: Plan, rater: int, name: str, past: Sequence[Past], now: float
 ) -> Past | None:
-    found = choose(session, plan, rater, name, past)
-    if found is None:
-        return None
-    purpose, chosen = found
-    slot = slots.free(session, chosen, plan.per_item) if purpose == "item" else None
+    while True:
+        found = choose(session, plan, rater, name, past)
+        if found is None:
+            return None
+        purpose, chosen = found
+        slot = slots.free(session, chosen, plan.per_item) if purpose == "item" else None
+        if purpose != "item" or slot is not None:
+            break
+        # A server of an earlier version, on the same tables, does not count what it hands out.
+        slots.recount(session, (chosen,))
     task = Task(
         public=secrets.token_urlsafe(15), rater_id=rater, comparison_id=chosen, slot=slot,
         left=side(plan, name, chosen), state="open", opened=now, expires=now + plan.lease,

@@ -35,17 +35,18 @@ class Past(NamedTuple):
 def choose(
     session: Session, plan: Plan, rater: int, name: str, past: Sequence[Past]
 ) -> tuple[Purpose, int] | None:
-    """What the next task is for, and its comparison; None where nothing is left."""
+    """What the next task is for, and its comparison; None where nothing is left to rate.
+
+    Nobody is trained or checked for nothing: first it is seen whether there is an item.
+    """
+    item = _item(session, plan, rater, name) if rated(past) < plan.per_rater else None
+    if item is None:
+        return None
     training = _training(session, past)
     if training is not None:
         return "training", training
-    if rated(past) >= plan.per_rater:
-        return None
     check = _check(session, plan, name, past)
-    if check is not None:
-        return "gold", check
-    item = _item(session, plan, rater, name)
-    return None if item is None else ("item", item)
+    return ("item", item) if check is None else ("gold", check)
 
 
 def rated(past: Sequence[Past]) -> int:

@@ -20,7 +20,6 @@ from epigone.raters.store import Store
 from epigone.raters.tables import (
     Comparison,
     Invitation,
-    Plan,
     Rater,
     Task,
     Visit,
@@ -214,20 +213,15 @@ def include(store: Store, rater: str, why: str, now: float, *, who: str) -> None
     """Let an excluded rater's votes count again.
 
     All of them count, also where others have filled the places since: such items have more than
-    their number of ratings.
+    their number of ratings, until one of the others is excluded.
     """
 
     def work(session: Session) -> None:
         store.lock(session)
-        plan, found = session.get_one(Plan, 1), _named(session, rater)
+        found = _named(session, rater)
         found.excluded = ""
-        done = select(Task).join(Comparison, Comparison.id == Task.comparison_id)
-        done = done.where(Task.rater_id == found.id, Task.state == "done")
-        for task in session.scalars(done.where(Comparison.purpose == "item")):
-            if task.slot is None:
-                task.slot = slots.free(session, task.comparison_id, plan.per_item)
-                session.flush()
-                slots.recount(session, (task.comparison_id,))
+        done = select(Task.comparison_id).where(Task.rater_id == found.id, Task.state == "done")
+        slots.fill(session, session.scalars(done).all())
         note(session, now, who, "include", rater, why)
 
     store.write(work)

@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from epigone.raters import logins, people, render
+from epigone.raters import logins, people, render, slots
 from epigone.raters.assign import MAX_COMMENT, REASONS
 from epigone.raters.guard import Bucket, address, policy
 from epigone.raters.sessions import SHIFT, WEEK, YEAR, Cookie, Session
@@ -90,6 +90,8 @@ class Site:
 
     def __post_init__(self) -> None:
         s = self.settings
+        # What a server of an earlier version handed out meanwhile, it did not count.
+        self.store.write(slots.recount_all)
         # The plan's key is another one in every database, and stays in it.
         of = hashlib.sha256(f"cookies of {self.store.plan().key}".encode()).hexdigest()
         self.rater = Cookie("epigone_rater", s.secret, WEEK, s.https, of)

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from epigone.raters.tables import Comparison, Task
+from epigone.raters.tables import Comparison, Plan, Rater, Task
 
 
 def free(session: Session, comparison: int, per_item: int) -> int | None:
@@ -25,7 +25,7 @@ def lapse(session: Session, now: float) -> None:
         .returning(Task.comparison_id)
         .execution_options(synchronize_session=False)
     )
-    recount(session, session.scalars(over).all())
+    fill(session, session.scalars(over).all())
 
 
 def give_back(session: Session, rater: int) -> None:
@@ -33,7 +33,34 @@ def give_back(session: Session, rater: int) -> None:
     theirs = update(Task).where(Task.rater_id == rater)
     session.execute(theirs.where(Task.state == "open").values(state="lapsed"))
     held = theirs.where(Task.slot.is_not(None)).values(slot=None).returning(Task.comparison_id)
-    recount(session, session.scalars(held).all())
+    fill(session, session.scalars(held).all())
+
+
+def fill(session: Session, comparisons: Collection[int]) -> None:
+    """Give free slots to votes that count and have none, then count again.
+
+    Those are votes of raters who were excluded, and are no longer, whose slots others had taken.
+    """
+    per_item = select(Plan.per_item).scalar_subquery()
+    for comparison in sorted(set(comparisons)):
+        waiting = (
+            select(Task.id, per_item)
+            .join(Comparison, Comparison.id == Task.comparison_id)
+            .join(Rater, Rater.id == Task.rater_id)
+            .where(Task.comparison_id == comparison, Comparison.purpose == "item")
+            .where(Task.state == "done", Task.slot.is_(None), Rater.excluded == "")
+            .order_by(Task.voted, Task.id)
+        )
+        for task, most in session.execute(waiting).all():
+            slot = free(session, comparison, most)
+            if slot is not None:
+                session.execute(update(Task).where(Task.id == task).values(slot=slot))
+    recount(session, comparisons)
+
+
+def recount_all(session: Session) -> None:
+    """Count the held slots of every comparison again."""
+    recount(session, session.scalars(select(Comparison.id)).all())
 
 
 def recount(session: Session, comparisons: Collection[int]) -> None:
