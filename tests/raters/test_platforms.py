@@ -42,10 +42,10 @@ REASON = "Both attention checks were failed, although each of them said in its o
 
 @pytest.fixture
 def database(tmp_path: Path) -> Path:
-    """Two comparisons, two attention checks."""
+    """Three comparisons, two attention checks that everybody gets."""
     asked = (Message("user", "What is the capital of Australia?"),)
     pairs = [Pair(f"i{i}", asked, "student", "teacher", f"Sydney {i}", f"Canberra {i}")
-             for i in range(2)]  # fmt: skip
+             for i in range(3)]  # fmt: skip
     pairs += [Pair(f"c{i}", asked, "check-1", "check-2", "this", "that", "attention", 2)
               for i in range(2)]  # fmt: skip
     store = Store(tmp_path / "ratings.db")
@@ -169,7 +169,7 @@ def test_prolific_from_the_draft_to_the_payment(
     store.close()
 
     listed = json.loads(run("prolific", "submissions", "p.json", "--db", database, "--json"))
-    assert [s["answers"] for s in listed["submissions"]] == [2, 2]
+    assert [s["answers"] for s in listed["submissions"]] == [3, 3]
     assert "2 of 2 attention checks failed" in listed["submissions"][0]["against"]
     assert [s["submission"] for s in listed["strangers"]] == ["1" * 24]
     bad, good = (row["id"] for row in rows)
@@ -278,7 +278,7 @@ def test_both_are_exported_alike_and_an_exclusion_can_be_taken_back(
     store.close()
 
     def export() -> set[str]:
-        assert run("export", database, "-o", "r.csv") == "3 ratings in r.csv\n"
+        assert run("export", database, "-o", "r.csv") == "5 ratings in r.csv\n"
         text = (tmp_path / "r.csv").read_text()
         assert row["participant"] not in text and row["id"] not in text
         found = read_ratings([tmp_path / "r.csv"]).ratings
@@ -289,7 +289,7 @@ def test_both_are_exported_alike_and_an_exclusion_can_be_taken_back(
     run("exclude", database, rater, "--why", "=a reason")
     assert export() == {"=a reason"}
     told = json.loads(run("agreement", "r.csv", "--json"))
-    assert told["excluded"] == [{"rater": rater, "reason": "=a reason", "n": 3}]
+    assert told["excluded"] == [{"rater": rater, "reason": "=a reason", "n": 5}]
     run("include", database, rater, "--why", "a mistake")
     assert export() == {""}
     assert "no such rater" in run("exclude", database, "r-nobody", "--why", "x", code=2)
