@@ -18,6 +18,8 @@ from epigone.schema import Progress, Score
 from epigone.study.specs import StyleSpec
 from epigone.study.style import ALL_STYLE_METRICS
 
+# Goes up where a metric's values change: scores of two versions are not compared.
+VERSION = 2
 Outputs = Mapping[str, str]
 
 
@@ -115,6 +117,7 @@ def _score(
         aggregate=metric.aggregate,
         against=against,
         ceiling=metric.ceiling,
+        version=VERSION,
     )
 
 
@@ -130,6 +133,7 @@ def _distinguishable(model: str, items: Sequence[str], outputs: Outputs, teacher
         better="lower",
         aggregate="auc",
         ceiling=0.5,
+        version=VERSION,
         method="" if values else f"needs {LEAST} items, not {len(items)}",
     )
 
