@@ -118,6 +118,7 @@ def _score(
         against=against,
         ceiling=metric.ceiling,
         version=VERSION,
+        scale=metric.scale,
     )
 
 
