@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 
 from epigone.evaluation.prose import paragraphs, prose_lines
+from epigone.evaluation.words import words
 
 # So many characters of an answer's beginning, or of its last paragraph, are looked at.
 _LOOKED_AT = 400
-_WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*")
 
 
 def _any(*phrases: str) -> re.Pattern[str]:
@@ -88,11 +88,6 @@ _HEDGE = _any(
     r"(?:approximately|to some extent|tends? to)\b",
     r"(?:it depends|depending on|not necessarily|i (?:think|believe|guess|suppose))\b",
 )
-
-
-def words(text: str) -> list[str]:
-    """Lower-case words: runs of letters and digits, with inner apostrophes."""
-    return _WORD.findall(text.lower())
 
 
 def has_opening(text: str) -> bool:

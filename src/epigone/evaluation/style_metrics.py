@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from epigone.evaluation import formulas, structure
-from epigone.evaluation.formulas import words
+from epigone.evaluation.words import words
 from epigone.schema import Aggregate, Direction
 
 Detector = Callable[[str], bool]

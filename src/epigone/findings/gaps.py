@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 
@@ -79,7 +80,7 @@ def tango(more: int, fewer: int, n: int, level: float = LEVEL) -> tuple[float, f
         b = (2 * n - more + fewer) * delta - more - fewer
         c = -fewer * delta * (1 - delta)
         # The share of `fewer` that is likeliest if the difference is delta.
-        share = ((max(0.0, b * b - 8 * n * c)) ** 0.5 - b) / (4 * n)
+        share = (math.sqrt(max(0.0, b * b - 8 * n * c)) - b) / (4 * n)
         return (more - fewer - n * delta) ** 2 <= z * z * n * (2 * share + delta * (1 - delta))
 
     def bound(end: float) -> float:
