@@ -118,7 +118,8 @@ class Score:
     belongs to, where items of one group are not independent. Of several scores of one task, one is
     `primary`: it alone counts in means over tasks. `method` says how a value was come by where that
     is not what other models' was, such as a letter that was asked for. `learnt` are items that
-    stand in what the model was trained on.
+    stand in what the model was trained on. `scale` is the largest size that an item's value can
+    have: 1 of what is so or not, 100 of per cent, None where there is no bound.
     """
 
     metric: str
@@ -137,6 +138,7 @@ class Score:
     primary: bool = True
     method: str = ""
     learnt: tuple[str, ...] = ()
+    scale: float | None = 1.0
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object with the fields of the class."""

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from epigone import api
 from epigone.cli import app
-from epigone.errors import UserError
+from epigone.errors import CorpusError, UserError
 from epigone.files import read_jsonl, write_jsonl
 from epigone.schema import Score
 from epigone.study.style import ALL_STYLE_METRICS
@@ -44,6 +45,9 @@ def test_models_stand_side_by_side_with_the_teachers_second_sample(cli: Cli, fil
     assert table["more_lists"][3].startswith("0.25 [")
     # Told apart on every item: that is no share, and nothing is left for a bootstrap to draw.
     assert table["distinguishable"][2] == "1.00"
+    assert "no interval (no spread between items): unigram of student, " in done.stderr
+    # None of twenty refuses, nor does the teacher: Wilson's bound of 0 in 20, on both sides.
+    assert table["refusal"][2] == "0.00 [-0.16, 0.16]"
     assert table["code"][1:] == ["0", "-", "-"]
     assert max(len("  ".join(row)) for row in rows) < 80
 
@@ -57,8 +61,36 @@ def test_a_judge_adds_the_tone(cli: Cli, files: Path) -> None:
     words = ("style", "teacher.jsonl", "student.jsonl", "again.jsonl", "--scores")
     done = cli(*words, "scores.jsonl", cwd=files)
     assert done.stdout.splitlines()[-1].split("\t") == ["tone", "1", "2", "0.00 [0.00, 0.66]", "-"]
-    wrong = cli(*words, "teacher.jsonl", cwd=files)
-    assert (wrong.returncode, "scores cannot be read" in wrong.stderr) == (2, True)
+
+
+def test_tones_count_on_the_items_of_the_files_alone(
+    monkeypatch: pytest.MonkeyPatch, files: Path
+) -> None:
+    monkeypatch.chdir(files)
+
+    def tones(**values: dict[str, float]) -> None:
+        rows = [Score("tone", m, "style", 0.5, len(v), v, task="judge") for m, v in values.items()]
+        write_jsonl(Path("tones.jsonl"), (s.to_json() for s in rows))
+
+    def run(scores: str) -> list[Score]:
+        return api.style("teacher.jsonl", ["student.jsonl"], metrics=["list"], judged=scores)
+
+    # The student answered 20 of the teacher's 24, and nobody the others.
+    tones(student={"0": 1.0, "1": 0.0, "21": 1.0, "x": 1.0}, teacher={"0": 1.0, "x": 0.0})
+    found = run("tones.jsonl")[-1]
+    assert (found.value, found.n, found.values) == (0.5, 2, {"0": 1.0, "1": 0.0})
+    assert found.ceiling == 1.0
+    tones(student={"x": 1.0, "y": 0.0})
+    with pytest.raises(CorpusError, match="tone of 'student' is that of other items"):
+        run("tones.jsonl")
+    with pytest.raises(CorpusError, match=r"scores cannot be read: none\.jsonl"):
+        run("none.jsonl")
+    row = Score("tone", "student", "style", 1, 1, {}).to_json()
+    write_jsonl(Path("own.jsonl"), [row | {"low": 0}])  # as `style -o` writes it
+    write_jsonl(Path("bad.jsonl"), [row | {"values": {"0": "high"}}])
+    for name in ("own.jsonl", "bad.jsonl", "teacher.jsonl"):
+        with pytest.raises(CorpusError, match="not the scores of epigone judge"):
+            run(name)
 
 
 def test_json_and_the_file_hold_every_item(cli: Cli, files: Path) -> None:
@@ -74,6 +106,8 @@ def test_json_and_the_file_hold_every_item(cli: Cli, files: Path) -> None:
     own = next(s for s in scores if (s["model"], s["metric"]) == ("again", "more_lists"))
     assert (own["value"], own["n"], own["values"]["2"], own["better"]) == (0.25, 24, 1.0, "zero")
     assert own["low"] < 0.25 < own["high"]
+    flat = next(s for s in scores if (s["model"], s["metric"]) == ("student", "length"))
+    assert (own["note"], flat["low"], flat["note"]) == ("", None, "undefined on these items")
     kept = list(read_jsonl(files / "s.jsonl"))
     assert kept == scores
 
@@ -83,7 +117,8 @@ def test_json_and_the_file_hold_every_item(cli: Cli, files: Path) -> None:
     [
         (("--ceiling", "./student.jsonl"), "a file is given twice: student.jsonl"),
         (("--metric", "lists"), "unknown style metric: lists (did you mean 'list'?)"),
-        (("-o", "student.jsonl"), "student.jsonl (it is one of the samples)"),
+        (("-o", "student.jsonl"), "student.jsonl (it is one of the files that are read)"),
+        (("--scores", "again.jsonl", "-o", "./again.jsonl"), "(it is one of the files that are"),
         (("-o", "."), "the scores cannot be written: . (it is a folder)"),
         (("-o", "again.jsonl/x/s.jsonl"), "cannot be written: again.jsonl/x/s.jsonl ("),
     ],

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
 import yaml
 from typer.testing import CliRunner
 
-import epigone
 from epigone.cli import app
 from epigone.evaluation.distinguish import LEAST, NAME
 from epigone.evaluation.style_metrics import METRICS
+from epigone.files import write_jsonl
 from epigone.study.declare import Evaluate
 from epigone.study.style import ALL_STYLE_METRICS
 from epigone.study.teacher import Teacher
@@ -38,6 +39,18 @@ def test_the_study_and_the_command_are_ones() -> None:
     assert "distinguishable" in style.metrics
     text = CliRunner().invoke(app, ["style", "--help"], env={"COLUMNS": "200"}).output
     assert all(option in text for option in ("--ceiling", "--metric", "-o", "--json"))
+
+
+def test_the_example_of_python_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, output in (("teacher", "- a\n- b"), ("student", "plain")):
+        rows = ({"item": f"{i}", "output": output} for i in range(3))
+        write_jsonl(tmp_path / f"{name}.jsonl", rows)
     (block,) = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-    compile(block, "docs/style.md", "exec")
-    assert "style" in epigone.__all__
+    exec(compile(block, "docs/style.md", "exec"), {})
+    assert capsys.readouterr().out.splitlines() == [
+        "list 0.0 {'0': 0.0, '1': 0.0, '2': 0.0}",
+        "distinguishable None {}",  # it needs more items
+    ]

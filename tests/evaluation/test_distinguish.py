@@ -70,6 +70,15 @@ def test_what_differs_is_told_and_what_does_not_is_not() -> None:
     assert set(distinguish(padded, teacher, list(teacher)).values()) == {0.5}
 
 
+def test_the_end_of_a_long_answer_is_read_as_well() -> None:
+    teacher = {i: (text * 60)[:4_200] for i, text in answers(25, "", 0).items()}
+    model = {i: text + " I hope this helps!" for i, text in teacher.items()}
+    assert np.mean(list(distinguish(model, teacher, list(teacher)).values())) > 0.95
+    # What is left out is the middle of more than 4,000 characters, and nothing of fewer.
+    assert module._read("a" * 2_000 + "b" * 9 + "c" * 2_000) == "a" * 2_000 + "\n" + "c" * 2_000
+    assert module._read("a" * 4_000) == "a" * 4_000
+
+
 def test_an_answer_is_never_judged_by_what_learnt_from_the_other_of_its_prompt(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -359,6 +359,8 @@ def test_scores_and_marks_of_single_answers(setting: Setting) -> None:
         ("model", "correct"): (1.0, 1),
         ("model", "correct by reference"): (0.0, 1),
     }
+    scales = {row["metric"]: row["scale"] for row in setting.rows("scores.jsonl")}
+    assert scales == {"score": 10, "tone": 1, "correct": 1, "correct by reference": 1}
     assert told["relative_scores"] == [
         {"model": "model", "against": "teacher", "value": pytest.approx(13 / 15)}
     ]

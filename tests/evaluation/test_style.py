@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.stats import pearsonr
 
 from epigone.errors import CorpusError, UnknownName
 from epigone.evaluation import run_style
 from epigone.evaluation.distinguish import NAME
-from epigone.evaluation.formulas import words
 from epigone.evaluation.outputs import names_of
 from epigone.evaluation.structure import has_list, has_summary
 from epigone.evaluation.style import compare, style
 from epigone.evaluation.style_metrics import METRICS, unigram_intersection
+from epigone.evaluation.words import words
 from epigone.schema import Score, silent
 from epigone.study.specs import StyleSpec
 from epigone.study.style import ALL_STYLE_METRICS, STYLE_METRICS
@@ -92,6 +93,31 @@ def test_unigram_by_hand() -> None:
     assert words("Don't stop \u2013 it\u2019s snake_case, 3.5!") == [
         "don't", "stop", "it\u2019s", "snake", "case", "3", "5",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("\u0939\u093f\u0928\u094d\u0926\u0940 \u092d\u093e\u0937\u093e\u0964",
+         ["\u0939\u093f\u0928\u094d\u0926\u0940", "\u092d\u093e\u0937\u093e"]),
+        ("\u6211\u5403\u996d\u3002AI\u5f88\u597d", [*"\u6211\u5403\u996d", "ai", *"\u5f88\u597d"]),
+        ("\u30b3\u30fc\u30d2\u30fc 3\u676f", [*"\u30b3\u30fc\u30d2\u30fc", "3", "\u676f"]),
+        # Vowels below and above belong to the character before them.
+        ("\u0e17\u0e35\u0e48\u0e19\u0e35\u0e48", ["\u0e17\u0e35\u0e48", "\u0e19\u0e35\u0e48"]),
+        ("\u0645\u06cc\u200c\u062e\u0648", ["\u0645\u06cc\u200c\u062e\u0648"]),
+        ("cafe\u0301 CAF\u00c9", ["caf\u00e9"] * 2),
+        ("\ud55c\uad6d\uc5b4 \ubb38\uc7a5", ["\ud55c\uad6d\uc5b4", "\ubb38\uc7a5"]),
+        ("ok \u2764\ufe0f 1\ufe0f\u20e3 a\u200d", ["ok", "1", "a"]),
+    ],
+)  # fmt: skip
+def test_words_of_other_scripts(text: str, expected: list[str]) -> None:
+    assert words(text) == expected
+
+
+@given(st.text("abZ09_'\u2019-.,/\u00e9\u00df \n\u2014\U0001f600", max_size=30))
+@example("Don't! It\u2019s John's na\u00efve 3.5-inch snake_case rock'n'roll, e.g. 'so'.")
+def test_words_of_english_are_runs_of_letters_and_digits(text: str) -> None:
+    assert words(text) == re.findall(r"[^\W_]+(?:['\u2019][^\W_]+)*", text.lower())
 
 
 @settings(max_examples=60)

@@ -46,6 +46,10 @@ DETECTORS = (
         ("First, mix it. Second, bake it.\n\nThird, wait.", False),
         ("| - a | - b |\n| --- | --- |", False),
         ("````\n```\n- in\n- in\n```\n````", False),
+        ("One.\n\n* * *\n\nTwo.\n\n- - -\n\nThree.", False),
+        ("- - nested\n- - too", True),
+        ("> - one\n> - two", True),
+        ("> It rained.\n> It snowed.", False),
     ],
 )
 def test_lists_with_and_without_marks(text: str, expected: bool) -> None:
@@ -61,6 +65,14 @@ def test_lists_with_and_without_marks(text: str, expected: bool) -> None:
         ("Materials:\n\n- paper\n- glue", True),
         ("Understanding the French Revolution\n\nIt began.", True),
         ("Week 1: how to begin\n\nText.", True),
+        ("Introduction\n====\nText.", True),
+        ("Text.\n\nSetting up\n---\nText.", True),
+        ("load the data\n====\n\nx = read()", False),
+        ("It rained.\n---\nText.", False),
+        ("It rained\nand snowed\n---\nText.", False),
+        ("- one\n---\nText.", False),
+        ("| a |\n---\nText.", False),
+        ("---\n---", False),
         ("(Verse 1)\nIt was a night", True),
         ("Here are some tips:\n\n- one\n- two", False),
         ("You can do this as follows:\n\n- one", False),
@@ -119,6 +131,8 @@ FORMULAS: list[tuple[Callable[[str], bool], str, bool]] = [
     (has_refusal, "I'm sorry, but I can't.", True),
     (has_refusal, "I'm sorry, I can't, because it is secret.", True),
     (has_refusal, "I couldn't agree more.", False),
+    (has_refusal, "I won't go into every detail, but here is the plan.", False),
+    (has_refusal, "I won't go into that.", True),
     (has_refusal, "I cannot thank you enough.", False),
     (has_refusal, "I won't lie, it's good.", False),
     (has_refusal, "I can't tell you how happy I am!", False),
@@ -146,7 +160,8 @@ def test_formulas(detect: Callable[[str], bool], text: str, expected: bool) -> N
 
 def test_hedges_in_a_hundred_words() -> None:
     assert hedges("It may rain, and perhaps it will snow.") == pytest.approx(100 * 2 / 8)
-    assert hedges("In May it rains.") == pytest.approx(25.0)  # the price of a list of words
+    assert hedges("In May 2020 and May 2021 it rained.") == 0.0
+    assert hedges("It may rain. Maybe not, PERHAPS.") == pytest.approx(50.0)
     assert hedges("Mayor Mighty seemed oftener.") == pytest.approx(25.0)
     assert hedges("") == 0.0
     assert hedges("```\nmaybe\n```") == 0.0
@@ -177,8 +192,7 @@ def test_patterns_repeat_nothing_without_end_within_a_repetition() -> None:
         value
         for module in (structure, formulas, prose)
         for value in vars(module).values()
-        # A part of a word begins with an apostrophe, which no other part may hold.
-        if isinstance(value, re.Pattern) and value.pattern != formulas._WORD.pattern
+        if isinstance(value, re.Pattern)
     ]
     assert len(patterns) > 10
     for pattern in patterns:

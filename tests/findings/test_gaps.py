@@ -14,6 +14,7 @@ from epigone.findings.gaps import (
     UNKNOWN,
     gap_exists,
     reported_value,
+    tango,
     teacher_value,
 )
 from epigone.findings.model import TeacherValue
@@ -224,12 +225,42 @@ def test_a_second_sample_of_the_teacher_is_measured_even_where_it_is_the_first_a
     assert teacher_value(base, None, None) == TeacherValue(1.0, "ceiling")
 
 
-def test_a_difference_that_happens_to_be_none_has_no_interval_of_a_share():
-    none = score([0] * 8, family="style", ceiling=0.0, better="zero")
-    assert value_interval(none).low is None
-    some = value_interval(score([0] * 6 + [1, 1], family="style", ceiling=0.0, better="zero"))
-    assert some.value == 0.25
-    assert some.low == 0.0
+@pytest.mark.parametrize(
+    ("more", "fewer", "n", "level", "expected"),
+    [
+        # Fagerland, Lydersen and Laake (Statistics in Medicine 33, 2014): airways of 21 children.
+        (1, 7, 21, 0.95, (-0.517, -0.026)),
+        (28, 25, 618, 0.90, (-0.0148, 0.0247)),  # as R's PropCIs tells
+    ],
+)
+def test_tango_gives_published_intervals(more, fewer, n, level, expected):
+    digits = 0.5 * 10 ** -len(str(expected[0]).split(".")[1])
+    assert tango(more, fewer, n, level) == pytest.approx(expected, abs=digits)
+    assert tango(fewer, more, n, level) == pytest.approx((-expected[1], -expected[0]), abs=digits)
+
+
+@pytest.mark.parametrize("n", [1, 5, 500])
+def test_a_difference_of_two_shares_has_bounds_where_all_items_agree(n):
+    none = value_interval(score([0] * n, family="style", ceiling=0.0, better="zero"))
+    high = scipy.stats.binomtest(0, n).proportion_ci(method="wilson").high
+    assert (none.value, none.low, none.high) == (0, pytest.approx(-high), pytest.approx(high))
+    all_more = value_interval(score([1] * n, family="style", ceiling=0.0, better="zero"))
+    assert (all_more.high, all_more.value) == (1.0, 1.0)
+    assert all_more.low == pytest.approx(1 - 2 * high)
+
+
+def test_values_that_happen_to_be_0_and_1_are_no_share_on_another_scale():
+    """Words in common of 0% on every item; a judge's lowest mark; a ratio of lengths of one."""
+    for values, kw in (
+        ([0] * 8, {"scale": 100.0}),
+        ([1] * 10, {"scale": 10.0, "family": "preference"}),
+        ([0] * 8, {"scale": None, "better": "zero"}),
+    ):
+        told = value_interval(score(values, **kw))
+        assert (told.low, told.note) == (None, "no spread between items")
+    row = score([0, 1]).to_json()
+    del row["scale"]  # as older files have it
+    assert Score.from_json(row) == score([0, 1])
 
 
 def test_a_gap_that_cannot_be_told_from_zero_is_undefined():

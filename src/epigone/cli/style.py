@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -49,14 +50,15 @@ def style(
     """
     files = [*models, ceiling] if ceiling else models
     if out is not None:
-        _check_writable(out, [teacher, *files])
+        _check_writable(out, [teacher, *files, *([scores_file] if scores_file else [])])
     wanted = list(dict.fromkeys(metric or ALL_STYLE_METRICS))
     scores = api.style(teacher, files, metrics=wanted, judged=scores_file)
     found = [(s, api.interval(s)) for s in scores]
     names = list(dict.fromkeys(s.model for s in scores))
     again = names[-1] if ceiling else None
     rows = [
-        s.to_json() | {"low": i.low, "high": i.high, "second_sample": s.model == again}
+        s.to_json()
+        | {"low": i.low, "high": i.high, "note": i.note, "second_sample": s.model == again}
         for s, i in found
     ]
     if out is not None:
@@ -66,6 +68,8 @@ def style(
         return
     heads = [f"{n} (ceiling)" if n == again else n for n in names]
     table("", ("metric", "identical", "n", *heads), _rows(found, names))
+    for note, cells in _without_bounds(found).items():
+        print(f"no interval ({note}): {', '.join(cells)}", file=sys.stderr)
 
 
 def _check_writable(out: Path, read: Sequence[Path]) -> None:
@@ -75,7 +79,7 @@ def _check_writable(out: Path, read: Sequence[Path]) -> None:
     if out.is_dir():
         why = "it is a folder"
     elif out.resolve() in {path.resolve() for path in read}:
-        why = "it is one of the samples"
+        why = "it is one of the files that are read"
     elif not folder.is_dir():
         why = f"{folder} is no folder"
     elif not os.access(folder, os.W_OK | os.X_OK):
@@ -94,6 +98,15 @@ def _rows(found: Sequence[tuple[Score, Interval]], names: Sequence[str]) -> list
         cells = [_cell(*own[n]) if n in own else "-" for n in names]
         rows.append([metric, "" if same is None else f"{same:g}", told, *cells])
     return rows
+
+
+def _without_bounds(found: Sequence[tuple[Score, Interval]]) -> dict[str, list[str]]:
+    """The values without an interval, by the reason."""
+    told: dict[str, list[str]] = {}
+    for score, interval in found:
+        if score.value is not None and interval.low is None:
+            told.setdefault(interval.note, []).append(f"{score.metric} of {score.model}")
+    return told
 
 
 def _cell(score: Score, interval: Interval) -> str:

@@ -15,7 +15,8 @@ _FOLDS = 5
 _SPLITS = 5
 # A fold's variance is that of all items times the number of folds.
 _WIDER = (_FOLDS * (1 / (_FOLDS * _SPLITS) + 1 / (_FOLDS - 1))) ** 0.5
-# Longer answers are read to here, so that one of them cannot take all the time.
+# Of longer answers the first and last halves of so many characters are read, so that one of them
+# cannot take all the time.
 _LONGEST = 4_000
 _FEATURES = 30_000
 Array = NDArray[np.float64]
@@ -27,6 +28,7 @@ def distinguish(
     """Values by item whose mean is the cross-validated AUC of telling model from teacher.
 
     0.5 where they cannot be told apart, 1 where they always can; empty for fewer than 20 items.
+    Of an answer of more than 4,000 characters the first and the last 2,000 are read.
     The two answers to a prompt are in the same fold: what a classifier learnt of the prompt's words
     from the one would speak against the other. The AUC is taken within each fold and averaged:
     scores of classifiers that learnt from different folds have no common zero, and an AUC over all
@@ -42,7 +44,7 @@ def distinguish(
     if n < LEAST:
         return {}
     # Line breaks around it, so that how an answer begins and ends has characters of its own.
-    texts = [f"\n{one[i].strip()[:_LONGEST]}\n" for one in (model, teacher) for i in order]
+    texts = [f"\n{_read(one[i].strip())}\n" for one in (model, teacher) for i in order]
     if not any(text.strip() for text in texts):
         return dict.fromkeys(order, 0.5)
     from threadpoolctl import threadpool_limits
@@ -68,6 +70,12 @@ def influences(own: Array, others: Array) -> Array:
     above = (own[:, None] > others[None, :]) + 0.5 * (own[:, None] == others[None, :])
     placed: Array = above.mean(axis=1) + above.mean(axis=0) - above.mean()
     return placed
+
+
+def _read(text: str) -> str:
+    """What of a text the classifier sees: of a long one its beginning and its end."""
+    half = _LONGEST // 2
+    return text if len(text) <= _LONGEST else f"{text[:half]}\n{text[-half:]}"
 
 
 def _weighed(texts: Sequence[str]) -> Any:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 
 from epigone.evaluation.prose import paragraphs, prose_lines
+from epigone.evaluation.words import words
 
 # So many characters of an answer's beginning, or of its last paragraph, are looked at.
 _LOOKED_AT = 400
-_WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*")
 
 
 def _any(*phrases: str) -> re.Pattern[str]:
@@ -52,7 +52,8 @@ _CLOSING = _any(
 )
 _REFUSAL = _any(
     r"i (?:cannot|can't|can not|could not|couldn't|won't|will not) "
-    r"(?!help but|wait|stress|believe|recommend|emphasi|agree more|thank|lie\b|(?:even )?(?:begin "
+    r"(?!help but|bore you|go into (?:every|all|each|the full|much|too m)|"
+    r"wait|stress|believe|recommend|emphasi|agree more|thank|lie\b|(?:even )?(?:begin "
     r"to )?(?:tell|express|describe|say|imagine|overstate)(?: you)? (?:how|enough))\w",
     r"(?:sorry|unfortunately|afraid|no)\b[,.]? (?:but |that )?i (?:cannot|can't|can not|won't)"
     r"(?=[.,;:!]|$)",
@@ -81,18 +82,14 @@ _DISCLAIMER = _any(
 )
 # Those of Hyland's list that are seldom anything else: "can", "would" and "about" are left out.
 _HEDGE = _any(
-    r"(?:may|might|maybe|perhaps|possibl[ey]|probabl[ey]|(?:un)?likely|presumably|potentially)\b",
+    # May is a month.
+    r"(?:(?-i:may)|might|maybe|perhaps|possibl[ey]|probabl[ey]|(?:un)?likely|presumably|potentially)\b",
     r"(?:apparently|arguably|seem(?:s|ed|ingly)?|appears? to|suggests?|could be|can vary)\b",
     r"(?:generally|usually|typically|often|sometimes|frequently|mostly|mainly)\b",
     r"(?:in general|in most cases|largely|relatively|somewhat|fairly|roughly)\b",
     r"(?:approximately|to some extent|tends? to)\b",
     r"(?:it depends|depending on|not necessarily|i (?:think|believe|guess|suppose))\b",
 )
-
-
-def words(text: str) -> list[str]:
-    """Lower-case words: runs of letters and digits, with inner apostrophes."""
-    return _WORD.findall(text.lower())
 
 
 def has_opening(text: str) -> bool:

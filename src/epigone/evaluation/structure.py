@@ -15,9 +15,9 @@ from epigone.evaluation.prose import FENCE, LONGEST, paragraphs, prose_lines
 
 _HEADING = 80
 
-# A bullet needs a following space, so that "**bold**" and "-5" are none.
+# A bullet needs a following space, so that "**bold**" and "-5" are none; "* * *" is a rule.
 _ITEM = re.compile(
-    r"\s{0,12}(?:\*\*)?(?:[-*+\u2022\u2023\u25e6\u2043\u2013]|\(?\d{1,3}[.):]|"
+    r"\s{0,12}(?:>\s{0,4}){0,3}(?!([-*])(?:\s{0,4}\1){2,80}\s*$)(?:\*\*)?(?:[-*+\u2022\u2023\u25e6\u2043\u2013]|\(?\d{1,3}[.):]|"
     r"\(?[a-zA-Z][.)]|\(?[ivx]{1,5}[.)]|step \d{1,2}[.:)])(?:\*\*)?\s+\S",
     re.IGNORECASE,
 )
@@ -41,6 +41,7 @@ _SUMMARY_BELOW = re.compile(
     r"(?:final|closing) thoughts|key takeaways?|bottom line|tl;?dr)",
     re.IGNORECASE,
 )
+_UNDERLINE = re.compile(r"\s{0,3}(?:={3,}|-{3,})\s*$")
 _MARKDOWN_HEADING = re.compile(r"\s{0,3}#{1,6}\s+\S|\s{0,3}(\*\*|__)(?=\S)[^*_]{1,90}\1:?\s*$")
 # A part that is counted, or what such a part of a text is called.
 _COUNTED = re.compile(
@@ -96,7 +97,10 @@ def has_headings(text: str) -> bool:
         if _MARKDOWN_HEADING.match(line):
             return True
         alone = i == 0 or not lines[i - 1].strip()
-        if alone and any(x.strip() for x in lines[i + 1 : i + 3]) and _plain_heading(line):
+        below = lines[i + 1 : i + 3]
+        if alone and any(x.strip() for x in below) and _plain_heading(line):
+            return True
+        if alone and below and _UNDERLINE.match(below[0]) and _underlined(line):
             return True
     return False
 
@@ -133,6 +137,16 @@ def _terms(run: Sequence[str]) -> bool:
     """Whether lines are three terms or more; speakers come again, terms do not."""
     terms = [m[1] for line in run if (m := _TERM.match(line))]
     return len(terms) >= 3 and len(terms) >= len(run) - 1 and len(set(terms)) == len(terms)
+
+
+def _underlined(line: str) -> bool:
+    """Whether a line above a rule is its heading, and no sentence, item or row of a table.
+
+    In small letters it is a comment of code that markdown has lost its mark of.
+    """
+    text = line.strip().strip("*_")
+    named = 2 < len(text) <= _HEADING and _WORD.search(text) and not text[0].islower()
+    return bool(named and text[-1] not in ".!?,;:|" and not _ITEM.match(line))
 
 
 def _plain_heading(line: str) -> bool:

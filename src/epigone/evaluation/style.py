@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,10 @@ from epigone.schema import Progress, Score
 from epigone.study.specs import StyleSpec
 from epigone.study.style import ALL_STYLE_METRICS
 
+# Goes up where a metric's values change: scores of two versions are not compared.
+VERSION = 2
 Outputs = Mapping[str, str]
+_JUDGE = "epigone judge --protocol tone, on the same files"
 
 
 def run(
@@ -45,33 +48,59 @@ def style(
     Files of one name are told apart by their folders or paths. `judged` are scores of `epigone
     judge` on the same files, of which the tone is taken. Raises CorpusError for a file that is
     given twice, that is not JSONL with `item` (or `id`) and `output`, or that shares no item with
-    the teacher's.
+    the teacher's, and for scores that are no judge's or of other items.
     """
     reference = read_outputs(teacher)
     first, *names = names_of([teacher, *models])
-    found = [
-        score
-        for name, path in zip(names, models, strict=True)
-        for score in compare(name, read_outputs(path), reference, metrics)
-    ]
-    return found if judged is None else [*found, *_tones(judged, first, names)]
+    outputs = {name: read_outputs(path) for name, path in zip(names, models, strict=True)}
+    tones = [] if judged is None else _tones(judged, first, reference, outputs)
+    found = [s for name, own in outputs.items() for s in compare(name, own, reference, metrics)]
+    return [*found, *tones]
 
 
-def _tones(path: Path, teacher: str, models: Sequence[str]) -> list[Score]:
-    """A judge's scores of tone; the teacher's own is what identical answers would get."""
-    try:
-        told = [Score.from_json(row) for row in read_jsonl(path)]
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise CorpusError("scores cannot be read", value=str(path), fix=str(error)) from None
-    tones = {score.model: score for score in told if score.metric == "tone"}
-    found = [tones[name] for name in models if name in tones]
+def _tones(
+    path: Path, teacher: str, reference: Outputs, outputs: Mapping[str, Outputs]
+) -> list[Score]:
+    """A judge's scores of tone on the items that a model and the teacher answered.
+
+    The teacher's own is what identical answers would get.
+    """
+    tones = {score.model: score for score in _judged(path) if score.metric == "tone"}
+    found = [_on(tones[name], reference.keys() & own) for name, own in outputs.items()
+             if name in tones]  # fmt: skip
     if not found:
+        raise CorpusError("no tone of these models in the scores", value=str(path), fix=_JUDGE)
+    for score in found:
+        if not score.n:
+            raise CorpusError(
+                f"the tone of '{score.model}' is that of other items", value=str(path), fix=_JUDGE
+            )
+    same = _on(tones[teacher], reference).value if teacher in tones else None
+    return [replace(score, ceiling=same) for score in found]
+
+
+def _judged(path: Path) -> list[Score]:
+    """The scores that `epigone judge` wrote; raises CorpusError for any other file."""
+    try:
+        rows = list(read_jsonl(path))
+    except (OSError, ValueError) as error:
+        raise CorpusError("scores cannot be read", value=str(path), fix=str(error)) from None
+    try:
+        scores = [Score.from_json(row) for row in rows]
+        if not all(np.isfinite([*s.values.values()]).all() for s in scores):
+            raise ValueError("a value is no number")
+    except (TypeError, ValueError, AttributeError):
         raise CorpusError(
-            "no tone of these models in the scores", value=str(path),
-            fix="epigone judge --protocol tone, on the same files",
-        )  # fmt: skip
-    own = tones.get(teacher)
-    return [replace(score, ceiling=own.value if own else None) for score in found]
+            "not the scores of epigone judge", value=str(path), fix="give its scores.jsonl"
+        ) from None
+    return scores
+
+
+def _on(score: Score, items: Collection[str]) -> Score:
+    """A score on these items alone."""
+    values = {i: v for i, v in score.values.items() if i in items}
+    mean = float(np.mean(list(values.values()))) if values else None
+    return replace(score, value=mean, n=len(values), values=values)
 
 
 def compare(model: str, outputs: Outputs, teacher: Outputs, metrics: Sequence[str]) -> list[Score]:
@@ -115,6 +144,8 @@ def _score(
         aggregate=metric.aggregate,
         against=against,
         ceiling=metric.ceiling,
+        version=VERSION,
+        scale=metric.scale,
     )
 
 
@@ -130,6 +161,7 @@ def _distinguishable(model: str, items: Sequence[str], outputs: Outputs, teacher
         better="lower",
         aggregate="auc",
         ceiling=0.5,
+        version=VERSION,
         method="" if values else f"needs {LEAST} items, not {len(items)}",
     )
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from epigone.evaluation import formulas, structure
-from epigone.evaluation.formulas import words
+from epigone.evaluation.words import words
 from epigone.schema import Aggregate, Direction
 
 Detector = Callable[[str], bool]
@@ -19,13 +19,14 @@ class Metric:
     """A style metric: per-item values of a model's and the teacher's outputs.
 
     `measure` gives None where the metric does not apply to an item. `ceiling` is what outputs
-    identical to the teacher's get.
+    identical to the teacher's get. `scale` is that of `Score`.
     """
 
     measure: Callable[[str, str], float | None]
     ceiling: float
     aggregate: Aggregate = "mean"
     better: Direction = "higher"
+    scale: float | None = 1.0
 
 
 def unigram_intersection(model: str, teacher: str) -> float:
@@ -83,9 +84,9 @@ def more_than_teacher(has: Detector) -> Metric:
 METRICS: Mapping[str, Metric] = {
     "list": if_teacher(structure.has_list),
     "summary": if_teacher(structure.has_summary),
-    "unigram": Metric(unigram_intersection, 100.0),
-    "length": Metric(length, 1.0, "pearson"),
-    "length_ratio": Metric(length_ratio, 0.0, better="zero"),
+    "unigram": Metric(unigram_intersection, 100.0, scale=100.0),
+    "length": Metric(length, 1.0, "pearson", scale=None),
+    "length_ratio": Metric(length_ratio, 0.0, better="zero", scale=None),
     "headings": if_teacher(structure.has_headings),
     "code": if_teacher(structure.has_code),
     "more_lists": more_than_teacher(structure.has_list),
@@ -96,5 +97,5 @@ METRICS: Mapping[str, Metric] = {
     "closing": more_than_teacher(formulas.has_closing),
     "refusal": more_than_teacher(formulas.has_refusal),
     "disclaimer": more_than_teacher(formulas.has_disclaimer),
-    "hedging": Metric(hedging, 0.0, better="zero"),
+    "hedging": Metric(hedging, 0.0, better="zero", scale=100.0),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 
@@ -37,21 +38,24 @@ NO_GAP = "the teacher cannot be told from the untrained base"
 def value_interval(score: Score, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
     """One score with its 95% interval.
 
-    Wilson's interval for a share of independent items (all values 0 or 1), the bootstrap over
-    items or clusters otherwise. A score without per-item values has no bounds.
+    Wilson's interval for a share of independent items (a scale of 1, all values 0 or 1), Tango's
+    for a difference of two shares (all -1, 0 or 1), the bootstrap over items or clusters
+    otherwise. A score without per-item values has no bounds.
     """
     items = sorted(usable(score))
     if not items:
         return Interval(score.value, None, None, score.n, "no per-item values")
     values = [score.values[i] for i in items]
-    # Differences that happen to be none, or of one sign, are no share.
-    share = score.aggregate == "mean" and score.better != "zero" and set(values) <= {0, 1}
-    if share and not score.clusters:
-        low, high = wilson(sum(values), len(values))
-        return Interval(sum(values) / len(values), low, high, len(values))
+    n = len(values)
+    # A rating or a ratio that happens to be 0 or 1 on every item is no share.
+    counted = score.aggregate == "mean" and score.scale == 1 and not score.clusters
+    if counted and score.better == "zero" and set(values) <= {-1, 0, 1}:
+        return Interval(sum(values) / n, *tango(values.count(1), values.count(-1), n), n)
+    if counted and score.better != "zero" and set(values) <= {0, 1}:
+        return Interval(sum(values) / n, *wilson(sum(values), n), n)
     resampler = Resampler([score])
     draws = resampler.draws(stream(seed, score.metric, score.task), resamples)[:, 0]
-    return percentile(float(resampler.point()[0]), draws, resampler.groups, len(items))
+    return percentile(float(resampler.point()[0]), draws, resampler.groups, n)
 
 
 def wilson(successes: float, n: int, level: float = LEVEL) -> tuple[float, float]:
@@ -62,6 +66,31 @@ def wilson(successes: float, n: int, level: float = LEVEL) -> tuple[float, float
     half = z / (1 + z * z / n) * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
     low = 0.0 if successes <= 0 else middle - half
     return low, 1.0 if successes >= n else middle + half
+
+
+def tango(more: int, fewer: int, n: int, level: float = LEVEL) -> tuple[float, float]:
+    """Score interval of a difference of two shares of the same n items (T. Tango, SiM 17, 1998).
+
+    `more` items have it in the first only, `fewer` in the second only. It has a width even where
+    the two agree on every item, so that five such items say less than five hundred.
+    """
+    z = NormalDist().inv_cdf(0.5 + level / 2)
+
+    def holds(delta: float) -> bool:
+        b = (2 * n - more + fewer) * delta - more - fewer
+        c = -fewer * delta * (1 - delta)
+        # The share of `fewer` that is likeliest if the difference is delta.
+        share = (math.sqrt(max(0.0, b * b - 8 * n * c)) - b) / (4 * n)
+        return (more - fewer - n * delta) ** 2 <= z * z * n * (2 * share + delta * (1 - delta))
+
+    def bound(end: float) -> float:
+        inside, outside = (more - fewer) / n, end
+        for _ in range(50):
+            middle = (inside + outside) / 2
+            inside, outside = (middle, outside) if holds(middle) else (inside, middle)
+        return inside
+
+    return bound(-1.0), bound(1.0)
 
 
 def change(base: Score, student: Score, seed: int = 0, resamples: int = RESAMPLES) -> Interval:

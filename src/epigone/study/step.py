@@ -52,7 +52,7 @@ STAGES: Mapping[str, Stage] = {
         "epigone.evaluation:run_generate", 1, GenerateSpec, ("epigone.evaluation.answers",)
     ),
     "second": Stage("epigone.evaluation:run_second", 1, SecondSpec),
-    "style": Stage("epigone.evaluation:run_style", 2, StyleSpec),
+    "style": Stage("epigone.evaluation:run_style", 3, StyleSpec),
     "continuations": Stage(
         "epigone.evaluation:run_continuations",
         1,

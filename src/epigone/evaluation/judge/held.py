@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 
+from epigone.evaluation.words import UNSPACED
 from epigone.schema import Sample
 
 # A sign or a point belongs to its number, a point or comma to the digits on both sides of it, and
@@ -16,11 +17,7 @@ _WORD = re.compile(
 )
 _THOUSANDS = re.compile(r"-?\d{1,3}(?:,\d{3})+(?:\.\d+)?\D*")
 _POINT = re.compile(r"^(-?)\.(?=\d)")
-# Thai, Lao, Burmese, Khmer, kana and Han: words stand side by side.
-_UNSPACED = re.compile(
-    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
-    "\U00020000-\U0003ffff]"
-)
+_UNSPACED = re.compile(f"[{UNSPACED}]")
 _SPACE = re.compile(r"\s+")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
@@ -132,7 +133,7 @@ def scores(
     by["score"] = [v for v in by["score"] if against in v.question.models]
     if by["score"]:
         rated = _both_orders(by["score"], partial(_rated, model=model))
-        found.append(_score("score", model, "preference", rated, judge))
+        found.append(replace(_score("score", model, "preference", rated, judge), scale=10.0))
     if by["tone"]:
         tone = {v.question.item: float(v.told["authoritative"]) for v in by["tone"] if v.told}
         found.append(_score("tone", model, "style", tone, judge))
