@@ -42,6 +42,7 @@ class Framed:
 
     workforce: Workforce = "mturk"
     frame_ancestors: tuple[str, ...] = ("https://frames.example",)
+    blind = True
 
     def arrive(self, query: Any) -> Arrival:
         if "worker" not in query:
@@ -348,6 +349,15 @@ def test_the_administrators_token_cannot_be_guessed_at_speed(
     assert [site.get("/in/private/x").status_code for _ in range(21)] == [403] * 20 + [429]
     come(client(store, clock), "/in/public")
     log_in(site)
+
+
+def test_made_up_names_of_a_platform_that_is_not_asked_take_no_places(
+    store: Store, clock: Clock
+) -> None:
+    site = client(store, clock, guess=(0.1, 2.0))
+    told = [come(site, f"/in/mturk?worker=w{n}").status_code for n in range(4)]
+    assert told == [200, 200, 429, 429] and len(people_in(store)) == 2
+    assert come(site, "/in/mturk?worker=w1").status_code == 200  # who came before
 
 
 @pytest.mark.parametrize(

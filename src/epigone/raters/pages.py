@@ -100,11 +100,12 @@ def _agreement(site: Site, router: APIRouter) -> None:
         if not session.allows(csrf):
             raise Refused(403, "This page was open for too long. Please go back and try again.")
         data = session.data
-        public = data["workforce"] == "public"
-        new = public and site.known.read(request.cookies) is None
+        arrival = Arrival(data["worker"], data["submission"])
+        # Names that can be made up would take all places in a minute.
+        new = (site.doors[data["workforce"]].blind
+               and not people.is_known(site.store, data["workforce"], arrival))  # fmt: skip
         if new and not site.guessed(request, "newcomer"):
             raise Refused(429, _CROWD)
-        arrival = Arrival(data["worker"], data["submission"])
         try:
             entered = people.enter(site.store, data["workforce"], arrival, site.now())
         except NotAdmitted as error:
@@ -116,7 +117,7 @@ def _agreement(site: Site, router: APIRouter) -> None:
             {"rater": entered.public, "visit": entered.visit, "workforce": data["workforce"]},
             framed=framed,
         )
-        if public:
+        if data["workforce"] == "public":
             # Whoever comes again, later than a session lasts, is the same person.
             site.known.write(response, {"worker": data["worker"]})
         return response

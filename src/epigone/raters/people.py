@@ -93,6 +93,14 @@ def enter(store: Store, workforce: Workforce, arrival: Arrival, now: float) -> E
     return store.write(work)
 
 
+def is_known(store: Store, workforce: Workforce, arrival: Arrival) -> bool:
+    """Whether an arrival's worker is a rater already."""
+    query = select(Worker.rater_id).where(
+        Worker.workforce == workforce, Worker.worker == arrival.worker
+    )
+    return store.read(lambda session: session.scalar(query)) is not None
+
+
 def stay(store: Store, visit: int) -> Stay:
     """Who came by a visit, and what it brought."""
 

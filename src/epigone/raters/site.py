@@ -44,8 +44,9 @@ class Settings:
     """How a site is served: `url` is what people type, the secrets never leave the process.
 
     Rates are (a second, at once): `client` for an address, `session` for a rater, and `guess` for
-    an address that tries administrators' tokens, or links, or comes in as somebody new by the open
-    link; each of these has its own count.
+    an address that tries administrators' tokens, or links, or comes in as somebody new where
+    nobody vouches for names (by the open link, or from a platform that is not asked); each of these
+    has its own count.
     """
 
     secret: str

@@ -49,23 +49,18 @@ def doors(
     A door asks its platform where the environment holds a token or keys for it.
     """
     found: list[Door] = []
-    blind: list[str] = []
     if prolific_file is not None:
         settings, asked = prolific_client.Settings.read(prolific_file), None
         if os.environ.get(prolific_wire.TOKEN):
             asked = prolific_client.Client(seconds=_SECONDS, attempts=_ATTEMPTS)
-        else:
-            blind.append("prolific")
         found.append(prolific.Prolific(settings, asked, lambda a: failed(store, "prolific", a)))
     if mturk_file is not None:
         hit = mturk_client.Settings.read(mturk_file)
         amazon = None
         if mturk_client.has_keys():
             amazon = mturk_client.Client(live=hit.live, seconds=_SECONDS, attempts=_ATTEMPTS)
-        else:
-            blind.append("mturk")
         found.append(mturk.MTurk(hit, amazon))
-    return found, blind
+    return found, [door.workforce for door in found if door.blind]
 
 
 def failed(store: Store, workforce: Workforce, arrival: Arrival) -> bool:
