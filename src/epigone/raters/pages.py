@@ -37,7 +37,7 @@ def routes(site: Site) -> APIRouter:
         desk = assign.desk(site.store, who.rater, site.now())
         if desk.shown is not None:
             return to("/rate")
-        stay = people.stay(site.store, who.visit)
+        stay = people.stay(site.store, who.workforce, who.submission)
         door = site.doors.get(stay.workforce)
         if door is None:
             raise Refused(403, "This way in is closed.")
@@ -114,7 +114,11 @@ def _agreement(site: Site, router: APIRouter) -> None:
         framed = bool(site.framed_by(data["workforce"]))
         site.rater.write(
             response,
-            {"rater": entered.public, "visit": entered.visit, "workforce": data["workforce"]},
+            {
+                "rater": entered.public,
+                "submission": entered.submission,
+                "workforce": data["workforce"],
+            },
             framed=framed,
         )
         if data["workforce"] == "public":

@@ -19,6 +19,7 @@ from epigone.raters.guard import Bucket, address, policy
 from epigone.raters.sessions import SHIFT, WEEK, YEAR, Cookie, Session
 from epigone.raters.store import Store
 from epigone.raters.workforces import Door
+from epigone.schema import Workforce
 
 WORDS = {
     2: "{} is better", 1: "{} is slightly better", 0: "About equal",
@@ -65,12 +66,12 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Who:
-    """The rater who asks: the number, the session, and the visit."""
+    """The rater who asks: the number, the session, and the submission that names the visit."""
 
     rater: int
     session: Session
-    visit: int
-    workforce: str
+    submission: str
+    workforce: Workforce
 
 
 @dataclass
@@ -126,7 +127,7 @@ class Site:
             raise Refused(403, "This way in is closed.")
         if not self.sessions.take(session.data["rater"]):
             raise Refused(429, "That was very fast. Please wait a moment, then go on.")
-        return Who(rater, session, session.data["visit"], session.data["workforce"])
+        return Who(rater, session, session.data["submission"], session.data["workforce"])
 
     def guessed(self, request: Request, what: str) -> bool:
         """Count one more guess, or newcomer, of a kind from an address; False where too many."""
