@@ -6,9 +6,12 @@ import stat
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from epigone.cli.rate import _answers
 from epigone.raters import serving
 from epigone.study.rating import Raters
 from epigone.study.values import told
@@ -37,7 +40,7 @@ def test_any_files_become_a_rating_database(cli: Cli, folder: Path) -> None:
     assert "item x, mine: speaks as 'ChatGPT'" in done.stdout
     assert "(0 new)" in cli(*words, cwd=folder).stdout
     dropped = cli(*words[:-1], "other.db", "--drop-leaks", cwd=folder)
-    assert "4 comparisons" in dropped.stdout
+    assert "4 comparisons" in dropped.stdout and "1 items left out, for all" in dropped.stdout
     fewer = cli(*words, "--drop-leaks", "-n", "2", "--json", cwd=folder)  # the same database
     told = json.loads(fewer.stdout)
     assert (told["comparisons"], told["new"], told["taken_out"]) == (1, 0, 4)  # one names itself
@@ -93,6 +96,31 @@ def test_a_study_is_served_with_its_own_settings(
     # What people are asked changes no step.
     assert json.loads(cli("plan", "study.yaml", "--json", cwd=whole).stdout)["to_do"] == 0
     study.write_text(text)
+
+
+def test_models_that_have_not_answered_are_named(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Study(SimpleNamespace):
+        def plan(self) -> list[SimpleNamespace]:
+            return [SimpleNamespace(step=SimpleNamespace(stage="generate", model=m), record=record)
+                    for m, record in (("teacher", 1), ("student", 1), ("late", None))]  # fmt: skip
+
+        def expansion(self) -> SimpleNamespace:
+            subjects = [SimpleNamespace(model=m) for m in ("student", "late")]
+            return SimpleNamespace(subjects=subjects)
+
+    for model in ("teacher", "student"):
+        (folder / model).mkdir()
+        (folder / f"{model}.jsonl").rename(folder / model / "samples.jsonl")
+    loaded: Any = Study(
+        store=SimpleNamespace(folder=lambda step: folder / step.model),
+        declaration=SimpleNamespace(teacher=SimpleNamespace(name="teacher"), name="s"),
+    )
+    assert len(_answers(loaded, [])[1]) == 1
+    assert capsys.readouterr().err == "not answered yet, and left out: late\n"
+    _answers(loaded, ["student"])
+    assert capsys.readouterr().err == ""
 
 
 def test_mistakes_are_told_in_a_line(cli: Cli, folder: Path) -> None:
