@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from epigone.cli.rate import _answers
+from epigone.errors import UserError
 from epigone.raters import serving
 from epigone.study.rating import Raters
 from epigone.study.values import told
@@ -150,6 +151,23 @@ def test_a_port_that_is_taken_is_told(cli: Cli, folder: Path) -> None:
         port = str(taken.getsockname()[1])
         done = cli("rate", "serve", "r.db", "--port", port, cwd=folder)
     assert done.returncode == 2 and "cannot listen" in done.stderr
+    done = cli("rate", "serve", "r.db", "--port", "0", "--host", "0.0.0.0", cwd=folder)
+    assert done.returncode == 2 and "links need the address" in done.stderr
+
+
+def test_a_host_that_gives_no_address_is_told() -> None:
+    for host in ("0.0.0.0", "::", "0"):
+        with (serving.bind(host, 0) as sock,
+              pytest.raises(UserError, match=rf"{host} \(--url https")):  # fmt: skip
+            serving.url(sock, host)
+    with serving.bind("::1", 0) as sock:
+        assert serving.url(sock, "::1") == f"http://[::1]:{sock.getsockname()[1]}"
+    for host in ("..", "a" * 64 + ".example"):
+        with pytest.raises(UserError, match=r"cannot listen: .*another --host"):
+            serving.bind(host, 0)
+    bare = ["http://rate.example", "http://10.0.0.1:8600"]
+    fine = ["https://rate.example", "http://127.0.0.1:1", "http://[::1]:1", "http://localhost"]
+    assert [serving.is_bare(url) for url in (*bare, *fine)] == [True] * 2 + [False] * 4
 
 
 def test_the_study_files_part_is_strict() -> None:

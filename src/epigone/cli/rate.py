@@ -306,8 +306,10 @@ def _serve(
     admin_file = file.with_name(f"{file.name.removesuffix('.secret')}.admin") if file else None
     key, admin = secret(SECRET_ENV, file), secret(ADMIN_ENV, admin_file)
     socket = serving.bind(host, port)
-    shown = f"[{host}]" if ":" in host else host
-    url = site_url(url) or f"http://{shown}:{socket.getsockname()[1]}"
+    url = site_url(url) or serving.url(socket, host)
+    if serving.is_bare(url):
+        print(f"{url} is without TLS: whoever is on the way can read and take over sessions",
+              file=sys.stderr)  # fmt: skip
     settings = Settings(key, admin, url)
     first = ""
     # Elsewhere it would stand in a log.
