@@ -46,6 +46,7 @@ def test_any_files_become_a_rating_database(cli: Cli, folder: Path) -> None:
     told = json.loads(fewer.stdout)
     assert (told["comparisons"], told["new"], told["taken_out"]) == (1, 0, 4)  # one names itself
     assert "speaks as" in fewer.stderr
+    assert "2 items were asked for, 1 can be compared" in fewer.stderr
     refused = cli(*words, "--seed", "4", cwd=folder)
     assert refused.returncode == 2 and "another study or seed" in refused.stderr
 

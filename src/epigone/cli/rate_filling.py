@@ -63,6 +63,8 @@ def filled(
     for names, n in same.items():
         print(f"{_short(names, 200)}: {n} comparisons left out, whose texts are equal: "
               "ties without asking", file=out)  # fmt: skip
+    if asked.n is not None and (items := len({pair.item for pair in made})) < asked.n:
+        print(f"{asked.n} items were asked for, {items} can be compared", file=out)
     store = Store(db)
     done = plans.prepare(
         store, name, [*made, *read_checks(checks)], now=time.time(), seed=asked.seed,

@@ -159,9 +159,7 @@ def compare(
     if repeated := len(shared) - len(first):
         tell(f"{repeated} items left out, whose prompt an earlier one has")
     shared = list(first.values())
-    if n is not None and n > len(shared):
-        tell(f"{n} items were asked for, {len(shared)} are there")
-    elif n is not None:
+    if n is not None and n < len(shared):
         chosen = set(random.Random(seed).sample(shared, n))
         shared = [item for item in shared if item in chosen]
     couples = list(combinations(everyone, 2))
