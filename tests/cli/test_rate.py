@@ -6,9 +6,13 @@ import stat
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from epigone.cli.rate import _answers
+from epigone.errors import UserError
 from epigone.raters import serving
 from epigone.study.rating import Raters
 from epigone.study.values import told
@@ -37,11 +41,12 @@ def test_any_files_become_a_rating_database(cli: Cli, folder: Path) -> None:
     assert "item x, mine: speaks as 'ChatGPT'" in done.stdout
     assert "(0 new)" in cli(*words, cwd=folder).stdout
     dropped = cli(*words[:-1], "other.db", "--drop-leaks", cwd=folder)
-    assert "4 comparisons" in dropped.stdout
+    assert "4 comparisons" in dropped.stdout and "1 items left out, for all" in dropped.stdout
     fewer = cli(*words, "--drop-leaks", "-n", "2", "--json", cwd=folder)  # the same database
     told = json.loads(fewer.stdout)
     assert (told["comparisons"], told["new"], told["taken_out"]) == (1, 0, 4)  # one names itself
     assert "speaks as" in fewer.stderr
+    assert "2 items were asked for, 1 can be compared" in fewer.stderr
     refused = cli(*words, "--seed", "4", cwd=folder)
     assert refused.returncode == 2 and "another study or seed" in refused.stderr
 
@@ -95,6 +100,31 @@ def test_a_study_is_served_with_its_own_settings(
     study.write_text(text)
 
 
+def test_models_that_have_not_answered_are_named(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Study(SimpleNamespace):
+        def plan(self) -> list[SimpleNamespace]:
+            return [SimpleNamespace(step=SimpleNamespace(stage="generate", model=m), record=record)
+                    for m, record in (("teacher", 1), ("student", 1), ("late", None))]  # fmt: skip
+
+        def expansion(self) -> SimpleNamespace:
+            subjects = [SimpleNamespace(model=m) for m in ("student", "late")]
+            return SimpleNamespace(subjects=subjects)
+
+    for model in ("teacher", "student"):
+        (folder / model).mkdir()
+        (folder / f"{model}.jsonl").rename(folder / model / "samples.jsonl")
+    loaded: Any = Study(
+        store=SimpleNamespace(folder=lambda step: folder / step.model),
+        declaration=SimpleNamespace(teacher=SimpleNamespace(name="teacher"), name="s"),
+    )
+    assert len(_answers(loaded, [])[1]) == 1
+    assert capsys.readouterr().err == "not answered yet, and left out: late\n"
+    _answers(loaded, ["student"])
+    assert capsys.readouterr().err == ""
+
+
 def test_mistakes_are_told_in_a_line(cli: Cli, folder: Path) -> None:
     below = ("-o", "x.json", "--name", "N", "--description", "D", "--url", "https://x.org/a",
              "--reward", "9", "--minutes", "1", "--places", "1")  # fmt: skip
@@ -122,6 +152,23 @@ def test_a_port_that_is_taken_is_told(cli: Cli, folder: Path) -> None:
         port = str(taken.getsockname()[1])
         done = cli("rate", "serve", "r.db", "--port", port, cwd=folder)
     assert done.returncode == 2 and "cannot listen" in done.stderr
+    done = cli("rate", "serve", "r.db", "--port", "0", "--host", "0.0.0.0", cwd=folder)
+    assert done.returncode == 2 and "links need the address" in done.stderr
+
+
+def test_a_host_that_gives_no_address_is_told() -> None:
+    for host in ("0.0.0.0", "::", "0"):
+        with (serving.bind(host, 0) as sock,
+              pytest.raises(UserError, match=rf"{host} \(--url https")):  # fmt: skip
+            serving.url(sock, host)
+    with serving.bind("::1", 0) as sock:
+        assert serving.url(sock, "::1") == f"http://[::1]:{sock.getsockname()[1]}"
+    for host in ("..", "a" * 64 + ".example"):
+        with pytest.raises(UserError, match=r"cannot listen: .*another --host"):
+            serving.bind(host, 0)
+    bare = ["http://rate.example", "http://10.0.0.1:8600"]
+    fine = ["https://rate.example", "http://127.0.0.1:1", "http://[::1]:1", "http://localhost"]
+    assert [serving.is_bare(url) for url in (*bare, *fine)] == [True] * 2 + [False] * 4
 
 
 def test_the_study_files_part_is_strict() -> None:

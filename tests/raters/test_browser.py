@@ -277,8 +277,8 @@ def test_hostile_outputs_do_nothing(tmp_path: Path, page: Any) -> None:
 
 @pytest.mark.parametrize("site", [True], indirect=True)
 def test_administrators_see_how_it_goes(site: Served, page: Any, browser: Any) -> None:
-    people.invite(site.store, ["Ann <b>"], site.settings.clock(), who="test")
-    came = people.Arrival("invitation-1")
+    (ann,) = people.invite(site.store, ["Ann <b>"], site.settings.clock(), who="test")
+    came = people.Arrival(people.invited(site.store, ann, site.settings.clock()) or "")
     rater = people.enter(site.store, "private", came, site.settings.clock())
     while (task := assign.desk(site.store, rater.rater, site.settings.clock()).shown) is not None:
         assign.cast(site.store, rater.rater, task.id, assign.Ballot(2), site.settings.clock())

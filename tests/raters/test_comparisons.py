@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from epigone.errors import UserError
-from epigone.raters.comparisons import compare, models_of, read_checks, read_outputs
+from epigone.raters.comparisons import Output, compare, differing, read_checks, read_outputs
 from epigone.raters.leaks import leaks, without
+from epigone.schema import Message
 
 from .rating_site import outputs
 
@@ -25,7 +26,7 @@ def test_models_are_compared_with_the_teacher_or_all_with_all() -> None:
     assert [(p.item, p.a, p.b, p.a_text, p.b_text) for p in made[:2]] == [
         ("i0", "a", "t", "a0", "t0"), ("i0", "t", "z", "t0", "z0"),
     ]  # fmt: skip
-    assert len(made) == 8 and models_of(made) == ["a", "t", "z"]
+    assert len(made) == 8
     assert len(compare(three[0], three[1:], pairs="all")) == 12
     drawn = compare(three[0], three[1:], n=2, seed=5)
     assert len({p.item for p in drawn}) == 2 and drawn == compare(
@@ -43,6 +44,35 @@ def test_items_that_not_all_have_are_left_out_and_prompts_must_agree() -> None:
         compare({"i1": teacher["i1"]}, [model])
     with pytest.raises(UserError, match="two files of one model: t"):
         compare(teacher, [outputs("t", ["1"])])
+
+
+def test_what_is_left_out_is_told() -> None:
+    told: list[str] = []
+    three = [
+        outputs("t", list("12345678")),
+        outputs("a", list("abcdefgh")),
+        outputs("z", list("xyz")),
+    ]
+    assert len(compare(three[0], three[1:], n=100, tell=told.append)) == 6
+    assert told == [
+        "t: 5 of 8 items left out, which not all models have",
+        "a: 5 of 8 items left out, which not all models have",
+    ]
+
+    def twice(model: str) -> dict[str, Output]:
+        asked = (Message("user", "q"),), (Message("user", " q\n"),), (Message("user", "other"),)
+        return {str(i): Output(str(i), model, p, f"{model}{i}") for i, p in enumerate(asked)}
+
+    told.clear()
+    made = compare(twice("t"), [twice("a")], tell=told.append)
+    assert [pair.item for pair in made] == ["0", "2"]
+    assert told == ["1 items left out, whose prompt an earlier one has"]
+
+
+def test_equal_texts_are_given_to_nobody() -> None:
+    made = compare(outputs("t", ["x", "y", "z"]), [outputs("a", ["x\n", "b", "z"])])
+    kept, same = differing(made)
+    assert [pair.item for pair in kept] == ["i1"] and same == {"a, t": 2}
 
 
 def test_files_of_samples_are_read_strictly(tmp_path: Path) -> None:
@@ -111,6 +141,11 @@ def test_a_file_of_checks_is_read_strictly(tmp_path: Path) -> None:
         ("I was developed by Anthropic.", "Anthropic", True),
         ("My name is Claude and I like lists.", "Claude", True),
         ("You could ask GPT-4 for that.", "GPT-4", False),
+        ("Chat-GPT says so.", "Chat-GPT", False),
+        ("Paris.<|im_end|>", "<|im_end|>", False),
+        ("Paris.\n### Human: and Rome?", "### Human:", False),
+        ("Yes.</s>\n", "</s>", False),
+        ("# Input\n[INST] and so on", "[INST]", False),
         ("Claude Monet had no Claude to ask.", "Claude", False),
         ("This was written by smollm2-135m-instruct.", "smollm2-135m-instruct", False),
     ],
@@ -167,6 +202,26 @@ def test_no_text_takes_long_to_scan() -> None:
     for piece in ("\n \n", "I am a ", "as a ", "hi, ", "me ", "\u0301"):
         assert leaks(compare(outputs("t", ["-"]), [outputs("m", [piece * 3000])])) == []
     assert time.process_time() - began < 5.0
+
+
+def test_an_item_that_leaks_is_dropped_for_all_models() -> None:
+    made = compare(outputs("t", ["a", "b"]),
+                   [outputs("x", ["I am ChatGPT.", "c"]), outputs("y", ["d", "e"])])  # fmt: skip
+    assert [(p.item, p.a, p.b) for p in without(made, leaks(made))] == [
+        ("i1", "t", "x"), ("i1", "t", "y"),
+    ]  # fmt: skip
+
+
+def test_an_earlier_answer_in_the_prompt_is_read_as_well() -> None:
+    def asked(model: str, text: str, said: str) -> dict[str, Output]:
+        turns = (Message("user", "Who are you?"), Message("assistant", said), Message("user", "q"))
+        return {"i0": Output("i0", model, turns, text)}
+
+    for said, found in (
+        ("I am ChatGPT, trained by OpenAI.", [("", "ChatGPT", True)]), ("ChatGPT is one.", []),
+    ):  # fmt: skip
+        made = compare(asked("t", "x", said), [asked("a", "y", said), asked("b", "z", said)])
+        assert [(leak.model, leak.says, leak.itself) for leak in leaks(made)] == found
 
 
 def test_a_name_in_the_prompt_gives_nothing_away() -> None:

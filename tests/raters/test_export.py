@@ -97,7 +97,7 @@ def test_models_are_put_into_the_order_of_their_names(tmp_path: Path) -> None:
 
 def test_the_schema_takes_what_is_written(tmp_path: Path) -> None:
     judged = Rating("i1", "gpt", "base", "teacher", None, "a", workforce="judge")
-    full = Rating("i2", "r", "base", "teacher", 2, "b", "prolific", "gold", 1, 3.5, ("safer",),
+    full = Rating("i2", "r", "base", "teacher", 2, "b", "prolific", "gold", 1, 3.5, ("safe",),
                   "=1", "too fast", "2026-01-31T12:00:00Z")  # fmt: skip
     write_ratings(tmp_path / "r.jsonl", [judged, full])
     schema = jsonschema.Draft202012Validator(json_schema())
@@ -150,7 +150,7 @@ def test_a_row_that_stands_twice_counts_once(tmp_path: Path) -> None:
         ({"seconds": float("nan")}, "seconds: "),
         ({"at": "2026-01-31 12:00"}, "at: a time in UTC is needed"),
         ({"at": "2026-01-31T12:00:00+02:00"}, "at: a time in UTC is needed"),
-        ({"reasons": "clearer"}, "reasons: input should be a valid tuple"),
+        ({"reasons": "clear"}, "reasons: input should be a valid tuple"),
         ({"secnds": 4}, r"unknown column: secnds \(did you mean 'seconds'\?"),
         ({"version": 2}, r"written by a newer Epigone, version: 2"),
     ],

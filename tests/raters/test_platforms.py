@@ -296,6 +296,31 @@ def test_both_are_exported_alike_and_an_exclusion_can_be_taken_back(
     assert "no rating database" in run("export", "other.db", "-o", "r.csv", code=2)
 
 
+def test_answers_stand_beside_the_submission_on_which_they_came(
+    run: Run, prolific: fake_prolific.Fake, database: Path, tmp_path: Path
+) -> None:
+    run("prolific", "create", "-o", "p.json", *TEXT, "--places", 3)
+    (study,) = prolific.studies
+    store = Store(database)
+    doors, _ = platforms.doors(store, tmp_path / "p.json")
+    first, second = prolific.submission(study), prolific.submission(study)
+    second["participant"] = first["participant"]
+    for row, now in ((first, 1.7e9), (second, 1.7e9 + 3600)):
+        query = {"PROLIFIC_PID": row["participant"], "STUDY_ID": study, "SESSION_ID": row["id"]}
+        Visitor(store, doors, now).rate(query, "prolific", "1")
+    rater = next(people.ratings(store)).rater
+    brought = [people.stay(store, "prolific", row["id"]).answers for row in (first, second)]
+    store.close()
+
+    def listed() -> list[tuple[int, int]]:
+        told = json.loads(run("prolific", "submissions", "p.json", "--db", database, "--json"))
+        return [(s["answers"], s["excluded"]) for s in told["submissions"]]
+
+    assert brought == [2, 0] and listed() == [(2, 0), (0, 0)]
+    run("exclude", database, rater, "--why", "x")
+    assert listed() == [(0, 2), (0, 0)]
+
+
 def test_a_server_without_a_token_says_that_it_cannot_check(
     run: Run, prolific: fake_prolific.Fake, database: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

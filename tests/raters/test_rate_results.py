@@ -88,9 +88,14 @@ def test_which_model_others_are_compared_with(app: typer.Typer, tmp_path: Path) 
     assert against([teacher, *gold, *out]) == {"base": "teacher", "other": "teacher"}
     told = run(app, "agreement", file)
     assert "by\tmodel\tstrength" in told and "\npeople\tother\t" in told
-    with pytest.raises(UserError, match=r"base, other, teacher \(--against base\)"):
-        against([teacher, other])
+    assert against([teacher, other]) == {}
+    told = run(app, "agreement", file)  # the rest needs no model that all were compared with
+    assert "no preferences without --against: base, other, teacher were" in told
+    assert "alpha (ordinal)" in told and "\nr-4\tprivate" in told and "one choice" in told
     assert against([teacher, other], "--against", "base")["teacher"] == "base"
+    assert against([]) == {"base": "teacher"}
+    assert "against teacher: the last by name of one pair" in run(app, "agreement", file)
+    assert against([], "--against", "base") == {"teacher": "base"}
     write_ratings(file, [])
     assert run(app, "agreement", file) == "0 ratings\n\n"
     write_ratings(file, gold)

@@ -42,6 +42,7 @@ class Framed:
 
     workforce: Workforce = "mturk"
     frame_ancestors: tuple[str, ...] = ("https://frames.example",)
+    blind = True
 
     def arrive(self, query: Any) -> Arrival:
         if "worker" not in query:
@@ -221,6 +222,30 @@ def test_no_page_and_no_header_tells_which_side_is_the_teacher(
     assert seen[0] == seen[1]
 
 
+def test_what_cookies_hold_counts_nothing(store: Store, clock: Clock) -> None:
+    """Cookies are signed and not encrypted: whoever has one can read it."""
+    opaque = {
+        "worker": r"[\w-]{24}|[0-9a-f]{64}|A1W", "submission": r"|r-[0-9a-f]{16}|v1",
+        "rater": "r-[0-9a-f]{16}", "workforce": "public|private|mturk",
+        "from": "testclient", "login": r"[\w-]{20,}",
+    }  # fmt: skip
+    kinds: dict[str, set[str]] = {}
+    for way in ("/in/public", invitation(store, clock), "/in/mturk?worker=A1W&visit=v1"):
+        site = client(store, clock)
+        assert come(site, way).url.path == "/rate"
+        log_in(site)
+        for name, value in site.cookies.items():
+            held = URLSafeTimedSerializer("").loads_unsafe(value)[1]
+            assert set(held) == {"data", "csrf"} and re.fullmatch(r"[\w-]{24}", held["csrf"])
+            kinds.setdefault(name.split("_")[3], set()).update(held["data"])
+            for key, said in held["data"].items():
+                assert re.fullmatch(opaque[key], said), (key, said)
+    assert kinds == {
+        "rater": {"rater", "submission", "workforce"}, "known": {"worker"},
+        "arrival": {"worker", "submission", "workforce"}, "admin": {"from", "login"},
+    }  # fmt: skip
+
+
 def test_tasks_of_others_and_of_nobody_look_the_same(
     site: TestClient, store: Store, clock: Clock
 ) -> None:
@@ -348,6 +373,15 @@ def test_the_administrators_token_cannot_be_guessed_at_speed(
     assert [site.get("/in/private/x").status_code for _ in range(21)] == [403] * 20 + [429]
     come(client(store, clock), "/in/public")
     log_in(site)
+
+
+def test_made_up_names_of_a_platform_that_is_not_asked_take_no_places(
+    store: Store, clock: Clock
+) -> None:
+    site = client(store, clock, guess=(0.1, 2.0))
+    told = [come(site, f"/in/mturk?worker=w{n}").status_code for n in range(4)]
+    assert told == [200, 200, 429, 429] and len(people_in(store)) == 2
+    assert come(site, "/in/mturk?worker=w1").status_code == 200  # who came before
 
 
 @pytest.mark.parametrize(

@@ -39,11 +39,9 @@ Prolific = Annotated[
 MTurk = Annotated[
     Path | None, typer.Option(help="Let in workers of a HIT of Mechanical Turk, by its settings.")
 ]
-PerItem = Annotated[int | None, typer.Option(min=1, max=100, help="Raters of each comparison.")]
-PerRater = Annotated[int | None, typer.Option(min=1, help="Most items of one rater.")]
-PairsOption = Annotated[
-    Literal["teacher", "all"] | None, typer.Option(help="With the teacher, or all with all.")
-]
+PER_ITEM = typer.Option(min=1, max=100, help="Raters of each comparison.")
+PER_RATER = typer.Option(min=1, help="Most items of one rater.")
+PAIRS = typer.Option(help="With the teacher, or all with all.")
 N = Annotated[int | None, typer.Option("-n", min=1, help="Prompts that are drawn.")]
 Checks = Annotated[
     Path | None, typer.Option(help="Training, gold and attention tasks: YAML or JSONL.")
@@ -51,7 +49,7 @@ Checks = Annotated[
 CheckEvery = Annotated[int, typer.Option(min=0, help="One check in so many items; 0 for none.")]
 Lease = Annotated[float, typer.Option(min=1, help="Minutes until a task goes to another rater.")]
 DropLeaks = Annotated[
-    bool, typer.Option("--drop-leaks", help="Leave out outputs that name a model.")
+    bool, typer.Option("--drop-leaks", help="Leave out items of which an output names a model.")
 ]
 
 
@@ -91,9 +89,9 @@ def rate_study(
     models: Annotated[
         list[str] | None, typer.Option("--models", help="A model of the study; repeatable.")
     ] = None,
-    per_item: PerItem = None,
-    per_rater: PerRater = None,
-    pairs: PairsOption = None,
+    per_item: Annotated[int | None, PER_ITEM] = None,
+    per_rater: Annotated[int | None, PER_RATER] = None,
+    pairs: Annotated[Literal["teacher", "all"] | None, PAIRS] = None,
     n: N = None,
     checks: Checks = None,
     check_every: CheckEvery = 6,
@@ -143,9 +141,9 @@ def tasks(
     models: Annotated[list[str], typer.Argument(metavar="MODEL…", help="FILE or NAME=FILE.")],
     db: Annotated[str, typer.Option(help="The database to make: a file, or a URL.")],
     name: Annotated[str, typer.Option(help="What the raters' administrators call it.")] = "ratings",
-    per_item: PerItem = 3,
-    per_rater: PerRater = 20,
-    pairs: PairsOption = "teacher",
+    per_item: Annotated[int, PER_ITEM] = 3,
+    per_rater: Annotated[int, PER_RATER] = 20,
+    pairs: Annotated[Literal["teacher", "all"], PAIRS] = "teacher",
     n: N = None,
     seed: Annotated[int, typer.Option(min=0, help="Draws the prompts.")] = 0,
     checks: Checks = None,
@@ -161,8 +159,7 @@ def tasks(
     from epigone.study.rating import Raters
 
     needs_extra()
-    asked = Raters(per_item=per_item or 3, per_rater=per_rater or 20, n=n, seed=seed,
-                   pairs=pairs or "teacher")  # fmt: skip
+    asked = Raters(per_item=per_item, per_rater=per_rater, n=n, seed=seed, pairs=pairs)
     store = filled(db, name, read(teacher), [read(word) for word in models], asked, checks=checks,
                    check_every=check_every, lease=lease, drop_leaks=drop_leaks, json=json,
                    alone=True)  # fmt: skip
@@ -270,6 +267,8 @@ def _answers(
         raise UserError("no answers to compare yet", value=loaded.declaration.name,
                         fix="a study with evaluate.style, and epigone run")  # fmt: skip
     models = list(wanted) or [name for name in known if name in found]
+    if not wanted and (missing := [name for name in known if name not in found]):
+        print(f"not answered yet, and left out: {', '.join(missing)}", file=sys.stderr)
     return found[teacher], [found[name] for name in models]
 
 
@@ -309,8 +308,10 @@ def _serve(
     admin_file = file.with_name(f"{file.name.removesuffix('.secret')}.admin") if file else None
     key, admin = secret(SECRET_ENV, file), secret(ADMIN_ENV, admin_file)
     socket = serving.bind(host, port)
-    shown = f"[{host}]" if ":" in host else host
-    url = site_url(url) or f"http://{shown}:{socket.getsockname()[1]}"
+    url = site_url(url) or serving.url(socket, host)
+    if serving.is_bare(url):
+        print(f"{url} is without TLS: whoever is on the way can read and take over sessions",
+              file=sys.stderr)  # fmt: skip
     settings = Settings(key, admin, url)
     first = ""
     # Elsewhere it would stand in a log.

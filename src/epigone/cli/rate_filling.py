@@ -43,19 +43,28 @@ def filled(
 ) -> Store:
     """The database with what is asked for in it; told as JSON where nothing `alone` follows it."""
     from epigone.raters import plans
-    from epigone.raters.comparisons import compare, read_checks
+    from epigone.raters.comparisons import compare, differing, read_checks
     from epigone.raters.leaks import leaks, without
     from epigone.raters.store import Store
 
-    made = compare(teacher, models, pairs=asked.pairs, n=asked.n, seed=asked.seed)
-    found = leaks(made)
-    if drop_leaks:
-        made = without(made, found)
-        if not made:
-            raise UserError("every comparison has an output that names a model")
     out = sys.stderr if json else sys.stdout
+    every = compare(teacher, models, pairs=asked.pairs, n=asked.n, seed=asked.seed,
+                    tell=lambda line: print(_short(line, 200), file=out))  # fmt: skip
+    found = leaks(every)
+    kept = without(every, found) if drop_leaks else every
+    if not kept:
+        raise UserError("every item has an output that names a model")
     if found:
-        _tell_leaks(found, len(made), drop_leaks, out)
+        gone = len({pair.item for pair in every}) - len({pair.item for pair in kept})
+        _tell_leaks(found, gone if drop_leaks else None, out)
+    made, same = differing(kept)
+    if not made:
+        raise UserError("all outputs are equal: there is nothing to compare")
+    for names, n in same.items():
+        print(f"{_short(names, 200)}: {n} comparisons left out, whose texts are equal: "
+              "ties without asking", file=out)  # fmt: skip
+    if asked.n is not None and (items := len({pair.item for pair in made})) < asked.n:
+        print(f"{asked.n} items were asked for, {items} can be compared", file=out)
     store = Store(db)
     done = plans.prepare(
         store, name, [*made, *read_checks(checks)], now=time.time(), seed=asked.seed,
@@ -64,7 +73,8 @@ def filled(
     )  # fmt: skip
     if json and alone:
         say_json({"db": store.shown, "comparisons": done.comparisons, "per_item": asked.per_item,
-                  "new": done.new, "taken_out": done.retired, "leaks": len(found)})  # fmt: skip
+                  "new": done.new, "taken_out": done.retired, "leaks": len(found),
+                  "items": len({pair.item for pair in made}), "equal": same.total()})  # fmt: skip
     else:
         more = f", {done.retired} taken out" if done.retired else ""
         print(f"{done.comparisons} comparisons, {asked.per_item} raters each, in {store.shown} "
@@ -72,19 +82,17 @@ def filled(
     return store
 
 
-def _tell_leaks(found: Sequence[Any], left: int, dropped: bool, out: Any) -> None:
+def _tell_leaks(found: Sequence[Any], dropped: int | None, out: Any) -> None:
     itself = sum(leak.itself for leak in found)
-    print(f"{len(found)} outputs name a model or its maker, {itself} of them as themselves:",
-          file=out)  # fmt: skip
+    print(f"{len(found)} outputs may give their model away, {itself} of them by a name as their "
+          "own:", file=out)  # fmt: skip
     for leak in sorted(found, key=lambda leak: not leak.itself)[:8]:
         kind = "speaks as" if leak.itself else "mentions"
-        print(f"  item {_short(leak.item)}, {_short(leak.model)}: {kind} {_short(leak.says)!r}",
-              file=out)  # fmt: skip
-    end = (
-        f"left out; {left} comparisons remain" if dropped else "kept; --drop-leaks leaves them out"
-    )
-    print(end, file=out)
+        whose = _short(leak.model) or "an earlier answer"
+        print(f"  item {_short(leak.item)}, {whose}: {kind} {_short(leak.says)!r}", file=out)
+    print("kept; --drop-leaks leaves them out" if dropped is None
+          else f"{dropped} items left out, for all models", file=out)  # fmt: skip
 
 
-def _short(text: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in text[:60])
+def _short(text: str, most: int = 60) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text[:most])

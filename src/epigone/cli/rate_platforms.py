@@ -69,6 +69,7 @@ def listed(
 ) -> None:  # fmt: skip
     """Show a platform's submissions beside what the database knows of them.
 
+    `answers` came on that submission and count; those of an excluded rater stand apart.
     A worker's id is shown to the requester, who has it from the platform, and kept nowhere.
     """
     seen: dict[tuple[str, str], Came] = {}
@@ -87,7 +88,8 @@ def listed(
         {
             "id": one, "worker": worker, "status": status,
             "rater": c.rater if (c := seen.get((one, worker))) else "",
-            "answers": c.answers if c else 0,
+            "answers": c.answers if c and not c.excluded else 0,
+            "excluded": c.answers if c and c.excluded else 0,
             "against": [*c.against] if c else [],
         }
         for one, worker, status in rows
@@ -96,7 +98,7 @@ def listed(
     if json:
         say_json({"submissions": found, "strangers": strangers})
         return
-    columns = ("id", "worker", "status", "rater", "answers", "against")
+    columns = ("id", "worker", "status", "rater", "answers", "excluded", "against")
     table("", columns, [[_cell(row[c]) for c in columns] for row in found])
     for c in unknown:
         print(f"{c.rater} came with {c.submission}, which the platform does not know as theirs; "

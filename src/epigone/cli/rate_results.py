@@ -6,17 +6,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from epigone.cli.common import Json, number, say_json, table
 from epigone.cli.rate_store import open_store
-from epigone.errors import UnknownName, UserError
+from epigone.errors import UnknownName
 from epigone.schema import Interval, Rating
-
-if TYPE_CHECKING:
-    from epigone.findings import Judged
 
 Database = Annotated[
     str, typer.Argument(metavar="DB", help="The rating database: a file, or postgresql://…")
@@ -105,16 +102,21 @@ def agreement(
 
     Example: epigone rate agreement people.jsonl judge.jsonl
     """
+    from epigone.findings import Judged, judged
     from epigone.raters import quality
     from epigone.raters.agreement import judges
     from epigone.raters.export import read_ratings
 
     read = read_ratings(files)
     ratings = read.ratings
+    with_whom, why = _compared_with(ratings, against)
+    preferences = judged(ratings, with_whom, {}, seed=seed) if with_whom else Judged((), ())
     found = {
         "ratings": len(ratings),
         "repeated": read.repeated,
-        "preferences": asdict(_preferences(ratings, against, seed)),
+        "preferences": asdict(preferences),
+        "against": with_whom,
+        "against_why": why,
         "agreement": _agreements(ratings, seed),
         "judges": [asdict(j) for j in judges(ratings, seed=seed)],
         "raters": [asdict(c) for c in quality.conduct(ratings, fast)],
@@ -124,22 +126,25 @@ def agreement(
     say_json(found) if json else _show(found)
 
 
-def _preferences(ratings: Sequence[Rating], against: str, seed: int) -> Judged:
-    from epigone.findings import Judged, judged
+def _compared_with(ratings: Sequence[Rating], against: str) -> tuple[str, str]:
+    """The model that others are compared with, and why it; empty where it has to be named."""
     from epigone.raters.agreement import counts
 
     pairs = sorted({(r.a, r.b) for r in ratings if counts(r)})
     of = Counter(m for pair in pairs for m in pair)
     if against and against not in of:
         raise UnknownName("model of these ratings", against, of)
+    if against:
+        return against, "--against"
     if not of:
-        return Judged((), ())
+        return "", "no rating counts as an answer"
     first = sorted(m for m in of if of[m] == max(of.values()))
-    # Of one pair it does not matter which is named first.
-    if not against and len(first) > 1 and len(pairs) > 1:
-        raise UserError("no model was compared with more others than all the rest",
-                        value=", ".join(first), fix=f"--against {first[0]}")  # fmt: skip
-    return judged(ratings, against or first[-1], {}, seed=seed)
+    if len(pairs) == 1:
+        return first[-1], "the last by name of one pair; --against names the other"
+    if len(first) > 1:
+        return "", (f"no preferences without --against: {', '.join(first)} were compared with "
+                    "equally many others")  # fmt: skip
+    return first[0], "compared with more others than all the rest"
 
 
 def _agreements(ratings: Sequence[Rating], seed: int) -> list[dict[str, Any]]:
@@ -164,8 +169,8 @@ def _show(found: dict[str, Any]) -> None:
     print(f"{found['ratings']} ratings{repeated}\n")
     if not found["ratings"]:
         return
-    if not found["preferences"]["pairs"]:
-        print("no rating counts as an answer\n")
+    whom = f"against {found['against']}: " if found["against"] else ""
+    print(f"{whom}{found['against_why']}\n")
     _show_preferences(found["preferences"])
     table(
         "Agreement",

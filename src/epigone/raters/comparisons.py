@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from itertools import combinations
@@ -129,11 +130,13 @@ def compare(
     pairs: Pairs = "teacher",
     n: int | None = None,
     seed: int = 0,
+    tell: Callable[[str], object] = lambda line: None,
 ) -> list[Pair]:
     """Each model's outputs beside the teacher's, or beside all others', item by item.
 
-    `n` draws so many of the items that all have, the same for all models. Raises UserError where
-    two files have no item in common, or disagree on an item's prompt.
+    `n` draws so many of the items that all have, the same for all models, and of items with one
+    prompt the first; `tell` is given a line for whatever is left out. Raises UserError where two
+    files have no item in common, or disagree on an item's prompt.
     """
     everyone = [teacher, *models]
     names = [next(iter(outputs.values())).model for outputs in everyone]
@@ -146,6 +149,16 @@ def compare(
     for item in shared:
         if len({outputs[item].prompt for outputs in everyone}) > 1:
             raise UserError("files disagree on the prompt of an item", value=item)
+    for name, outputs in zip(names, everyone, strict=True):
+        if left := len(outputs) - len(shared):
+            tell(f"{name}: {left} of {len(outputs)} items left out, which not all models have")
+    # A text that a rater saw twice would be the teacher's.
+    first: dict[tuple[str, ...], str] = {}
+    for item in shared:
+        first.setdefault(tuple(" ".join(m.content.split()) for m in teacher[item].prompt), item)
+    if repeated := len(shared) - len(first):
+        tell(f"{repeated} items left out, whose prompt an earlier one has")
+    shared = list(first.values())
     if n is not None and n < len(shared):
         chosen = set(random.Random(seed).sample(shared, n))
         shared = [item for item in shared if item in chosen]
@@ -153,6 +166,16 @@ def compare(
     if pairs == "teacher":
         couples = [(one, other) for one, other in couples if one is teacher]
     return [_pair(one[item], other[item]) for item in shared for one, other in couples]
+
+
+def differing(pairs: Sequence[Pair]) -> tuple[list[Pair], Counter[str]]:
+    """The pairs of two different texts, and by "a, b" how many others there are.
+
+    Two equal texts, but for space around them, are a tie that nobody has to be asked about.
+    """
+    same = [pair for pair in pairs if pair.a_text.strip() == pair.b_text.strip()]
+    told = Counter(f"{pair.a}, {pair.b}" for pair in same)
+    return [pair for pair in pairs if pair.a_text.strip() != pair.b_text.strip()], told
 
 
 def _pair(one: Output, other: Output) -> Pair:
@@ -203,8 +226,3 @@ def _check(row: Mapping[str, Any], number: int, where: str) -> Pair:
     return Pair(f"{kind}-{number}", _prompt(row.get("prompt"), where), "first", "second",
                 writable(outputs[0]), writable(outputs[1]), _KINDS[kind], expected,
                 writable(feedback))  # fmt: skip
-
-
-def models_of(pairs: Iterable[Pair]) -> list[str]:
-    """The models that are compared, in the order of their names."""
-    return sorted({name for pair in pairs if pair.purpose == "item" for name in (pair.a, pair.b)})

@@ -69,7 +69,12 @@ class Row(BaseModel):
         default=None,
         description="in which both outputs were visible, or since they were handed out",
     )
-    reasons: tuple[str, ...] = Field(default=(), strict=False, description="what the rater ticked")
+    reasons: tuple[str, ...] = Field(
+        default=(),
+        strict=False,
+        description="what the rater ticked: correct, complete, clear, style, safe; "
+        "of a judge, same text where nobody was asked",
+    )
     comment: str = Field(default="", description="what the rater wrote")
     excluded: str = Field(default="", description="why it does not count; empty where it does")
     at: str = Field(default="", description="when it was given: ISO 8601 in UTC, or empty")
@@ -292,7 +297,7 @@ def _value(name: str, cell: str, where: str) -> Any:
             return json.loads(cell)
         except (ValueError, RecursionError):
             raise UserError(f"{where}: reasons are a JSON list of texts", value=cell,
-                            fix='as ["clearer", "safer"]') from None  # fmt: skip
+                            fix='as ["clear", "safe"]') from None  # fmt: skip
     escaped = cell[:1] == _QUOTE and cell[1:].startswith((*_FORMULA, _QUOTE))
     return cell[1:] if escaped else cell
 

@@ -13,7 +13,7 @@ from epigone.raters.render import answer, words
 
 # Names that mean a model or its maker and nothing else.
 _MODELS = (
-    r"chat\s?gpt(?:-?\d[\w.-]*)?|(?:instruct|web)gpt|gpt[-\s]?\d[\w.-]*|gpt-j|(?:text|code)-davinci(?:-\d+)?|"
+    r"chat[-\s]?gpt(?:-?\d[\w.-]*)?|(?:instruct|web)gpt|gpt[-\s]?\d[\w.-]*|gpt-j|(?:text|code)-davinci(?:-\d+)?|"
     r"text-(?:curie|babbage|ada)-\d+|open\s?ai|anthropic|deepmind|google bard|bing chat|meta ai|"
     r"claude[-\s]?(?:\d[\w.-]*|instant|opus|sonnet|haiku)|gemma(?:[-\s]?\d[\w.-]*)?|"
     r"gemini[-\s](?:pro|ultra|nano|flash|\d[\w.-]*)|llama[-\s]?\d[\w.-]*|code\s?llama|"
@@ -46,6 +46,12 @@ _AM = r"(?:i\s+am|i\s*'\s*m|im|i\s+was|i\s*'ve\s+been|i\s+have\s+been)"
 _TEAM = (
     r"(?:(?:the|a|an|team|people|folks|researchers|engineers|scientists|at|of|from|company)\s+)*"
 )
+# What training or a template left: the words around an answer, which one model has and another not.
+_LEFT = re.compile(
+    r"<\|\w{1,30}\|>|<(?:start|end)_of_turn>|\[/?INST\]|<</?SYS>>|</s>\s*\Z|"
+    r"^\s{0,3}#{2,4}\s?(?:human|assistant|user|instruction|response|input)\s?:",
+    re.IGNORECASE | re.MULTILINE,
+)
 _SHORTEST = 4
 _GENERIC = frozenset({
     "base", "teacher", "model", "student", "instruct", "chat", "large", "small", "mini", "tiny",
@@ -58,9 +64,10 @@ _QUOTES = dict.fromkeys([0x2018, 0x2019, 0x02BC], "'")
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """An output that may give its model away: `says` is the name that stands in it.
+    """An output that may give its model away: `says` is the name, or mark, that stands in it.
 
     `itself` where the output speaks of itself; else it mentions a name that its prompt does not.
+    Without a `model` it is an earlier answer, in the prompt, that speaks of itself.
     """
 
     item: str
@@ -70,7 +77,7 @@ class Leak:
 
 
 def leaks(pairs: Iterable[Pair]) -> list[Leak]:
-    """The outputs that name a model or maker, each once, in the order of the pairs.
+    """The outputs that name a model or maker, or hold a template's marks, each once, in order.
 
     A name that stands in the prompt as well gives nothing away, unless the output says "I am" it.
     """
@@ -79,28 +86,45 @@ def leaks(pairs: Iterable[Pair]) -> list[Leak]:
     read: set[tuple[str, str]] = set()
     found: list[Leak] = []
     for pair in chosen:
+        if (pair.item, "") not in read:
+            read.add((pair.item, ""))
+            found += _before(pair, itself)
         for model, text in ((pair.a, pair.a_text), (pair.b, pair.b_text)):
             if (pair.item, model) in read:
                 continue
             read.add((pair.item, model))
-            leak = _leak(pair, model, _seen(words(answer(text))), itself)
+            leak = _leak(pair, model, text, itself)
             if leak is not None:
                 found.append(leak)
     return found
 
 
 def without(pairs: Iterable[Pair], found: Iterable[Leak]) -> list[Pair]:
-    """The pairs of which neither output leaks."""
-    told = {(leak.item, leak.model) for leak in found}
-    return [p for p in pairs if not {(p.item, p.a), (p.item, p.b)} & told]
+    """The pairs of items of which no output leaks: all models are compared on the same items."""
+    told = {leak.item for leak in found}
+    return [p for p in pairs if p.purpose != "item" or p.item not in told]
 
 
-def _leak(pair: Pair, model: str, text: str, itself: re.Pattern[str]) -> Leak | None:
-    if said := itself.search(text):
-        name = next(group for group in said.groups() if group)
+def _before(pair: Pair, itself: re.Pattern[str]) -> list[Leak]:
+    """The first earlier answer that speaks of itself; it stands above both outputs."""
+    earlier = [m.content for m in pair.prompt if m.role == "assistant"]
+    names = [name for text in earlier if (name := _itself(_seen(words(answer(text))), itself))]
+    return [Leak(pair.item, "", names[0], itself=True)] if names else []
+
+
+def _itself(text: str, itself: re.Pattern[str]) -> str:
+    said = itself.search(text)
+    return next(group for group in said.groups() if group) if said else ""
+
+
+def _leak(pair: Pair, model: str, raw: str, itself: re.Pattern[str]) -> Leak | None:
+    text = _seen(words(answer(raw)))
+    if name := _itself(text, itself):
         return Leak(pair.item, model, name, itself=True)
     prompt = _seen("\n".join(message.content for message in pair.prompt)).lower()
     named = [found[0] for found in _mentions(model).finditer(text)]
+    # A heading's signs are not seen any more where it is laid out.
+    named += [found[0].strip() for found in _LEFT.finditer(raw)]
     new = [name for name in named if name.lower() not in prompt]
     return Leak(pair.item, model, new[0], itself=False) if new else None
 

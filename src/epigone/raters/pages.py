@@ -37,7 +37,7 @@ def routes(site: Site) -> APIRouter:
         desk = assign.desk(site.store, who.rater, site.now())
         if desk.shown is not None:
             return to("/rate")
-        stay = people.stay(site.store, who.visit)
+        stay = people.stay(site.store, who.workforce, who.submission)
         door = site.doors.get(stay.workforce)
         if door is None:
             raise Refused(403, "This way in is closed.")
@@ -100,11 +100,12 @@ def _agreement(site: Site, router: APIRouter) -> None:
         if not session.allows(csrf):
             raise Refused(403, "This page was open for too long. Please go back and try again.")
         data = session.data
-        public = data["workforce"] == "public"
-        new = public and site.known.read(request.cookies) is None
+        arrival = Arrival(data["worker"], data["submission"])
+        # Names that can be made up would take all places in a minute.
+        new = (site.doors[data["workforce"]].blind
+               and not people.is_known(site.store, data["workforce"], arrival))  # fmt: skip
         if new and not site.guessed(request, "newcomer"):
             raise Refused(429, _CROWD)
-        arrival = Arrival(data["worker"], data["submission"])
         try:
             entered = people.enter(site.store, data["workforce"], arrival, site.now())
         except NotAdmitted as error:
@@ -113,10 +114,14 @@ def _agreement(site: Site, router: APIRouter) -> None:
         framed = bool(site.framed_by(data["workforce"]))
         site.rater.write(
             response,
-            {"rater": entered.public, "visit": entered.visit, "workforce": data["workforce"]},
+            {
+                "rater": entered.public,
+                "submission": entered.submission,
+                "workforce": data["workforce"],
+            },
             framed=framed,
         )
-        if public:
+        if data["workforce"] == "public":
             # Whoever comes again, later than a session lasts, is the same person.
             site.known.write(response, {"worker": data["worker"]})
         return response

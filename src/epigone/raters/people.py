@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from sqlalchemy import String, func, literal, select, update
+from sqlalchemy import ColumnElement, Select, String, literal, select, update
 from sqlalchemy import cast as sql_cast
 from sqlalchemy.orm import Session
 
@@ -35,16 +37,16 @@ NO_INVITATION = "This invitation does not work, or works no longer."
 
 @dataclass(frozen=True, slots=True)
 class Entered:
-    """A rater who came in, and by which visit."""
+    """A rater who came in, and the submission by which the visit is known."""
 
     rater: int
     public: str
-    visit: int
+    submission: str
 
 
 @dataclass(frozen=True, slots=True)
 class Stay:
-    """A visit: who came, the answers to items since then, and whether the rater is excluded."""
+    """A visit: who came, its answers to items, and whether the rater is excluded."""
 
     workforce: Workforce
     arrival: Arrival
@@ -61,19 +63,23 @@ def enter(store: Store, workforce: Workforce, arrival: Arrival, now: float) -> E
 
     def work(session: Session) -> Entered:
         store.lock(session)
-        if workforce == "private" and not _admits(_invitation(session, arrival.worker), now):
-            raise NotAdmitted(NO_INVITATION)
+        name = arrival.worker
+        if workforce == "private":
+            invitation = session.scalar(select(Invitation).where(Invitation.digest == name))
+            if invitation is None or not _admits(invitation, now):
+                raise NotAdmitted(NO_INVITATION)
+            name = f"{_INVITED}{invitation.id}"
         rater = session.scalar(
             select(Rater)
             .join(Worker, Worker.rater_id == Rater.id)
-            .where(Worker.workforce == workforce, Worker.worker == arrival.worker)
+            .where(Worker.workforce == workforce, Worker.worker == name)
         )
         if rater is None:
             public = f"r-{secrets.token_hex(8)}"
             rater = Rater(public=public, workforce=workforce, joined=now, excluded="")
             session.add(rater)
             session.flush()
-            session.add(Worker(rater_id=rater.id, workforce=workforce, worker=arrival.worker))
+            session.add(Worker(rater_id=rater.id, workforce=workforce, worker=name))
         # Where no provider counts visits, each rater has one, by the rater's own name.
         submission = arrival.submission or rater.public
         visit = session.scalar(
@@ -86,30 +92,69 @@ def enter(store: Store, workforce: Workforce, arrival: Arrival, now: float) -> E
             visit = Visit(rater_id=rater.id, submission=submission,
                           workforce=workforce, at=now)  # fmt: skip
             session.add(visit)
-            session.flush()
-        return Entered(rater.id, rater.public, visit.id)
+        return Entered(rater.id, rater.public, submission)
 
     return store.write(work)
 
 
-def stay(store: Store, visit: int) -> Stay:
-    """Who came by a visit, and what it brought."""
+def is_known(store: Store, workforce: Workforce, arrival: Arrival) -> bool:
+    """Whether an arrival's worker is a rater already."""
+    query = select(Worker.rater_id).where(
+        Worker.workforce == workforce, Worker.worker == arrival.worker
+    )
+    return store.read(lambda session: session.scalar(query)) is not None
 
-    def work(session: Session) -> Stay:
-        found = session.get_one(Visit, visit)
-        worker = session.get_one(Worker, found.rater_id)
-        answers = session.scalar(
-            select(func.count())
-            .select_from(Task)
-            .join(Comparison, Comparison.id == Task.comparison_id)
-            .where(Task.rater_id == found.rater_id, Task.state == "done")
-            .where(Comparison.purpose == "item", Task.voted >= found.at)
+
+def stay(store: Store, workforce: Workforce, submission: str) -> Stay:
+    """Who came by a visit, and what it brought."""
+    ((_, found),) = _stays(store, Visit.workforce == workforce, Visit.submission == submission)
+    return found
+
+
+def visits(store: Store, workforce: Workforce) -> list[tuple[str, Stay]]:
+    """Every visit of a workforce with its rater's public name, in the order of arrival."""
+    return _stays(store, Visit.workforce == workforce)
+
+
+def _stays(store: Store, *chosen: ColumnElement[bool]) -> list[tuple[str, Stay]]:
+    def work(session: Session) -> list[tuple[str, Stay]]:
+        answers = _answers(session, select(Visit.rater_id).where(*chosen))
+        rows = session.execute(
+            select(Visit, Rater, Worker)
+            .join(Rater, Rater.id == Visit.rater_id)
+            .join(Worker, Worker.rater_id == Visit.rater_id)
+            .where(*chosen)
+            .order_by(Visit.id)
         )
-        rater = session.get_one(Rater, found.rater_id)
-        return Stay(cast(Workforce, worker.workforce), Arrival(worker.worker, found.submission),
-                    answers or 0, bool(rater.excluded))  # fmt: skip
+        return [
+            (rater.public, Stay(cast(Workforce, visit.workforce),
+                                Arrival(worker.worker, visit.submission),
+                                answers[visit.id], bool(rater.excluded)))
+            for visit, rater, worker in rows
+        ]  # fmt: skip
 
     return store.read(work)
+
+
+def _answers(session: Session, raters: Select[Any]) -> Counter[int]:
+    """Answers to items by visit: a vote belongs to the last visit before it, and to no other."""
+    begun: dict[int, list[tuple[float, int]]] = {}
+    for rater, at, visit in session.execute(
+        select(Visit.rater_id, Visit.at, Visit.id)
+        .where(Visit.rater_id.in_(raters))
+        .order_by(Visit.at, Visit.id)
+    ):
+        begun.setdefault(rater, []).append((at, visit))
+    votes = (
+        select(Task.rater_id, Task.voted)
+        .join(Comparison, Comparison.id == Task.comparison_id)
+        .where(Task.state == "done", Comparison.purpose == "item", Task.rater_id.in_(raters))
+    )
+    found: Counter[int] = Counter()
+    for rater, voted in session.execute(votes):
+        at = bisect_right(begun[rater], voted or 0.0, key=lambda visit: visit[0])
+        found[begun[rater][max(at - 1, 0)][1]] += 1
+    return found
 
 
 def find(store: Store, public: str, now: float) -> tuple[int, bool] | None:
@@ -148,11 +193,11 @@ def invite(
 
 
 def invited(store: Store, secret: str, now: float) -> str | None:
-    """The worker that an invitation's secret stands for; None where it does not admit."""
+    """The digest by which an invitation's secret is known; None where it does not admit."""
 
     def work(session: Session) -> str | None:
         found = session.scalar(select(Invitation).where(Invitation.digest == _digest(secret)))
-        return f"{_INVITED}{found.id}" if found is not None and _admits(found, now) else None
+        return found.digest if found is not None and _admits(found, now) else None
 
     return store.read(work)
 
@@ -249,11 +294,6 @@ def ratings(store: Store) -> Iterator[Rating]:
             expected=expected, seconds=task.seconds if task.visible is None else task.visible,
             reasons=tuple(task.reasons), comment=task.comment, excluded=rater.excluded, at=at,
         )  # fmt: skip
-
-
-def _invitation(session: Session, worker: str) -> Invitation | None:
-    number = worker.removeprefix(_INVITED)
-    return session.get(Invitation, int(number)) if number.isdecimal() else None
 
 
 def _admits(invitation: Invitation | None, now: float) -> bool:

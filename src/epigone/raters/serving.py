@@ -7,6 +7,8 @@ import socket
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from ipaddress import ip_address
+from urllib.parse import urlsplit
 
 import uvicorn
 from fastapi import FastAPI
@@ -51,11 +53,35 @@ def bind(host: str, port: int) -> socket.socket:
         made.bind(address)
         # From here on nobody is turned away: who comes early waits.
         made.listen(512)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
+        # A name that is none may not even be one to ask about.
+        unknown = isinstance(error, socket.gaierror | UnicodeError)
+        reason = (getattr(error, "strerror", None) or "no name of a host").lower()
         shown = f"[{host}]" if ":" in host else host
-        raise UserError(f"cannot listen: {(error.strerror or str(error)).lower()}",
-                        value=f"{shown}:{port}", fix="another --port") from None  # fmt: skip
+        fix = "another --host" if unknown else "another --port"
+        raise UserError(f"cannot listen: {reason}", value=f"{shown}:{port}", fix=fix) from None
     return made
+
+
+def url(sock: socket.socket, host: str) -> str:
+    """The address of a socket of a host; raises UserError where all of a machine's are meant."""
+    address, port = sock.getsockname()[:2]
+    if ip_address(address.partition("%")[0]).is_unspecified:
+        sock.close()
+        raise UserError("links need the address by which people reach this machine", value=host,
+                        fix="--url https://rate.example.org")  # fmt: skip
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def is_bare(url: str) -> bool:
+    """Whether a site's address is without TLS and of another machine: cookies can be read."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    try:
+        near = ip_address(host).is_loopback
+    except ValueError:
+        near = host == "localhost" or host.endswith(".localhost")
+    return parts.scheme == "http" and not near
 
 
 def serve(app: FastAPI, sockets: Sequence[socket.socket], ready: Callable[[], None]) -> None:

@@ -19,6 +19,7 @@ from epigone.raters.guard import Bucket, address, policy
 from epigone.raters.sessions import SHIFT, WEEK, YEAR, Cookie, Session
 from epigone.raters.store import Store
 from epigone.raters.workforces import Door
+from epigone.schema import Workforce
 
 WORDS = {
     2: "{} is better", 1: "{} is slightly better", 0: "About equal",
@@ -44,8 +45,9 @@ class Settings:
     """How a site is served: `url` is what people type, the secrets never leave the process.
 
     Rates are (a second, at once): `client` for an address, `session` for a rater, and `guess` for
-    an address that tries administrators' tokens, or links, or comes in as somebody new by the open
-    link; each of these has its own count.
+    an address that tries administrators' tokens, or links, or comes in as somebody new where
+    nobody vouches for names (by the open link, or from a platform that is not asked); each of these
+    has its own count.
     """
 
     secret: str
@@ -64,12 +66,12 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Who:
-    """The rater who asks: the number, the session, and the visit."""
+    """The rater who asks: the number, the session, and the submission that names the visit."""
 
     rater: int
     session: Session
-    visit: int
-    workforce: str
+    submission: str
+    workforce: Workforce
 
 
 @dataclass
@@ -127,7 +129,7 @@ class Site:
             raise Refused(403, "This way in is closed.")
         if not self.sessions.take(session.data["rater"]):
             raise Refused(429, "That was very fast. Please wait a moment, then go on.")
-        return Who(rater, session, session.data["visit"], session.data["workforce"])
+        return Who(rater, session, session.data["submission"], session.data["workforce"])
 
     def guessed(self, request: Request, what: str) -> bool:
         """Count one more guess, or newcomer, of a kind from an address; False where too many."""

@@ -41,6 +41,10 @@ class Door(Protocol):
     workforce: Workforce
     frame_ancestors: tuple[str, ...]
 
+    @property
+    def blind(self) -> bool:
+        """Whether nobody but who comes says who it is: names can be made up."""
+
     def arrive(self, query: Mapping[str, str]) -> Arrival:
         """Who comes in; raises NotAdmitted with a line for the person."""
 

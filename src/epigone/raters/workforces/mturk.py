@@ -34,6 +34,11 @@ class MTurk:
         self.host = LIVE if settings.live else SANDBOX
         self.frame_ancestors: tuple[str, ...] = (f"https://{self.host}",)
 
+    @property
+    def blind(self) -> bool:
+        """Whether there is no client to ask."""
+        return self.client is None
+
     def arrive(self, query: Mapping[str, str]) -> Arrival:
         """Who comes, or a preview; raises NotAdmitted."""
         if query.get("hitId", self.settings.hit) != self.settings.hit:

@@ -12,7 +12,7 @@ from sqlalchemy import select
 from epigone.raters import people
 from epigone.raters.quality import FAILED, proposed, right
 from epigone.raters.store import Store
-from epigone.raters.tables import Comparison, Rater, Task, Visit, Worker
+from epigone.raters.tables import Comparison, Task, Worker
 from epigone.raters.workforces import (
     Arrival,
     Door,
@@ -31,13 +31,16 @@ _SECONDS, _ATTEMPTS = 5.0, 1
 
 @dataclass(frozen=True, slots=True)
 class Came:
-    """Somebody who came with a submission: opaque name, answers, what speaks against them."""
+    """Somebody who came with a submission: opaque name, its answers, what speaks against them.
+
+    An excluded rater's answers do not count.
+    """
 
     rater: str
     worker: str
     submission: str
     answers: int
-    excluded: str
+    excluded: bool
     against: tuple[str, ...]
 
 
@@ -49,23 +52,18 @@ def doors(
     A door asks its platform where the environment holds a token or keys for it.
     """
     found: list[Door] = []
-    blind: list[str] = []
     if prolific_file is not None:
         settings, asked = prolific_client.Settings.read(prolific_file), None
         if os.environ.get(prolific_wire.TOKEN):
             asked = prolific_client.Client(seconds=_SECONDS, attempts=_ATTEMPTS)
-        else:
-            blind.append("prolific")
         found.append(prolific.Prolific(settings, asked, lambda a: failed(store, "prolific", a)))
     if mturk_file is not None:
         hit = mturk_client.Settings.read(mturk_file)
         amazon = None
         if mturk_client.has_keys():
             amazon = mturk_client.Client(live=hit.live, seconds=_SECONDS, attempts=_ATTEMPTS)
-        else:
-            blind.append("mturk")
         found.append(mturk.MTurk(hit, amazon))
-    return found, blind
+    return found, [door.workforce for door in found if door.blind]
 
 
 def failed(store: Store, workforce: Workforce, arrival: Arrival) -> bool:
@@ -83,23 +81,13 @@ def failed(store: Store, workforce: Workforce, arrival: Arrival) -> bool:
 
 def came(store: Store, workforce: Workforce) -> list[Came]:
     """Everybody who came from a platform, once for each submission, in the order of arrival."""
-    ratings = list(people.ratings(store))
     against: dict[str, list[str]] = {}
-    for proposal in proposed(ratings):
+    for proposal in proposed(list(people.ratings(store))):
         against.setdefault(proposal.rater, []).append(proposal.reason)
-    query = (
-        select(Rater.public, Rater.excluded, Worker.worker, Visit.submission)
-        .join(Worker, Worker.rater_id == Rater.id)
-        .join(Visit, Visit.rater_id == Rater.id)
-        .where(Rater.workforce == workforce)
-        .order_by(Visit.id)
-    )
-    rows = store.read(lambda session: session.execute(query).all())
     return [
-        Came(rater, worker, submission,
-             sum(r.rater == rater and r.purpose == "item" for r in ratings),
-             excluded, tuple(against.get(rater, ())))
-        for rater, excluded, worker, submission in rows
+        Came(rater, stay.arrival.worker, stay.arrival.submission, stay.answers, stay.excluded,
+             tuple(against.get(rater, ())))
+        for rater, stay in people.visits(store, workforce)
     ]  # fmt: skip
 
 

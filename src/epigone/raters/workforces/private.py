@@ -19,6 +19,7 @@ class Private:
 
     workforce: Workforce = "private"
     frame_ancestors: tuple[str, ...] = ()
+    blind = False
 
     def __init__(self, store: Store, secret: str, clock: Callable[[], float]) -> None:
         self._store, self._secret, self._clock = store, secret, clock

@@ -35,6 +35,11 @@ class Prolific:
         self.settings, self.client, self.failed = settings, client, failed
         self._asking = asking or Asking("Prolific")
 
+    @property
+    def blind(self) -> bool:
+        """Whether there is no client to ask."""
+        return self.client is None
+
     def arrive(self, query: Mapping[str, str]) -> Arrival:
         """Who comes; raises NotAdmitted."""
         person, study, session = (query.get(name, "") for name in PLACES)

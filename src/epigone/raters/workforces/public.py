@@ -14,6 +14,7 @@ class Public:
 
     workforce: Workforce = "public"
     frame_ancestors: tuple[str, ...] = ()
+    blind = True
 
     def arrive(self, query: Mapping[str, str]) -> Arrival:
         """A new person."""
