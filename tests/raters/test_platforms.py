@@ -316,9 +316,9 @@ def test_answers_stand_beside_the_submission_on_which_they_came(
         told = json.loads(run("prolific", "submissions", "p.json", "--db", database, "--json"))
         return [(s["answers"], s["excluded"]) for s in told["submissions"]]
 
-    assert brought == [2, 0] and listed() == [(2, 0), (0, 0)]
+    assert brought == [3, 0] and listed() == [(3, 0), (0, 0)]
     run("exclude", database, rater, "--why", "x")
-    assert listed() == [(0, 2), (0, 0)]
+    assert listed() == [(0, 3), (0, 0)]
 
 
 def test_a_server_without_a_token_says_that_it_cannot_check(
