@@ -1,0 +1,57 @@
+"""Intervals of means of values from 0 to 1, near whose ends the bootstrap sees no spread."""
+
+from __future__ import annotations
+
+from statistics import NormalDist
+
+import numpy as np
+
+from epigone.findings.resample import LEVEL, Array, percentile, tail
+from epigone.schema import Interval
+
+Z = NormalDist().inv_cdf(0.5 + LEVEL / 2)
+
+
+def share_interval(values: Array, note: str = "") -> Interval:
+    """The mean of independent values from 0 to 1, with its 95% interval.
+
+    A. Agresti and B. A. Coull's way (The American Statistician 52, 1998) with the values' own
+    variance, so that a tie moves it by a little: z^2/2 wins and z^2/2 losses are added.
+    """
+    n = len(values)
+    if n < 2:
+        why = "no per-item values" if n == 0 else "too few items for an interval"
+        mean = float(values[0]) if n else None
+        return Interval(mean, None, None, n, "; ".join(filter(None, (why, note))))
+    low, high = _bounds(float(values.mean()), float((values**2).mean()), n)
+    return Interval(float(values.mean()), low, high, n, note)
+
+
+def drawn_share(values: Array, draws: Array, groups: int) -> Interval:
+    """The mean of items' `values`, of which raters and items were drawn, with its 95% interval.
+
+    It is that of the draws' percentiles, and never within `share_interval`'s of as many answers as
+    their variance is worth. Where all agree, draws have none: that is worth no more than `groups`,
+    the fewer of raters and items, and where almost all do, hardly more.
+    """
+    mean, n = float(values.mean()), len(values)
+    found = percentile(mean, draws, groups, n, cut=tail(max(groups, 2)))
+    good = draws[np.isfinite(draws)]
+    if groups < 2 or len(good) < 0.9 * len(draws):
+        return found
+    # Of wins and losses this much spread is added, so for so much the draws do not count.
+    spread, added, drawn = float(values.var()), Z * Z / 4, float(good.var())
+    worth = min(n, spread / drawn) if drawn > 0 else groups
+    worth = (n * spread * worth + added * groups) / (n * spread + added)
+    low, high = _bounds(mean, float((values**2).mean()), worth)
+    if found.low is not None and found.high is not None:
+        low, high = min(low, found.low), max(high, found.high)
+    return Interval(mean, low, high, n)
+
+
+def _bounds(mean: float, square: float, n: float) -> tuple[float, float]:
+    """From the mean of n values and of their squares."""
+    middle = (n * mean + Z * Z / 2) / (n + Z * Z)
+    variance = (n * square + Z * Z / 2) / (n + Z * Z) - middle**2
+    half = Z * (variance / (n + Z * Z)) ** 0.5
+    return max(0.0, middle - half), min(1.0, middle + half)
