@@ -350,6 +350,7 @@ def test_scores_and_marks_of_single_answers(setting: Setting) -> None:
     )
     values = {(s["model"], s["metric"]): (s["value"], s["n"]) for s in told["scores"]}
     assert values == {
+        ("teacher", "score"): (pytest.approx((8 + 3 + 4) / 3), 3),
         ("teacher", "tone"): (pytest.approx(1 / 3), 3),
         ("teacher", "correct"): (1.0, 2),
         ("teacher", "correct by reference"): (1.0, 1),
@@ -359,9 +360,11 @@ def test_scores_and_marks_of_single_answers(setting: Setting) -> None:
         ("model", "correct"): (1.0, 1),
         ("model", "correct by reference"): (0.0, 1),
     }
-    assert told["relative_scores"] == [
-        {"model": "model", "against": "teacher", "value": pytest.approx(13 / 15)}
-    ]
+    (over,) = told["relative_scores"]
+    assert (over["model"], over["against"], over["n"]) == ("model", "teacher", 3)
+    assert over["value"] == pytest.approx(13 / 15)
+    # Of prompts 3 / 8, 7 / 3 and 3 / 4, so few are drawn together.
+    assert (over["low"], over["high"]) == (pytest.approx(3 / 8), pytest.approx(7 / 3))
     # What a reference tells goes before: the model's second answer scores higher, and is wrong.
     (pair,) = told["pairs"]
     wrong = pair["preferred_but_wrong"]

@@ -12,7 +12,6 @@ import typer
 from epigone import api
 from epigone.cli.asking import Budget, Concurrency, KeyEnv, PriceOption, Rpm, Tpm, means_of
 from epigone.cli.common import Json, Runs, Teller, number, say_json, table
-from epigone.errors import StepFailed
 from epigone.study.judge import PROTOCOLS
 
 
@@ -67,6 +66,8 @@ def judge(
 
     Example: epigone judge teacher.jsonl student.jsonl --judge endpoint:https://host/v1#m -o judged
     """
+    from epigone.evaluation.judge.stage import check_read
+
     means = means_of(concurrency, rpm, tpm, price, budget, runs)
     asked = api.read_judging(
         teacher, models, by,
@@ -85,14 +86,7 @@ def judge(
         say_json(told)
     else:
         _tell(told, out)
-    _check_read(told)
-
-
-def _check_read(told: dict[str, Any]) -> None:
-    if lost := told["unread"]:
-        raise StepFailed(
-            f"{told['judge']} gave no verdict that can be read on any of {lost} questions"
-        )
+    check_read(told["unread"], told["judge"])
 
 
 def _cost(name: str, cost: dict[str, Any]) -> str:
@@ -116,7 +110,13 @@ def _tell(told: dict[str, Any], out: Path) -> None:
         [s["model"], s["metric"], _interval(s, notes), str(s["n"]), s["by"]] for s in told["scores"]
     ]
     rows += [
-        [r["model"], f"score over {r['against']}'s", number(r["value"]), "", told["judge"]]
+        [
+            r["model"],
+            f"score over {r['against']}'s",
+            _interval(r, notes),
+            str(r["n"]),
+            told["judge"],
+        ]
         for r in told["relative_scores"]
     ]
     if rows:
@@ -196,9 +196,11 @@ def _interval(told: dict[str, Any], notes: dict[str, int]) -> str:
     mark = f" ({notes.setdefault(note, len(notes) + 1)})" if note else ""
     if told["value"] is None:
         return f"not known{mark}"
-    if told["low"] is None:
+    ends = [told["low"], told["high"]]
+    if ends == [None, None]:
         return f"{number(told['value'])}{mark}"
-    return f"{told['value']:.3f} [{told['low']:.3f}, {told['high']:.3f}]{mark}"
+    low, high = ("…" if end is None else f"{end:.3f}" for end in ends)
+    return f"{told['value']:.3f} [{low}, {high}]{mark}"
 
 
 def _of(count: int, n: int) -> str:

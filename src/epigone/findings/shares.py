@@ -1,12 +1,13 @@
-"""Intervals of means of values from 0 to 1, near whose ends the bootstrap sees no spread."""
+"""Intervals of means of values from 0 to 1, near whose ends a bootstrap sees no spread; ratios."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from statistics import NormalDist
 
 import numpy as np
 
-from epigone.findings.resample import LEVEL, Array, percentile, tail
+from epigone.findings.resample import LEVEL, RESAMPLES, Array, percentile, stream, tail
 from epigone.schema import Interval
 
 Z = NormalDist().inv_cdf(0.5 + LEVEL / 2)
@@ -47,6 +48,20 @@ def drawn_share(values: Array, draws: Array, groups: int) -> Interval:
     if found.low is not None and found.high is not None:
         low, high = min(low, found.low), max(high, found.high)
     return Interval(mean, low, high, n)
+
+
+def ratio_interval(
+    own: Mapping[str, float], other: Mapping[str, float], seed: int = 0, resamples: int = RESAMPLES
+) -> Interval:
+    """The sum of one's values over another's of the same items, which are resampled together."""
+    items = sorted(own)
+    n, both = len(items), np.array([[own[i], other[i]] for i in items]).reshape(-1, 2)
+    if not n:
+        return Interval(None, None, None, 0, "no per-item values")
+    weights = stream(seed, "ratio").multinomial(n, np.full(n, 1 / n), resamples)
+    top, bottom = (weights @ both).T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return percentile(float(both[:, 0].sum() / both[:, 1].sum()), top / bottom, n, n)
 
 
 def _bounds(mean: float, square: float, n: float) -> tuple[float, float]:
