@@ -26,7 +26,7 @@ def summary(
         model: {item: float(len(sample.output)) for item, sample in own.items()}
         for model, own in asked.answers.items()
     }
-    told = judged(ratings(verdicts, asked.judge.name), asked.teacher, lengths, scores, seed)
+    told = judged(ratings(verdicts, asked.name), asked.teacher, lengths, scores, seed)
     rated = {pair: rated_together(verdicts, *pair) for pair in asked.pairs}
     return {
         "pairs": [_pair(p) for p in told.pairs],
