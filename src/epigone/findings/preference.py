@@ -150,7 +150,8 @@ def interval(values: Cells, people: bool, seed: int = 0, resamples: int = RESAMP
     rng = stream(seed, "preference", "people")
     with np.errstate(divide="ignore", invalid="ignore"):
         parts = [(w * m).sum(axis=1) / w.sum(axis=1) for w, m in grid.draws(rng, resamples)]
-    return drawn_share(means, np.concatenate(parts), grid.groups)
+    answers = np.array([*values.values()], dtype=np.float64)
+    return drawn_share(means, np.concatenate(parts), grid.groups, answers)
 
 
 def orders(ratings: Iterable[Rating]) -> Orders:
@@ -233,7 +234,7 @@ def preferred_but_wrong(
             with np.errstate(divide="ignore", invalid="ignore"):
                 parts.append(ahead @ bad / ahead.sum(axis=1))
         marks = np.array([float(correct[item] < 0.5) for item in won])
-        share = drawn_share(marks, np.concatenate(parts), min(grid.raters, n))
+        share = drawn_share(marks, np.concatenate(parts), min(grid.raters, n), marks)
     else:
         share = Interval(len(wrong) / n, *wilson(len(wrong), n), n, ONE if people else "")
     known = other or {}

@@ -28,22 +28,20 @@ def share_interval(values: Array, note: str = "") -> Interval:
     return Interval(float(values.mean()), low, high, n, note)
 
 
-def drawn_share(values: Array, draws: Array, groups: int) -> Interval:
+def drawn_share(values: Array, draws: Array, groups: int, answers: Array) -> Interval:
     """The mean of items' `values`, of which raters and items were drawn, with its 95% interval.
 
-    It is that of the draws' percentiles, and never within `share_interval`'s of as many answers as
-    their variance is worth. Where all agree, draws have none: that is worth no more than `groups`,
-    the fewer of raters and items, and where almost all do, hardly more.
+    It is that of the draws' percentiles, widened to what `share_interval` says of fewer items where
+    the draws see almost no spread: where all `answers` agree they are worth `groups`, the fewer of
+    raters and items, and all items once many differ; z^2 of squared differences are half the way.
     """
     mean, n = float(values.mean()), len(values)
     found = percentile(mean, draws, groups, n, cut=tail(max(groups, 2)))
     good = draws[np.isfinite(draws)]
     if groups < 2 or len(good) < 0.9 * len(draws):
         return found
-    # Of wins and losses this much spread is added, so for so much the draws do not count.
-    spread, added, drawn = float(values.var()), Z * Z / 4, float(good.var())
-    worth = min(n, spread / drawn) if drawn > 0 else groups
-    worth = (n * spread * worth + added * groups) / (n * spread + added)
+    apart, few = float(((answers - mean) ** 2).sum()), Z * Z
+    worth = (apart * n + few * groups) / (apart + few)
     low, high = _bounds(mean, float((values**2).mean()), worth)
     if found.low is not None and found.high is not None:
         low, high = min(low, found.low), max(high, found.high)
