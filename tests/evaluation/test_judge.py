@@ -350,6 +350,7 @@ def test_scores_and_marks_of_single_answers(setting: Setting) -> None:
     )
     values = {(s["model"], s["metric"]): (s["value"], s["n"]) for s in told["scores"]}
     assert values == {
+        ("teacher", "score"): (pytest.approx((8 + 3 + 4) / 3), 3),
         ("teacher", "tone"): (pytest.approx(1 / 3), 3),
         ("teacher", "correct"): (1.0, 2),
         ("teacher", "correct by reference"): (1.0, 1),
@@ -361,9 +362,11 @@ def test_scores_and_marks_of_single_answers(setting: Setting) -> None:
     }
     scales = {row["metric"]: row["scale"] for row in setting.rows("scores.jsonl")}
     assert scales == {"score": 10, "tone": 1, "correct": 1, "correct by reference": 1}
-    assert told["relative_scores"] == [
-        {"model": "model", "against": "teacher", "value": pytest.approx(13 / 15)}
-    ]
+    (over,) = told["relative_scores"]
+    assert (over["model"], over["against"], over["n"]) == ("model", "teacher", 3)
+    assert over["value"] == pytest.approx(13 / 15)
+    # Of prompts 3 / 8, 7 / 3 and 3 / 4, so few are drawn together.
+    assert (over["low"], over["high"]) == (pytest.approx(3 / 8), pytest.approx(7 / 3))
     # What a reference tells goes before: the model's second answer scores higher, and is wrong.
     (pair,) = told["pairs"]
     wrong = pair["preferred_but_wrong"]
@@ -371,6 +374,37 @@ def test_scores_and_marks_of_single_answers(setting: Setting) -> None:
     assert (pair["rater"], wrong["items"], wrong["share"]["n"]) == ("stand-in by score", ("2",), 1)
     assert {r["rater"] for r in setting.rows("ratings.jsonl")} == {"stand-in by score"}
     assert all(not Score.from_json(s).primary for s in setting.rows("scores.jsonl"))
+
+
+def test_references_need_no_judge(setting: Setting, cli: Any, tmp_path: Path) -> None:
+    right = tmp_path / "right.jsonl"
+    rows = [{"item": i, "answer": "Paris" if i == "2" else "no idea"} for i in TEACHER]
+    right.write_text("\n".join(map(json.dumps, rows)))
+    words = ["judge", str(setting.teacher), str(setting.model), "--protocol", "correct", "-o", "o"]
+    done = cli(*words, "--references", str(right), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "no judge is asked" in done.stderr
+    (tmp_path / "few.jsonl").write_text(json.dumps(rows[1]))
+    none = cli(*words, "--references", str(tmp_path / "few.jsonl"), cwd=tmp_path)
+    assert none.returncode == 2
+    assert "a judge is needed: 4 questions" in none.stderr
+    told = read_json(tmp_path / "o" / "summary.json")
+    values = {s["model"]: s["value"] for s in told["scores"]}
+    assert values == {"teacher": pytest.approx(2 / 3), "model": 0.0}
+    assert setting.server.requests == []
+
+
+def test_what_was_answered_is_no_more_to_pay(setting: Setting) -> None:
+    def half(body: dict[str, Any]) -> str:
+        return "hm" if "Paris" in parts(body)[0] else verdict("first")
+
+    setting.judge(half)
+    means = Means(ledgers=setting.folder / "ledger")
+    ref = f"endpoint:{setting.server.url}#j"
+    for tries, left in ((3, 0), (4, 1)):
+        asked = api.read_judging(setting.teacher, [setting.model], ref, tries=tries)
+        cost = api.judge_cost(asked, means, setting.folder / "out")
+        assert (cost["requests"], cost["answered"]) == (left, 6 - left)
 
 
 def test_all_pairs_are_of_the_answers_that_are_there(setting: Setting, tmp_path: Path) -> None:
@@ -531,11 +565,20 @@ def test_the_command(setting: Setting, cli: Any, tmp_path: Path) -> None:
     assert told.stdout.startswith("stand-in is asked 6 times, about ")
     assert "$0.00" in told.stdout
     assert setting.server.requests == []
+    assert "over the budget" not in told.stderr
+    nowhere = cli(*(w for w in words if w not in ("-o", str(tmp_path / "o"))), cwd=tmp_path)
+    assert "a folder for the verdicts is needed" in nowhere.stderr
+    low = ["--estimate", "--budget", "0.0001"]
+    assert "warning: $0.0000 is spent already" in cli(*words[:-2], *low, cwd=tmp_path).stderr
+    assert setting.server.requests == []
     done = cli(*words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "stand-in\tmodel\tteacher\t0.667" in done.stdout
     assert "6 questions, 6 times asked; without a verdict: none; cost $0.0000" in done.stdout
     asked = len(setting.server.requests)
+    told = cli(*words, "--estimate", cwd=tmp_path)
+    assert told.stdout.startswith("stand-in is asked 0 times")
+    assert "; 6 questions are answered already" in told.stdout
     again = cli(*words, "--json", cwd=tmp_path)
     found = json.loads(again.stdout)
     assert found["pairs"][0]["win_rate"]["value"] == pytest.approx(2 / 3)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
+from scipy.stats import multinomial
 from sklearn.linear_model import LogisticRegression
 
 from epigone.errors import UnknownName
@@ -27,10 +28,13 @@ from epigone.findings import (
     preferred_but_wrong,
     win_scores,
 )
-from epigone.findings.length_control import RIDGE as LENGTH_RIDGE
+from epigone.findings.length_control import BEYOND, OPEN, profile
 from epigone.findings.length_control import fit as fit_lengths
-from epigone.findings.strengths import RIDGE, fit
-from epigone.schema import SAME_TEXT, Rating, Score
+from epigone.findings.newton import RIDGE
+from epigone.findings.shares import share_interval
+from epigone.findings.strengths import OPEN as OPEN_STRENGTH
+from epigone.findings.strengths import fit
+from epigone.schema import SAME_TEXT, Interval, Rating, Score
 
 Left = Literal["a", "b"]
 
@@ -171,19 +175,66 @@ def test_intervals_hold_for_other_people_too() -> None:
             ("items alone", length_controlled(wins, lengths, zero, 0, 100).win_rate, 0.5),
             ("strength", first.strength, 0.0),
         ):
-            assert told.low is not None
-            assert told.high is not None
-            inside[name] += told.low <= true <= told.high
+            # Without a bound: some draws of so few people have no loss, or no win.
+            low = -np.inf if told.low is None else told.low
+            inside[name] += low <= true <= (np.inf if told.high is None else told.high)
     assert min(inside["win"], inside["length"], inside["strength"]) >= 22, inside
     assert inside["items alone"] <= 15, inside
+
+
+def test_a_tie_moves_an_interval_by_little() -> None:
+    def told(wins: int, ties: int, losses: int) -> Interval:
+        rows = [2] * wins + [0] * ties + [-2] * losses
+        return preferred(
+            [r for i, p in enumerate(rows) for r in both(str(i), p, p)], "m", "t"
+        ).win_rate
+
+    most, one = told(30, 0, 0), told(29, 1, 0)
+    # By hand, of 33.84146: (29.5 + 1.92073) of them, of squares 29.25 + 1.92073.
+    middle = 31.42073 / 33.84146
+    half = 1.959964 * ((31.17073 / 33.84146 - middle**2) / 33.84146) ** 0.5
+    assert one.low == pytest.approx(middle - half, abs=1e-5)
+    assert (one.high, most.high) == (1, 1)
+    assert most.low is not None
+    assert one.low is not None
+    assert 0 < most.low - one.low < 0.05
+    assert told(1, 0, 0).low is None
+    assert told(0, 9, 0).low is not None, "nine ties are no certainty"
+
+
+@pytest.mark.parametrize("chances", [(0.88, 0.06, 0.06), (0.4, 0.2, 0.4), (0.9, 0.1, 0)])
+def test_shares_with_ties_hold_and_are_in_order(chances: tuple[float, float, float]) -> None:
+    """Over all outcomes: how likely the truth lies within; more wins, no lower bound."""
+    true = chances[0] + chances[1] / 2
+    for n in (10, 30, 60):
+        found, likely = {}, 0.0
+        for wins in range(n + 1):
+            for ties in range(n + 1 - wins):
+                rows = np.array([1.0] * wins + [0.5] * ties + [0.0] * (n - wins - ties))
+                one = share_interval(rows)
+                assert one.low is not None
+                assert one.high is not None
+                found[wins, ties] = one.low, one.high
+                chance = float(multinomial.pmf([wins, ties, n - wins - ties], n, chances))
+                likely += chance * (one.low <= true <= one.high)
+        assert 0.925 < likely < 0.985, n
+        for (wins, ties), bounds in found.items():
+            for more in ((wins, ties + 1), (wins + 1, ties - 1)):
+                if more in found:
+                    assert found[more][0] >= bounds[0] - 1e-12
+                    assert found[more][1] >= bounds[1] - 1e-12
 
 
 def test_people_who_agree_are_only_so_many() -> None:
     ratings = [rated(str(i), 2, rater=f"p{r}") for i in range(20) for r in range(3)]
     told = preferred(ratings, "m", "t").win_rate
     assert (told.value, told.high, told.n) == (1.0, 1.0, 20)
-    # Three raters say no more than three heads of three: z^2 / (n + z^2).
-    assert told.low == pytest.approx(3 / (3 + 1.959964**2))
+    # Three raters say no more than three heads of three, with two more and two tails: 4.92 of 6.84.
+    p, n = 4.92073 / 6.84146, 6.84146
+    assert told.low == pytest.approx(p - 1.959964 * (p * (1 - p) / n) ** 0.5, abs=1e-5)
+    almost = [*ratings[1:], rated("0", 0, rater="p0")]
+    tied = preferred(almost, "m", "t").win_rate
+    assert tied.low == pytest.approx(told.low, abs=0.1), "one tie of sixty"
     wrong = preferred_but_wrong(ratings, {str(i): float(i > 9) for i in range(20)}, "m", "t").share
     assert wrong.low is not None
     assert wrong.high is not None
@@ -202,9 +253,7 @@ def test_the_length_that_is_controlled_is_what_a_regression_says() -> None:
     design = np.column_stack([np.ones(n), x])
     for row, w in zip(ours, weights, strict=True):
         # Each share is a win of its weight and a loss of the rest.
-        model = LogisticRegression(
-            C=1 / LENGTH_RIDGE, fit_intercept=False, tol=1e-10, max_iter=1000
-        )
+        model = LogisticRegression(C=1 / RIDGE, fit_intercept=False, tol=1e-10, max_iter=1000)
         twice = np.concatenate([design, design])
         model.fit(twice, [1] * n + [0] * n, np.concatenate([w * y, w * (1 - y)]))
         assert row == pytest.approx(model.coef_[0], abs=1e-5)
@@ -212,7 +261,7 @@ def test_the_length_that_is_controlled_is_what_a_regression_says() -> None:
     def loss(b: np.ndarray) -> float:
         eta = design @ b
         told = weights[0] * (np.logaddexp(0, eta) - y * eta)
-        return float(told.sum() + LENGTH_RIDGE / 2 * (b @ b))
+        return float(told.sum() + RIDGE / 2 * (b @ b))
 
     assert ours[0] == pytest.approx(minimize(loss, [0, 0]).x, abs=1e-4)
 
@@ -257,6 +306,77 @@ def test_lengths_that_tell_nothing(kind: str) -> None:
     else:
         assert told.win_rate.value is None
         assert "too few" in told.win_rate.note
+
+
+def test_length_control_holds_where_one_is_mostly_longer() -> None:
+    theta, phi, mean = -1.0, 2.0, 400.0
+    rng, inside, narrow = np.random.default_rng(4), [], []
+    zero = {str(i): 0.0 for i in range(32)}
+    for _ in range(160):
+        d = rng.normal(mean, 300, 32)
+        y = rng.random(32) < 1 / (1 + np.exp(-theta - phi * np.tanh(d / d.std())))
+        lengths = {str(i): float(v) for i, v in enumerate(d)}
+        rate = length_controlled(
+            {str(i): float(v) for i, v in enumerate(y)}, lengths, zero
+        ).win_rate
+        if rate.low is not None and rate.high is not None:
+            inside.append(rate.low <= 1 / (1 + np.exp(-theta)) <= rate.high)
+            narrow.append(rate.high - rate.low)
+        assert (BEYOND.format("longer") in rate.note) == ((d <= 0).mean() < 0.1)
+    assert len(inside) > 150
+    assert 0.92 <= np.mean(inside) < 0.99
+    assert np.mean(narrow) < 0.65
+
+
+def test_a_profile_is_that_of_a_search() -> None:
+    """The bounds are where the highest likelihood that is left has fallen by t^2 / 2."""
+    rng = np.random.default_rng(2)
+    x = np.tanh(rng.normal(0.5, 1, 30))
+    y = (rng.random(30) < 0.6).astype(float)
+
+    def loss(a: float, b: float) -> float:
+        eta = a + b * x
+        return float((np.logaddexp(0, eta) - y * eta).sum())
+
+    def left(which: int, value: float) -> float:
+        def held(free: np.ndarray) -> float:
+            return loss(float(free[0]), value) if which else loss(value, float(free[0]))
+
+        return float(minimize(held, [0.0], tol=1e-10).fun)
+
+    best = fit_lengths(x, y, np.ones((1, 30)))[0]
+    peak = float(minimize(lambda b: loss(*b), [0.0, 0.0], tol=1e-10).fun)
+    p = 1 / (1 + np.exp(-best[0] - best[1] * x))
+    scale = min(1.0, ((y - p) ** 2).sum() / (p * (1 - p)).sum() * 30 / 28)
+    for which in (0, 1):
+        for end in profile(x, y, which):
+            fell = 2 * (left(which, end) - peak)
+            assert fell == pytest.approx(2.048407**2 * scale, rel=0.01)
+
+
+def test_bounds_that_a_ridge_would_make_are_none() -> None:
+    ratings = [r for i in range(10) for r in between(str(i), "m", "t", 2 if i < 2 else -2)]
+    first = next(s for s in bradley_terry(ratings, "t") if s.model == "m").strength
+    # In a draw in nine it never wins: nobody knows how weak it is.
+    assert first.low is None
+    assert first.high is not None
+    assert OPEN_STRENGTH in first.note
+    half = [r for i in range(40) for r in between(str(i), "m", "t", 2 * (-1) ** i)]
+    often = next(s for s in bradley_terry(half, "t") if s.model == "m").strength
+    assert None not in (often.low, often.high)
+    # One tie among losses as long is all that keeps the slope finite.
+    zero = {str(i): 0.0 for i in range(20)}
+    lengths = {str(i): float(i - 9.5) * 50 for i in range(20)}
+    wins = {str(i): float(i > 10) for i in range(20)} | {"10": 0.01, "9": 0.02}
+    told = length_controlled(wins, lengths, zero)
+    assert told.slope.low is not None
+    assert told.slope.high is None
+    assert OPEN in told.slope.note
+    assert told.win_rate.low is not None
+    # All shorter ones win, which is no overlap either.
+    told = length_controlled({i: float(int(i) < 9) for i in zero}, lengths, zero)
+    assert (told.win_rate.low, told.slope.low) == (None, None)
+    assert "ridge" in told.win_rate.note
 
 
 def between(item: str, a: str, b: str, preference: int) -> list[Rating]:

@@ -255,7 +255,7 @@ def style(
 
 
 def interval(score: Score) -> Interval:
-    """A score's value with its 95% interval: Wilson's, or the bootstrap over its items."""
+    """A score's value with its 95% interval, by the way that fits what its values are."""
     from epigone.findings.gaps import value_interval
 
     return value_interval(score)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from epigone.evaluation.judge.protocols import ratings, relative_score
-from epigone.findings import Compared, judged, value_interval
+from epigone.evaluation.judge.protocols import rated_together, ratings
+from epigone.findings import Compared, judged, ratio_interval, value_interval
 from epigone.schema import Score
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ def summary(
         model: {item: float(len(sample.output)) for item, sample in own.items()}
         for model, own in asked.answers.items()
     }
-    told = judged(ratings(verdicts, asked.judge.name), asked.teacher, lengths, scores, seed)
-    sums = {pair: relative_score(verdicts, *pair) for pair in asked.pairs}
+    told = judged(ratings(verdicts, asked.name), asked.teacher, lengths, scores, seed)
+    rated = {pair: rated_together(verdicts, *pair) for pair in asked.pairs}
     return {
         "pairs": [_pair(p) for p in told.pairs],
         "strengths": [{"rater": rater, **asdict(s)} for rater, s in told.strengths],
@@ -36,9 +36,9 @@ def summary(
             for s in scores
         ],
         "relative_scores": [
-            {"model": model, "against": against, "value": both[0] / both[1]}
-            for (model, against), both in sums.items()
-            if both is not None
+            {"model": model, "against": against} | asdict(ratio_interval(*both, seed))
+            for (model, against), both in rated.items()
+            if both[0]
         ],
     }
 

@@ -12,7 +12,7 @@ import typer
 from epigone import api
 from epigone.cli.asking import Budget, Concurrency, KeyEnv, PriceOption, Rpm, Tpm, means_of
 from epigone.cli.common import Json, Runs, Teller, number, say_json, table
-from epigone.errors import StepFailed
+from epigone.errors import UserError
 from epigone.study.judge import PROTOCOLS
 
 
@@ -21,13 +21,25 @@ def register(app: typer.Typer) -> None:
     app.command("judge")(judge)
 
 
+def _show_rubrics(wanted: bool) -> None:
+    if wanted:
+        from epigone.evaluation.judge.rubrics import shipped
+
+        print(shipped(), end="")
+        raise typer.Exit
+
+
 def judge(
     teacher: Annotated[Path, typer.Argument(metavar="TEACHER.jsonl", help="Its answers.")],
     models: Annotated[
         list[Path], typer.Argument(metavar="MODEL.jsonl…", help="Models' answers to the same.")
     ],
-    by: Annotated[str, typer.Option("--judge", metavar="endpoint:URL#MODEL", help="Who judges.")],
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="For the verdicts.")],
+    by: Annotated[
+        str, typer.Option("--judge", metavar="endpoint:URL#MODEL", help="Who judges.")
+    ] = "",
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", metavar="DIR", help="For the verdicts.")
+    ] = None,
     protocol: Annotated[
         list[str] | None,
         typer.Option("--protocol", help=f"{', '.join(PROTOCOLS)}; may be said several times."),
@@ -36,6 +48,15 @@ def judge(
     rubric: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Rubrics of your own, by protocol.")
     ] = None,
+    _: Annotated[
+        bool,
+        typer.Option(
+            "--show-rubric",
+            is_eager=True,
+            callback=_show_rubrics,
+            help="Print the rubrics that --rubric replaces.",
+        ),
+    ] = False,
     references: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Right answers by item, JSONL, for correct."),
@@ -67,6 +88,8 @@ def judge(
 
     Example: epigone judge teacher.jsonl student.jsonl --judge endpoint:https://host/v1#m -o judged
     """
+    from epigone.evaluation.judge.stage import check_read
+
     means = means_of(concurrency, rpm, tpm, price, budget, runs)
     asked = api.read_judging(
         teacher, models, by,
@@ -74,28 +97,35 @@ def judge(
         n=n, all_pairs=all_pairs, max_tokens=max_tokens, tries=tries, key_env=key_env,
         concurrency=concurrency,
     )  # fmt: skip
-    cost = api.judge_cost(asked, means)
+    cost = api.judge_cost(asked, means, out)
+    _warn(cost, means.budget)
     if estimate:
-        say_json(cost) if json else print(_cost(asked.judge.name, cost))
+        say_json(cost) if json else print(_cost(asked.name, cost))
         return
-    print(_cost(asked.judge.name, cost), file=sys.stderr)
+    if out is None:
+        raise UserError("a folder for the verdicts is needed", fix="-o DIR; --estimate needs none")
+    print(_cost(asked.name, cost), file=sys.stderr)
     with Teller() as teller:
         told = api.judge(asked, out, means, seed=seed, progress=teller)
     if json:
         say_json(told)
     else:
         _tell(told, out)
-    _check_read(told)
+    check_read(told["unread"], told["judge"])
 
 
-def _check_read(told: dict[str, Any]) -> None:
-    if lost := told["unread"]:
-        raise StepFailed(
-            f"{told['judge']} gave no verdict that can be read on any of {lost} questions"
+def _warn(cost: dict[str, Any], budget: Decimal | None) -> None:
+    if budget is not None and cost["spent"] + cost["usd"] > budget:
+        print(
+            f"warning: ${cost['spent']:,.4f} is spent already, and about ${cost['usd']:,.4f} more "
+            f"is over the budget of ${budget}",
+            file=sys.stderr,
         )
 
 
 def _cost(name: str, cost: dict[str, Any]) -> str:
+    if not name:
+        return "no judge is asked: references tell all"
     money = "its price is not known"
     if cost["usd"] is not None:
         money = (
@@ -105,6 +135,7 @@ def _cost(name: str, cost: dict[str, Any]) -> str:
     return (
         f"{name} is asked {cost['requests']:,} times, about {cost['prompt_tokens']:,} tokens in, "
         f"{cost['tokens']:,} out: {money}"
+        + (f"; {cost['answered']:,} questions are answered already" if cost["answered"] else "")
     )
 
 
@@ -116,7 +147,13 @@ def _tell(told: dict[str, Any], out: Path) -> None:
         [s["model"], s["metric"], _interval(s, notes), str(s["n"]), s["by"]] for s in told["scores"]
     ]
     rows += [
-        [r["model"], f"score over {r['against']}'s", number(r["value"]), "", told["judge"]]
+        [
+            r["model"],
+            f"score over {r['against']}'s",
+            _interval(r, notes),
+            str(r["n"]),
+            told["judge"],
+        ]
         for r in told["relative_scores"]
     ]
     if rows:
@@ -196,9 +233,11 @@ def _interval(told: dict[str, Any], notes: dict[str, int]) -> str:
     mark = f" ({notes.setdefault(note, len(notes) + 1)})" if note else ""
     if told["value"] is None:
         return f"not known{mark}"
-    if told["low"] is None:
+    ends = [told["low"], told["high"]]
+    if ends == [None, None]:
         return f"{number(told['value'])}{mark}"
-    return f"{told['value']:.3f} [{told['low']:.3f}, {told['high']:.3f}]{mark}"
+    low, high = ("…" if end is None else f"{end:.3f}" for end in ends)
+    return f"{told['value']:.3f} [{low}, {high}]{mark}"
 
 
 def _of(count: int, n: int) -> str:

@@ -253,7 +253,10 @@ def _interval(of: dict[str, Any]) -> tuple[str, str]:
 
 
 def _bounds(low: float | None, high: float | None) -> str:
-    return "-" if low is None or high is None else f"{low:.3f} to {high:.3f}"
+    if low is None and high is None:
+        return "-"
+    first, last = ("…" if end is None else f"{end:.3f}" for end in (low, high))
+    return f"{first} to {last}"
 
 
 def _percent(value: float | None) -> str:

@@ -33,6 +33,7 @@ from epigone.findings.preference import (
     win_scores,
 )
 from epigone.findings.selection import selected
+from epigone.findings.shares import ratio_interval
 from epigone.findings.strengths import Strength, bradley_terry
 
 __all__ = [
@@ -68,6 +69,7 @@ __all__ = [
     "orders",
     "preferred",
     "preferred_but_wrong",
+    "ratio_interval",
     "selected",
     "value_interval",
     "win_scores",

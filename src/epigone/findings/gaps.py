@@ -21,6 +21,7 @@ from epigone.findings.resample import (
     stream,
     usable,
 )
+from epigone.findings.shares import share_interval
 from epigone.schema import Interval, Score
 
 # z(0.975) + z(0.80): a two-sided 5% test that finds the difference four times in five.
@@ -39,8 +40,8 @@ def value_interval(score: Score, seed: int = 0, resamples: int = RESAMPLES) -> I
     """One score with its 95% interval.
 
     Wilson's interval for a share of independent items (a scale of 1, all values 0 or 1), Tango's
-    for a difference of two shares (all -1, 0 or 1), the bootstrap over items or clusters
-    otherwise. A score without per-item values has no bounds.
+    for a difference of two shares (all -1, 0 or 1), `share_interval` for a win rate with ties, the
+    bootstrap over items or clusters otherwise. A score without per-item values has no bounds.
     """
     items = sorted(usable(score))
     if not items:
@@ -51,6 +52,8 @@ def value_interval(score: Score, seed: int = 0, resamples: int = RESAMPLES) -> I
     counted = score.aggregate == "mean" and score.scale == 1 and not score.clusters
     if counted and score.better == "zero" and set(values) <= {-1, 0, 1}:
         return Interval(sum(values) / n, *tango(values.count(1), values.count(-1), n), n)
+    if counted and score.family == "preference":
+        return share_interval(np.array(values))
     if counted and score.better != "zero" and set(values) <= {0, 1}:
         return Interval(sum(values) / n, *wilson(sum(values), n), n)
     resampler = Resampler([score])

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import expit
+from numpy.typing import NDArray
+from scipy.special import expit, stdtrit
 
+from epigone.findings.newton import RIDGE, newton
 from epigone.findings.pigeonhole import Grid
 from epigone.findings.preference import ONE, Cells
-from epigone.findings.resample import RESAMPLES, Array, percentile, stream
+from epigone.findings.resample import LEVEL, RESAMPLES, Array, open_percentile, stream
 from epigone.schema import Interval
 
-# Holds the estimate finite where answers of one kind always win; it adds as much as a hundredth of
-# an item could say.
-RIDGE = 0.01
-_MOST_STEPS = 100
-_LONGEST_STEP = 2.0
-_SMALL = 1e-10
+Marks = NDArray[np.bool_]
+APART = "wins and losses do not overlap: held finite by a small ridge"
+OPEN = "almost no overlap of wins and losses: no bound on that side"
+BEYOND = "nearly all answers are {}: equal length is extrapolated"
+# Of the comparisons, so many lie at equal length or beyond it, or it is extrapolated.
+_BEYOND = 0.1
+# The other coefficient is looked for between these, which are halved so often.
+_FAR, _HALVES = 2000.0, 36
+# How far from an estimate, in log-odds, its bounds are looked for.
+_AWAY = np.geomspace(0.05, 60, 20)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +47,10 @@ def length_controlled(
     """logit P(win) = theta + phi tanh(d / sd(d)), d the difference of lengths; theta is told.
 
     Dubois et al., "Length-Controlled AlpacaEval" (arXiv 2404.04475), without its terms for the
-    difficulty of prompts. `wins` are 1, 1/2, 0 or means of these by item; items are resampled, and
-    the standard deviation is that of all of them. `people` are the wins by rater and item where
-    people rated: raters are resampled too.
+    difficulty of prompts. `wins` are 1, 1/2, 0 or means of these by item; the standard deviation is
+    that of all of them. Intervals are those of the profile likelihood (see `profile`). `people` are
+    the wins by rater and item where people rated: raters and items are resampled too, and the
+    interval holds both.
     """
     items = sorted(wins)
     y = np.array([wins[i] for i in items], dtype=np.float64)
@@ -53,25 +60,34 @@ def length_controlled(
         none = Interval(None, None, None, n, "too few differences of length to tell")
         return LengthControlled(none, none)
     x = np.tanh(d / spread) if spread > 0 else d
-    point = fit(x, y, np.ones((1, n)))[0]
-    rng = stream(seed, "length-controlled")
-    rows = people or {("", item): win for item, win in wins.items()}
-    grid = Grid(((who, i, 0, v) for (who, i), v in rows.items() if i in wins), people is not None)
-    drawn = np.concatenate(
-        [fit(x, means, weights) for weights, means in grid.draws(rng, resamples)]
-    )
-    note = "; ".join(filter(None, (_note(x, y), ONE if people and grid.raters < 2 else "")))
-
-    def told(value: float, draws: Array) -> Interval:
-        return percentile(value, draws, grid.groups, n, note, grid.cut)
-
-    slope = told(float(point[1]), drawn[:, 1])
+    theta, phi = (float(v) for v in fit(x, y, np.ones((1, n)))[0])
+    up, down = _apart(x, y[None], np.ones((1, n)))
+    apart = bool(up[0] or down[0]) if spread > 0 else bool(y.max() == 0 or y.min() == 1)
+    grid = None
+    if people and len({who for who, item in people if item in wins}) > 1:
+        rows = ((who, item, 0, v) for (who, item), v in people.items() if item in wins)
+        grid = Grid(rows, people=True)
+    notes = [APART if apart else "", _beyond(d), ONE if people and grid is None else ""]
+    # Where nothing overlaps, draws would differ by what the ridge leaves.
+    ends: list[tuple[float | None, float | None]] = [(None, None), (None, None)]
+    if not apart:
+        drawn = None
+        if grid is not None:
+            parts = grid.draws(stream(seed, "length-controlled"), resamples)
+            drawn = np.concatenate([_drawn(x, means, weights) for weights, means in parts])
+        ends = [
+            _ends(x, y, k, (theta, phi)[k], None if drawn is None else drawn[:, k], grid)
+            for k in (0, 1)
+        ]
+    note = "; ".join(filter(None, notes))
+    low, high = (None if end is None else float(expit(end)) for end in ends[0])
+    rate = Interval(float(expit(theta)), low, high, n, note)
+    low, high = (end if end is None or np.isfinite(end) else None for end in ends[1])
+    if not apart and None in (low, high):
+        note = "; ".join(filter(None, (OPEN, note)))
+    slope = Interval(phi, low, high, n, note)
     if spread == 0:
         slope = Interval(None, None, None, n, "all are of equal length")
-    rate = told(float(expit(point[0])), expit(drawn[:, 0]))
-    if _note(x, y):
-        # Draws differ by what the ridge leaves, which says nothing of the spread between items.
-        rate, slope = (replace(one, low=None, high=None) for one in (rate, slope))
     return LengthControlled(rate, slope)
 
 
@@ -82,8 +98,8 @@ def fit(x: Array, y: Array, weights: Array) -> Array:
 
     Newton's method on the likelihood less RIDGE / 2 of their squares; (rows, 2).
     """
-    told = np.zeros((len(weights), 2))
-    for _ in range(_MOST_STEPS):
+
+    def step(told: Array) -> Array:
         p = expit(told[:, :1] + told[:, 1:] * x)
         off = weights * (y - p)
         curve = weights * p * (1 - p)
@@ -92,20 +108,113 @@ def fit(x: Array, y: Array, weights: Array) -> Array:
         h00 = curve.sum(axis=1) + RIDGE
         h01 = curve @ x
         h11 = curve @ (x * x) + RIDGE
-        determinant = h00 * h11 - h01 * h01
-        step = np.stack([h11 * g0 - h01 * g1, h00 * g1 - h01 * g0], axis=1)
-        step /= determinant[:, None]
-        # Far from the solution the curve is flat, and a whole step would go past it.
-        step = np.clip(step, -_LONGEST_STEP, _LONGEST_STEP)
-        told += step
-        if np.abs(step).max() < _SMALL:
-            break
-    return told
+        found: Array = np.stack([h11 * g0 - h01 * g1, h00 * g1 - h01 * g0], axis=1)
+        found /= (h00 * h11 - h01 * h01)[:, None]
+        return found
+
+    return newton(np.zeros((len(weights), 2)), step)
 
 
-def _note(x: Array, y: Array) -> str:
-    """Whether the ridge alone keeps the estimate finite."""
-    won, lost = x[y > 0], x[y < 1]
-    if not len(won) or not len(lost) or won.min() > lost.max() or won.max() < lost.min():
-        return "wins and losses do not overlap: held finite by a small ridge"
-    return ""
+def profile(x: Array, y: Array, which: int) -> tuple[float, float]:
+    """The interval of the intercept (0) or the slope (1), by the likelihood that is left where the
+    other one is the likeliest; infinite where it never falls far enough.
+
+    D. J. Venzon and S. H. Moolgavkar, "A method for computing profile-likelihood-based confidence
+    intervals", Applied Statistics 37, 1988, with Student's t for few items, and the deviance over
+    the dispersion of shares that are not all 0 or 1. Percentiles of a bootstrap are too narrow here
+    where equal length is far from most items.
+    """
+    told = fit(x, y, np.ones((1, len(y))))[0]
+    p = expit(told[0] + told[1] * x)
+    freedom = max(1, len(y) - 2)
+    dispersion = ((y - p) ** 2).sum() / (p * (1 - p)).sum() * len(y) / freedom
+    most = float(stdtrit(freedom, 0.5 + LEVEL / 2)) ** 2 * min(1.0, dispersion)
+    # The ridge moves an estimate, and would end a likelihood that never falls.
+    values = told[which] + np.concatenate([-_AWAY[::-1], [0.0], _AWAY])
+    for _ in range(4):
+        found = _left(x, y, which, values)
+        at = int(np.argmax(found))
+        peak, top = values[at], found[at]
+        values = np.linspace(values[max(0, at - 1)], values[min(len(values) - 1, at + 1)], 12)
+
+    def end(sign: float) -> float:
+        away = np.concatenate([[0.0], _AWAY])
+        for _ in range(4):
+            fell = 2 * (top - _left(x, y, which, peak + sign * away)) > most
+            if not fell[-1]:
+                return sign * float("inf")
+            at = max(1, int(np.argmax(fell)))
+            away = np.linspace(away[at - 1], away[at], 12)
+        return float(peak + sign * away[-1])
+
+    return min(end(-1), float(told[which])), max(end(1), float(told[which]))
+
+
+def _left(x: Array, y: Array, which: int, values: Array) -> Array:
+    """The highest log-likelihood where one coefficient has each of `values`."""
+    held, free = (x, np.ones_like(x)) if which else (np.ones_like(x), x)
+    fixed = values[:, None] * held
+    low, high = np.full((len(values), 1), -_FAR), np.full((len(values), 1), _FAR)
+    # Halved: Newton's method leaps about where the curve is flat.
+    for _ in range(_HALVES):
+        middle = (low + high) / 2
+        rises = ((y - expit(fixed + middle * free)) * free).sum(axis=1, keepdims=True) > 0
+        low, high = np.where(rises, middle, low), np.where(rises, high, middle)
+    line = fixed + low * free
+    found: Array = (y * line - np.logaddexp(0, line)).sum(axis=1)
+    return found
+
+
+def _ends(
+    x: Array, y: Array, which: int, value: float, draws: Array | None, grid: Grid | None
+) -> tuple[float, float]:
+    """The profile's interval, and that of draws of raters and items where it is wider."""
+    low, high = profile(x, y, which)
+    if draws is None or grid is None:
+        return low, high
+    told = open_percentile(value, draws, grid.groups, len(y), "", grid.cut)
+    return (
+        min(low, -np.inf if told.low is None else told.low),
+        max(high, np.inf if told.high is None else told.high),
+    )
+
+
+def _apart(x: Array, y: Array, weights: Array) -> tuple[Marks, Marks]:
+    """Whether no loss is longer than any win, and no win than any loss, by row of `weights`."""
+    won, lost = (weights > 0) & (y > 0), (weights > 0) & (y < 1)
+    return (
+        np.where(won, x, np.inf).min(axis=1) >= np.where(lost, x, -np.inf).max(axis=1),
+        np.where(lost, x, np.inf).min(axis=1) >= np.where(won, x, -np.inf).max(axis=1),
+    )
+
+
+def _drawn(x: Array, y: Array, weights: Array) -> Array:
+    """`fit`, and what it would be without a ridge where wins and losses of a draw do not overlap:
+    infinite, or NaN where that may be either."""
+    found = fit(x, y, weights)
+    none_won = ~((weights > 0) & (y > 0)).any(axis=1)
+    none_lost = ~((weights > 0) & (y < 1)).any(axis=1)
+    if x.any():
+        up, down = _apart(x, y, weights)
+        found[:, 1] = np.where(up, np.inf, np.where(down, -np.inf, found[:, 1]))
+        found[up & down, 1] = np.nan
+        # At equal length every answer wins, or loses, or lies in the gap between both.
+        for sign, rows in ((1.0, up & ~down), (-1.0, down & ~up)):
+            line = sign * x
+            kept = weights > 0
+            lowest = np.where(kept & (y > 0), line, np.inf).min(axis=1)
+            highest = np.where(kept & (y < 1), line, -np.inf).max(axis=1)
+            found[rows, 0] = np.where(lowest < 0, np.inf, np.where(highest > 0, -np.inf, np.nan))[
+                rows
+            ]
+    found[none_won, 0], found[none_lost, 0] = -np.inf, np.inf
+    return found
+
+
+def _beyond(d: Array) -> str:
+    """Whether equal length lies where hardly any comparison does."""
+    if not d.any():
+        return ""
+    if (d <= 0).mean() < _BEYOND:
+        return BEYOND.format("longer")
+    return BEYOND.format("shorter") if (d >= 0).mean() < _BEYOND else ""

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from epigone.findings.gaps import value_interval, wilson
+from epigone.findings.gaps import wilson
 from epigone.findings.pigeonhole import Grid
-from epigone.findings.resample import RESAMPLES, Array, flat, percentile, stream, tail
+from epigone.findings.resample import RESAMPLES, stream
+from epigone.findings.shares import drawn_share, share_interval
 from epigone.schema import SAME_TEXT, Interval, Rating, Score
 
 # Values by rater and item; a judge's two orders are one value.
@@ -89,8 +90,8 @@ def preferred(
 ) -> Preference:
     """How often `model` is preferred to `against`, with 95% intervals.
 
-    A judge's item counts where both orders have a verdict, as their mean. Items are resampled; with
-    several people, raters too (see `interval`).
+    A judge's item counts where both orders have a verdict, as their mean: "equal or better" may be
+    a half too, and has its interval in the same way (see `interval`).
     """
     own = counted(ratings, model, against)
     people = of_people(own)
@@ -139,31 +140,18 @@ def by_item(values: Cells) -> dict[str, float]:
 def interval(values: Cells, people: bool, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
     """The mean over items of the mean over raters, with its 95% interval.
 
-    Of a judge, items are resampled. Of people, raters and items are (see `Grid`); where all of them
-    agree, it is Wilson's interval for as many answers as there are raters, or items if fewer.
+    Of a judge, see `share_interval`. Of people, raters and items are resampled (see `Grid`, and
+    `drawn_share`).
     """
-    means = by_item(values)
+    means = np.array([*by_item(values).values()], dtype=np.float64)
     if not people or len({rater for rater, _ in values}) < 2:
-        note = ONE if people and values else ""
-        value = sum(means.values()) / len(means) if means else None
-        found = value_interval(
-            Score("preference", "", "preference", value, len(means), means), seed, resamples
-        )
-        both = "; ".join(n for n in (found.note, note) if n)
-        return Interval(found.value, found.low, found.high, found.n, both)
+        return share_interval(means, ONE if people and values else "")
     grid = Grid(((rater, item, 0, value) for (rater, item), value in values.items()), people)
     rng = stream(seed, "preference", "people")
     with np.errstate(divide="ignore", invalid="ignore"):
         parts = [(w * m).sum(axis=1) / w.sum(axis=1) for w, m in grid.draws(rng, resamples)]
-    return _of_people(sum(means.values()) / len(means), np.concatenate(parts), grid.groups,
-                      len(means))  # fmt: skip
-
-
-def _of_people(point: float, draws: Array, groups: int, n: int) -> Interval:
-    """The interval of a share of which raters and items were drawn."""
-    if point in (0.0, 1.0) and groups > 1 and flat(point, draws):
-        return Interval(point, *wilson(point * groups, groups), n)
-    return percentile(point, draws, groups, n, cut=tail(max(groups, 2)))
+    answers = np.array([*values.values()], dtype=np.float64)
+    return drawn_share(means, np.concatenate(parts), grid.groups, answers)
 
 
 def orders(ratings: Iterable[Rating]) -> Orders:
@@ -235,7 +223,7 @@ def preferred_but_wrong(
     wrong = tuple(i for i in won if correct[i] < 0.5)
     if not won:
         return PreferredButWrong((), Interval(None, None, None, 0, "no such item"))
-    point, n = len(wrong) / len(won), len(won)
+    n = len(won)
     people = of_people(own)
     if people and len({rater for rater, _ in values}) > 1:
         grid = Grid(((rater, item, 0, v) for (rater, item), v in values.items()), people)
@@ -245,9 +233,10 @@ def preferred_but_wrong(
             ahead = np.where(means > 0.5, weights, 0.0)
             with np.errstate(divide="ignore", invalid="ignore"):
                 parts.append(ahead @ bad / ahead.sum(axis=1))
-        share = _of_people(point, np.concatenate(parts), min(grid.raters, n), n)
+        marks = np.array([float(correct[item] < 0.5) for item in won])
+        share = drawn_share(marks, np.concatenate(parts), min(grid.raters, n), marks)
     else:
-        share = Interval(point, *wilson(len(wrong), n), n, ONE if people else "")
+        share = Interval(len(wrong) / n, *wilson(len(wrong), n), n, ONE if people else "")
     known = other or {}
     return PreferredButWrong(
         wrong,

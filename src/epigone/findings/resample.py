@@ -207,5 +207,28 @@ def percentile(
     return Interval(value, float(low), float(high), n, note)
 
 
+def open_percentile(
+    value: float, draws: Array, groups: int, n: int, note: str, cut: float, why: str = ""
+) -> Interval:
+    """`percentile` of draws some of which are infinite: a bound is None, and the note tells `why`,
+    where more of them are so at its end than are cut off there."""
+    finite = draws[np.isfinite(draws)]
+    if not len(finite):
+        return percentile(value, draws, groups, n, _join(note, why), cut)
+    # An end's place among the draws stays the same.
+    held = np.clip(draws, finite.min(), finite.max())
+    found = percentile(value, held, groups, n, note, cut)
+    known = draws[~np.isnan(draws)]
+    open_low, open_high = (bool((known == end).mean() > cut) for end in (-np.inf, np.inf))
+    if found.low is None or not (open_low or open_high):
+        return found
+    return replace(
+        found,
+        low=None if open_low else found.low,
+        high=None if open_high else found.high,
+        note=_join(note, why),
+    )
+
+
 def _join(*notes: str) -> str:
     return "; ".join(n for n in notes if n)

@@ -12,18 +12,15 @@ from scipy.sparse.csgraph import connected_components
 from scipy.special import expit
 
 from epigone.errors import UnknownName
+from epigone.findings.newton import RIDGE, newton
 from epigone.findings.pigeonhole import Grid, Row
 from epigone.findings.preference import ONE, cells, counted, of_people
-from epigone.findings.resample import Array, percentile, stream
+from epigone.findings.resample import Array, open_percentile, stream
 from epigone.schema import Interval, Rating
 
-# Holds a model finite that always wins or always loses.
-RIDGE = 0.01
 RESAMPLES = 1000
 _HELD = "always wins or always loses, or is compared with no common other: held by a small ridge"
-_MOST_STEPS = 100
-_LONGEST_STEP = 2.0
-_SMALL = 1e-9
+OPEN = "so few wins or losses that draws have none: no bound on that side"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +55,7 @@ def bradley_terry(
     rng = stream(seed, "bradley-terry")
     for weights, means in grid.draws(rng, resamples if grid.items > 1 else 0):
         drawn = _wins(weights, means, places, len(models))
-        # Of whom a draw has nothing, a ridge would say 0.
-        known = (drawn + drawn.transpose(0, 2, 1)).any(axis=2)
-        parts.append(_anchored(np.where(known, fit(drawn), np.nan), at))
+        parts.append(_anchored(fit(drawn), at) + _infinite(drawn, at))
     draws = np.concatenate(parts)
     one = ONE if people and grid.raters < 2 else ""
     found = []
@@ -71,7 +66,7 @@ def bradley_terry(
         elif not total:
             told = Interval(None, None, None, 0, "no comparison that counts")
         else:
-            told = percentile(value, draws[:, i], grid.groups, total, one, grid.cut)
+            told = open_percentile(value, draws[:, i], grid.groups, total, one, grid.cut, OPEN)
             if i not in joined:
                 # What draws differ by is what the ridge leaves.
                 told = Interval(value, None, None, total, _HELD)
@@ -86,19 +81,17 @@ def fit(wins: Array) -> Array:
     """
     games = wins + wins.transpose(0, 2, 1)
     size = wins.shape[1]
-    told = np.zeros(wins.shape[:2])
-    for _ in range(_MOST_STEPS):
+
+    def step(told: Array) -> Array:
         p = expit(told[:, :, None] - told[:, None, :])
         slope = (wins - games * p).sum(axis=2) - RIDGE * told
         curve = games * p * (1 - p)
         hessian = -curve
         hessian[:, range(size), range(size)] = curve.sum(axis=2) + RIDGE
-        step = np.linalg.solve(hessian, slope[..., None])[..., 0]
-        step = np.clip(step, -_LONGEST_STEP, _LONGEST_STEP)
-        told = told + step
-        if np.abs(step).max() < _SMALL:
-            break
-    return told
+        found: Array = np.linalg.solve(hessian, slope[..., None])[..., 0]
+        return found
+
+    return newton(np.zeros(wins.shape[:2]), step)
 
 
 def _anchored(strengths: Array, at: int) -> Array:
@@ -131,6 +124,18 @@ def _wins(weights: Array, means: Array, places: NDArray[np.intp], models: int) -
         wins[:, a, b] += won.sum(axis=1)
         wins[:, b, a] += (weights[:, own] - won).sum(axis=1)
     return wins
+
+
+def _infinite(wins: Array, at: int) -> Array:
+    """What a strength beside the anchor's is without a ridge: 0 to add where it is finite, infinite
+    where chains of wins lead one way only, NaN where none does; (draws, models)."""
+    size = wins.shape[1]
+    way: NDArray[np.bool_] = (wins > 0) | np.eye(size, dtype=bool)
+    for _ in range(size.bit_length()):
+        way = np.any(way[:, :, :, None] & way[:, None, :, :], axis=2)
+    over, under = way[:, :, at], way[:, at, :]
+    one_way = np.where(over, np.inf, np.where(under, -np.inf, np.nan))
+    return np.where(over & under, 0.0, one_way)
 
 
 def _joined(wins: Array, at: int) -> set[int]:

@@ -24,6 +24,8 @@ from epigone.schema import Message
 
 # Where the key stands, unless a service has a variable of its own.
 KEY = "EPIGONE_API_KEY"
+# Where conversations are sent.
+CHAT = "chat/completions"
 Answer = TypeVar("Answer")
 # Statuses of failures that may pass, beside those of a server's errors, and of these the lasting.
 _AGAIN, _LASTING = frozenset({408, 409, 429}), frozenset({501, 505})
@@ -176,12 +178,7 @@ class Client:
 
     def ask(self, messages: Sequence[Message], **settings: Any) -> Reply:
         """The answer to a conversation; `settings` are those of /chat/completions; see `post`."""
-        body = {
-            "model": self.endpoint.model,
-            "messages": [{"role": m.role, "content": m.content} for m in messages],
-            **(_of_thinkers(settings) if thinks(self.endpoint.model) else settings),
-        }
-        return self.post("chat/completions", body, _reply)
+        return self.post(CHAT, chat(self.endpoint.model, messages, settings), reply_of)
 
     def post(self, path: str, body: Mapping[str, Any], read: Callable[[Any], Answer]) -> Answer:
         """What `read` makes of the JSON that answers a request.
@@ -310,7 +307,17 @@ def _read(response: httpx.Response) -> bytes:
     return bytes(content)
 
 
-def _reply(row: Mapping[str, Any]) -> Reply:
+def chat(model: str, messages: Sequence[Message], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What is sent to CHAT for a model's answer to a conversation."""
+    return {
+        "model": model,
+        "messages": [{"role": m.role, "content": m.content} for m in messages],
+        **(_of_thinkers(settings) if thinks(model) else settings),
+    }
+
+
+def reply_of(row: Mapping[str, Any]) -> Reply:
+    """The answer in the JSON of a response; raises what `UNREADABLE` names where there is none."""
     said = read_answer(row)
     first = _first(row["choices"][0].get("logprobs"))
     return Reply(said.text, said.stop, said.prompt_tokens, said.tokens, first)

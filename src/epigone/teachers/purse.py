@@ -45,6 +45,11 @@ def purse(ledger: Ledger, budget: Decimal | None, waits: Callable[[], None]) -> 
         os.close(lock)
 
 
+def spent_for(ledgers: Path, purpose: str) -> Decimal:
+    """US dollars that count against the budget of a purpose, in all ledgers of a folder."""
+    return sum((_cost(p, purpose) for p in ledgers.glob("*.jsonl")), Decimal(0))
+
+
 def _cost(path: Path, purpose: str) -> Decimal:
     other = Ledger(path, purpose, look=True)
     try:

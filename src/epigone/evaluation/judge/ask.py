@@ -105,21 +105,14 @@ class Judge:
                 self.client, kept, asked, progress, refusals=refusals, at_once=self.at_once
             )
             for i, reply in zip(todo, replies, strict=True):
-                told = _verdict(questions[i], reply, number)
+                told = verdict_in(questions[i], reply, number)
                 found[i] = replace(told, schema=bool(self.structured))
             # What was refused would be so again.
             todo = [i for i in todo if found[i].missing not in ("", REFUSED)]
         return [found[i] for i in range(len(questions))]
 
     def _asked(self, question: Question, number: int) -> Asked:
-        text = prompt(self.rubrics[question.protocol], question)
-        settings: dict[str, Any] = {"max_tokens": self.max_tokens, "temperature": 0}
-        if number > 1:
-            text += reminder(number)
-            settings |= {"temperature": _AGAIN, "seed": number}
-        if self.structured:
-            settings["response_format"] = verdicts.schema(question.protocol)
-        return [Message("user", text)], settings
+        return request(self.rubrics, question, number, self.max_tokens, bool(self.structured))
 
     def _takes_schema(self, questions: Sequence[Question], kept: Kept, refusals: Refusals) -> bool:
         for question in questions:
@@ -143,6 +136,20 @@ class Judge:
                 if not refusals.of_one(refused):
                     raise
         return False
+
+
+def request(
+    rubrics: Mapping[str, str], question: Question, number: int, max_tokens: int, structured: bool
+) -> Asked:
+    """How a question is asked for the `number`th time, by a schema where `structured`."""
+    text = prompt(rubrics[question.protocol], question)
+    settings: dict[str, Any] = {"max_tokens": max_tokens, "temperature": 0}
+    if number > 1:
+        text += reminder(number)
+        settings |= {"temperature": _AGAIN, "seed": number}
+    if structured:
+        settings["response_format"] = verdicts.schema(question.protocol)
+    return [Message("user", text)], settings
 
 
 def reminder(number: int) -> str:
@@ -171,7 +178,8 @@ def same_text(question: Question) -> Verdict | None:
     return Verdict(question, {"verdict": "equal"}, 0)
 
 
-def _verdict(question: Question, reply: Reply | str, number: int) -> Verdict:
+def verdict_in(question: Question, reply: Reply | str, number: int) -> Verdict:
+    """What a reply says to a question that was asked for the `number`th time."""
     if isinstance(reply, str):
         return Verdict(question, None, number, reply, REFUSED)
     if reply.stop == "content_filter":

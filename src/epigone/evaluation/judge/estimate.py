@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from epigone.evaluation.judge.ask import Question, prompt, reminder, same_text
+from epigone.evaluation.judge.ask import (
+    Question,
+    prompt,
+    reminder,
+    request,
+    same_text,
+    verdict_in,
+)
 from epigone.evaluation.judge.verdicts import TOKENS
-from epigone.models.endpoint import longest, thinks
+from epigone.models.endpoint import Reply, chat, longest, thinks
 
 # What a model that thinks first is assumed to think before a verdict.
 THOUGHTS = 500
@@ -37,6 +45,32 @@ def expected(
     asked = [q for q in questions if same_text(q) is None]
     tokens = sum(count(prompt(rubrics[q.protocol], q)) for q in asked)
     return bounds(len(asked), tokens, max_tokens, tries, model, count)
+
+
+def open_questions(
+    questions: Sequence[Question],
+    rubrics: Mapping[str, str],
+    max_tokens: int,
+    tries: int,
+    model: str,
+    known: Callable[[Mapping[str, Any]], Reply | None],
+) -> list[Question]:
+    """Questions that would be asked, as `known` has no verdict on them yet, nor a reply to every
+    try; it tells the reply to what was sent before."""
+
+    def settled(question: Question) -> bool:
+        for number in range(1, tries + 1):
+            # Nobody knows yet whether the endpoint takes a schema.
+            asked = (request(rubrics, question, number, max_tokens, way) for way in (True, False))
+            replies = (known(chat(model, *one)) for one in asked)
+            reply = next((r for r in replies if r is not None), None)
+            if reply is None:
+                return False
+            if verdict_in(question, reply, number).told is not None:
+                return True
+        return True
+
+    return [q for q in questions if same_text(q) is None and not settled(q)]
 
 
 def bounds(

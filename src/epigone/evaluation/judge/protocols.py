@@ -125,12 +125,13 @@ def scores(
 ) -> list[Score]:
     """Scores of one model; none of them is primary: a judge's opinion is no measurement.
 
-    A comparison counts where both orders have a verdict. What is preferred is told by ratings.
+    A comparison counts where both orders have a verdict; without `against`, those with all others
+    do. What is preferred is told by ratings.
     """
     found: list[Score] = []
     own = [v for v in verdicts if model in v.question.models]
     by = {p: [v for v in own if v.question.protocol == p] for p in PROTOCOLS}
-    by["score"] = [v for v in by["score"] if against in v.question.models]
+    by["score"] = [v for v in by["score"] if not against or against in v.question.models]
     if by["score"]:
         rated = _both_orders(by["score"], partial(_rated, model=model))
         found.append(replace(_score("score", model, "preference", rated, judge), scale=10.0))
@@ -147,17 +148,17 @@ def scores(
     return found
 
 
-def relative_score(
+def rated_together(
     verdicts: Iterable[Verdict], model: str, against: str
-) -> tuple[float, float] | None:
-    """Sums of a model's and another's scores where both were shown together, in both orders.
+) -> tuple[dict[str, float], dict[str, float]]:
+    """A model's and another's scores by item where both were shown together, in both orders.
 
-    None where there are none. Vicuna's review tells the share that one is of the other.
+    Vicuna's review tells the share that the sum of one is of the other's.
     """
     pair = {model, against}
     own = [v for v in verdicts if v.question.protocol == "score" and set(v.question.models) == pair]
-    sums = [sum(_both_orders(own, partial(_rated, model=who)).values()) for who in (model, against)]
-    return (sums[0], sums[1]) if sums[1] else None
+    one, other = (_both_orders(own, partial(_rated, model=who)) for who in (model, against))
+    return one, other
 
 
 def unread(verdicts: Sequence[Verdict]) -> int:
@@ -174,12 +175,16 @@ def missing(verdicts: Iterable[Verdict]) -> dict[str, int]:
 def _both_orders(
     verdicts: Iterable[Verdict], value: Callable[[Verdict], float | None]
 ) -> dict[str, float]:
-    """Values by item, averaged over its two orders; none where a verdict is missing."""
-    found: dict[str, list[float | None]] = defaultdict(list)
+    """Values by item, averaged over the two orders of each pair; no pair where one is missing."""
+    found: dict[tuple[str, frozenset[str]], list[float | None]] = defaultdict(list)
     for v in verdicts:
-        found[v.question.item].append(value(v))
-    told = {i: [v for v in values if v is not None] for i, values in found.items()}
-    return {i: sum(v) / 2 for i, v in told.items() if len(v) == 2}
+        found[v.question.item, frozenset(v.question.models)].append(value(v))
+    means: dict[str, list[float]] = defaultdict(list)
+    for (item, _), values in found.items():
+        known = [v for v in values if v is not None]
+        if len(known) == 2:
+            means[item].append(sum(known) / 2)
+    return {item: sum(v) / len(v) for item, v in means.items()}
 
 
 def _rated(verdict: Verdict, model: str) -> float | None:
@@ -195,7 +200,6 @@ def _score(
     family: Family,
     values: Mapping[str, float],
     judge: str,
-    ceiling: float | None = None,
 ) -> Score:
     return Score(
         metric=metric,
@@ -204,7 +208,6 @@ def _score(
         value=sum(values.values()) / len(values) if values else None,
         n=len(values),
         values=values,
-        ceiling=ceiling,
         task="judge",
         primary=False,
         method=judge,

@@ -12,8 +12,8 @@ from epigone.evaluation.judge.ask import Judge, Question, Verdict
 from epigone.evaluation.judge.protocols import (
     missing,
     questions,
+    rated_together,
     ratings,
-    relative_score,
     scores,
     unread,
 )
@@ -48,8 +48,8 @@ def run(
     found = scores(verdicts, name, spec.model, spec.against, model, spec.n, references)
     write(out, verdicts, name)
     write_jsonl(out / SCORES, (s.to_json() for s in found))
-    check_read(verdicts, name)
-    sums = relative_score(verdicts, spec.model, spec.against)
+    check_read(unread(verdicts), name)
+    own, other = (sum(v.values()) for v in rated_together(verdicts, spec.model, spec.against))
     return {
         "judge": name,
         "endpoint": spec.judge.ref,
@@ -57,14 +57,14 @@ def run(
         "tries": sum(v.tries for v in verdicts),
         "missing": missing(verdicts),
         "with_references": len(set(references) & set(model)),
-        "score_over_the_others": sums and sums[0] / sums[1],
+        "score_over_the_others": own / other if other else None,
         "values": {s.metric: s.value for s in found},
     }
 
 
-def check_read(verdicts: Sequence[Verdict], judge: str) -> None:
-    """Raise StepFailed where a judge was asked and said nothing that can be read."""
-    if lost := unread(verdicts):
+def check_read(lost: int, judge: str) -> None:
+    """Raise StepFailed where a judge was asked and said nothing that can be read (`unread`)."""
+    if lost:
         raise StepFailed(f"{judge} gave no verdict that can be read on any of {lost} questions")
 
 
