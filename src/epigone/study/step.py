@@ -60,7 +60,7 @@ STAGES: Mapping[str, Stage] = {
         ("epigone.evaluation.continuations",),
     ),
     "toxicity": Stage("epigone.evaluation:run_toxicity", 1, ToxicitySpec),
-    "judge": Stage("epigone.evaluation:run_judge", 1, JudgeSpec),
+    "judge": Stage("epigone.evaluation:run_judge", 2, JudgeSpec),
     "benchmark": Stage(
         "epigone.evaluation:run_benchmark", 2, BenchmarkSpec, ("epigone.evaluation.lm",)
     ),
