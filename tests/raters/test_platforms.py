@@ -264,16 +264,22 @@ def test_mechanical_turk_from_the_hit_to_the_payment(
     assert "no assignment" in run("mturk", "bonus", "m.json", "3X=1", "--reason", "x", code=2)
 
 
+def rated_by(
+    row: dict[str, Any], study: str, store: Store, settings: Path, choice: str, now: float = 1.7e9
+) -> None:
+    """A participant of Prolific comes by a submission, and rates until nothing is left."""
+    doors, _ = platforms.doors(store, settings)
+    query = {"PROLIFIC_PID": row["participant"], "STUDY_ID": study, "SESSION_ID": row["id"]}
+    Visitor(store, doors, now).rate(query, "prolific", choice)
+
+
 def test_both_are_exported_alike_and_an_exclusion_can_be_taken_back(
     run: Run, prolific: fake_prolific.Fake, database: Path, tmp_path: Path
 ) -> None:
     run("prolific", "create", "-o", "p.json", *TEXT, "--places", 3)
     (study,) = prolific.studies
-    store = Store(database)
-    doors, _ = platforms.doors(store, tmp_path / "p.json")
-    row = prolific.submission(study)
-    query = {"PROLIFIC_PID": row["participant"], "STUDY_ID": study, "SESSION_ID": row["id"]}
-    Visitor(store, doors).rate(query, "prolific", "-1")
+    store, row = Store(database), prolific.submission(study)
+    rated_by(row, study, store, tmp_path / "p.json", "-1")
     rater = next(people.ratings(store)).rater
     store.close()
 
@@ -302,12 +308,10 @@ def test_answers_stand_beside_the_submission_on_which_they_came(
     run("prolific", "create", "-o", "p.json", *TEXT, "--places", 3)
     (study,) = prolific.studies
     store = Store(database)
-    doors, _ = platforms.doors(store, tmp_path / "p.json")
     first, second = prolific.submission(study), prolific.submission(study)
     second["participant"] = first["participant"]
     for row, now in ((first, 1.7e9), (second, 1.7e9 + 3600)):
-        query = {"PROLIFIC_PID": row["participant"], "STUDY_ID": study, "SESSION_ID": row["id"]}
-        Visitor(store, doors, now).rate(query, "prolific", "1")
+        rated_by(row, study, store, tmp_path / "p.json", "1", now)
     rater = next(people.ratings(store)).rater
     brought = [people.stay(store, "prolific", row["id"]).answers for row in (first, second)]
     store.close()

@@ -9,6 +9,13 @@ from sqlalchemy.orm import Session
 
 from epigone.raters.tables import Comparison, Plan, Rater, Task
 
+_HELD = select(func.count(Task.slot)).where(Task.comparison_id == Comparison.id)
+_COUNT = (
+    update(Comparison)
+    .values(taken=_HELD.scalar_subquery())
+    .execution_options(synchronize_session=False)
+)
+
 
 def free(session: Session, comparison: int, per_item: int) -> int | None:
     """The lowest slot of a comparison that nobody holds."""
@@ -58,20 +65,14 @@ def fill(session: Session, comparisons: Collection[int]) -> None:
     recount(session, comparisons)
 
 
-def recount_all(session: Session) -> None:
-    """Count the held slots of every comparison again."""
-    recount(session, session.scalars(select(Comparison.id)).all())
-
-
 def recount(session: Session, comparisons: Collection[int]) -> None:
     """Count again how many slots are held, after tasks of these comparisons changed."""
-    held = select(func.count(Task.slot)).where(Task.comparison_id == Comparison.id)
     # In parts: a database takes so many values in one statement.
     ids = sorted(set(comparisons))
     for at in range(0, len(ids), 500):
-        session.execute(
-            update(Comparison)
-            .where(Comparison.id.in_(ids[at : at + 500]))
-            .values(taken=held.scalar_subquery())
-            .execution_options(synchronize_session=False)
-        )
+        session.execute(_COUNT.where(Comparison.id.in_(ids[at : at + 500])))
+
+
+def recount_all(session: Session) -> None:
+    """Count the held slots of every comparison again."""
+    session.execute(_COUNT)
