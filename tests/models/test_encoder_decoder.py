@@ -262,8 +262,9 @@ def test_what_is_learned_from_exchanges_is_what_is_said(tiny_t5: Path) -> None:
         Message("user", "And?\nMore."),
         Message("assistant", "A rivers"),
     )
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    for _ in range(25):
+    # A tokenizer trained by several threads differs from run to run: at 1e-2, one in ten diverges.
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for _ in range(100):
         for e in exchanges(tokenizer, talk):
             loss = model(input_ids=torch.tensor([e.source]), labels=torch.tensor([e.target])).loss
             loss.backward()
