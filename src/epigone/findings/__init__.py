@@ -7,15 +7,19 @@ from epigone.findings.gaps import change, detectable, gap_closed, value_interval
 from epigone.findings.judged import Compared, Judged, judged
 from epigone.findings.length_control import LengthControlled, length_controlled
 from epigone.findings.model import (
+    Base,
+    DataOrBase,
     Findings,
     GapRow,
+    LocalBroad,
     Missing,
-    Scaling,
     Selected,
     Sentence,
+    SizeTrend,
     Subject,
     Summary,
     TeacherValue,
+    Trend,
     ValueRow,
     Verdict,
 )
@@ -37,22 +41,26 @@ from epigone.findings.shares import ratio_interval
 from epigone.findings.strengths import Strength, bradley_terry
 
 __all__ = [
+    "Base",
     "Compared",
+    "DataOrBase",
     "Findings",
     "GapRow",
     "Judged",
     "LengthControlled",
+    "LocalBroad",
     "Missing",
     "Orders",
     "Preference",
     "PreferredButWrong",
-    "Scaling",
     "Selected",
     "Sentence",
+    "SizeTrend",
     "Strength",
     "Subject",
     "Summary",
     "TeacherValue",
+    "Trend",
     "ValueRow",
     "Verdict",
     "analyse",

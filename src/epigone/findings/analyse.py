@@ -4,84 +4,29 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
-from epigone.findings import verdict
-from epigone.findings.gaps import (
-    gap_closed,
-    paired_change,
-    reported_value,
-    teacher_value,
-    value_interval,
-)
+from epigone.findings.bank import Bank
+from epigone.findings.families import holm, summaries
+from epigone.findings.gaps import gap_closed, paired_change, teacher_value, value_interval
+from epigone.findings.grid import Key, ScoreGrid
+from epigone.findings.marginal import data_or_base, local_broad
 from epigone.findings.model import (
+    Base,
+    DataOrBase,
+    FamilyName,
     Findings,
     GapRow,
     Missing,
-    Scaling,
     Subject,
     Summary,
     ValueRow,
     Verdict,
 )
-from epigone.findings.resample import restrict
-from epigone.findings.summary import (
-    Part,
-    StyleMetric,
-    mean_contrast,
-    parts_of,
-    style_closed,
-)
+from epigone.findings.resample import RESAMPLES, restrict
+from epigone.findings.scaling import sizes, trends
+from epigone.findings.verdict import latest, unfinished, verdict
 from epigone.schema import Score
-
-Key = tuple[str, str]  # task, metric
-Table = Mapping[str, Sequence[Score]]
-
-
-@dataclass
-class _Grid:
-    """The scores by model and by (task, metric), and who is who."""
-
-    subjects: Sequence[Subject]
-    scores: dict[str, dict[Key, Score]]
-    teacher: str | None
-    reported: Mapping[str, float]
-    seed: int
-    tasks: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-
-    def untrained(self, base: str) -> str | None:
-        return next((s.model for s in self.subjects if s.base == base and s.untrained), None)
-
-    def bases(self) -> list[str]:
-        return list(dict.fromkeys(s.base for s in self.subjects))
-
-    def students(self, base: str, corpus: str | None = None) -> list[Subject]:
-        return [
-            s
-            for s in self.subjects
-            if s.base == base and not s.untrained and corpus in (None, s.corpus)
-        ]
-
-    def teacher_score(self, key: Key) -> Score | None:
-        return self.scores.get(self.teacher, {}).get(key) if self.teacher else None
-
-    def reported_for(self, key: Key) -> float | None:
-        # A task's name alone means its primary score.
-        primary = self.tasks[key[0]]
-        return reported_value(
-            self.reported, key[1], key[0], len(primary) if key[1] in primary else 2
-        )
-
-    def of(self, models: Sequence[str], family: str) -> dict[str, list[Score]]:
-        """Scores of a family by name, where every one of the models has one."""
-        if not models:
-            return {}
-        tables = [
-            {k: s for k, s in self.scores.get(m, {}).items() if s.family == family and s.primary}
-            for m in models
-        ]
-        shared = set.intersection(*(set(t) for t in tables))
-        return {_name(k): [t[k] for t in tables] for k in sorted(shared)}
 
 
 def analyse(
@@ -90,31 +35,44 @@ def analyse(
     teacher: str | None = None,
     reported: Mapping[str, float] | None = None,
     seed: int = 0,
+    *,
+    bases: Sequence[Base] = (),
+    resamples: int = RESAMPLES,
 ) -> Findings:
-    """Gaps, summaries and verdicts from scores alone.
+    """Gaps, summaries, trends and verdicts from scores alone.
 
     `teacher` is the model name under which the teacher's own scores are found, if it has any.
     `reported` holds its scores from elsewhere, by task or `task/metric`. Capability metrics are
     shares (0 to 1); a task's primary scores of several metrics count as several tasks in the means.
-    Nothing is computed for what is missing: it is listed, and the verdict says so.
+    `bases` tell the sizes of the bases. Nothing is computed for what is missing: it is listed, and
+    the verdict says so.
     """
-    grid = _Grid(subjects, defaultdict(dict), teacher, reported or {}, seed)
+    grid = ScoreGrid(
+        subjects, defaultdict(dict), teacher, reported or {}, {b.name: b for b in bases},
+        Bank(scores, seed, resamples),
+    )  # fmt: skip
     for score in scores:
         grid.scores[score.model][(score.task, score.metric)] = score
         if score.primary:
             grid.tasks[score.task].add(score.metric)
-    summaries = tuple(_summaries(grid))
+    found, choices = _corrected(grid, [*summaries(grid)], [*data_or_base(grid)])
     missing = tuple(_missing(grid))
     return Findings(
+        bases=tuple(bases),
         values=tuple(_values(grid)),
         gaps=tuple(_gaps(grid)),
-        summaries=summaries,
-        verdicts=tuple(_verdicts(grid, summaries, missing)),
+        summaries=tuple(found),
+        trends=tuple(trends(grid)),
+        sizes=tuple(sizes(grid)),
+        data_or_base=tuple(choices),
+        local_broad=tuple(local_broad(grid)),
+        verdicts=tuple(_verdicts(grid, found, choices, missing)),
         missing=missing,
+        primary=len([p for p in (*_adjusted(found), *_adjusted(choices)) if p is not None]),
     )
 
 
-def _values(grid: _Grid) -> list[ValueRow]:
+def _values(grid: ScoreGrid) -> list[ValueRow]:
     who = {s.model: s for s in grid.subjects}
     order = [*who, *sorted(m for m in grid.scores if m not in who)]
     return [
@@ -125,7 +83,7 @@ def _values(grid: _Grid) -> list[ValueRow]:
             score.task,
             score.family,
             score.better,
-            value_interval(score, grid.seed),
+            value_interval(score, grid.bank.seed, grid.bank.resamples),
             score.method,
         )
         for model in order
@@ -133,10 +91,10 @@ def _values(grid: _Grid) -> list[ValueRow]:
     ]
 
 
-def _gaps(grid: _Grid) -> list[GapRow]:
+def _gaps(grid: ScoreGrid) -> list[GapRow]:
     rows = []
     for subject in grid.subjects:
-        start = grid.scores.get(grid.untrained(subject.base) or "", {})
+        start = grid.scores.get(_name(grid.untrained(subject.base)), {})
         if subject.untrained:
             continue
         for key, student in sorted(grid.scores.get(subject.model, {}).items()):
@@ -148,7 +106,7 @@ def _gaps(grid: _Grid) -> list[GapRow]:
 
 
 def _gap(
-    grid: _Grid, subject: Subject, key: Key, base: Score, student: Score, clean: bool = False
+    grid: ScoreGrid, subject: Subject, key: Key, base: Score, student: Score, clean: bool = False
 ) -> GapRow:
     """One student on one metric; `clean` leaves out the items that it was trained on."""
     teacher, reported = grid.teacher_score(key), grid.reported_for(key)
@@ -160,7 +118,7 @@ def _gap(
         teacher = teacher and _without(teacher, learnt)
         # What was reported is of all items.
         reported = None
-    moved, size = paired_change(base, student, grid.seed)
+    moved, size = paired_change(base, student, grid.bank)
     return GapRow(
         subject=subject,
         metric=metric,
@@ -172,7 +130,7 @@ def _gap(
         teacher=teacher_value(base, teacher, reported),
         change=moved,
         detectable=size,
-        closed=gap_closed(base, student, teacher, reported=reported, seed=grid.seed),
+        closed=gap_closed(base, student, teacher, reported=reported, bank=grid.bank),
     )
 
 
@@ -182,58 +140,7 @@ def _without(score: Score, items: Sequence[str]) -> Score:
     return replace(left, value=sum(values) / len(values) if values else None)
 
 
-def _summaries(grid: _Grid) -> list[Summary]:
-    found = []
-    for base in grid.bases():
-        cells: dict[tuple[str, int], list[Subject]] = defaultdict(list)
-        for s in grid.students(base):
-            cells[(s.corpus or "", s.amount)].append(s)
-        for (corpus, amount), students in sorted(cells.items()):
-            summary = _summary(grid, base, corpus, amount, students)
-            if summary is not None:
-                found.append(summary)
-    return found
-
-
-def _summary(
-    grid: _Grid, base: str, corpus: str, amount: int, students: Sequence[Subject]
-) -> Summary | None:
-    untrained = grid.untrained(base)
-    scored = [s for s in students if s.model in grid.scores]
-    if untrained is None or not scored:
-        return None
-    models = [s.model for s in scored]
-    keys = [(s[0].task, s[0].metric) for s in grid.of([untrained, *models], "style").values()]
-    style = style_closed(
-        [
-            StyleMetric(
-                grid.scores[untrained][k],
-                tuple(grid.scores[m][k] for m in models),
-                grid.teacher_score(k),
-                grid.reported_for(k),
-            )
-            for k in keys
-        ],
-        grid.seed,
-    )
-    before, after = grid.of([untrained], "capability"), grid.of(models, "capability")
-    moved, size, tasks = mean_contrast(parts_of([(after, 1.0), (before, -1.0)]), grid.seed)
-    return Summary(
-        base=base,
-        corpus=corpus,
-        amount=amount,
-        seeds=tuple(s.seed for s in scored),
-        style_closed=style.interval,
-        style_metrics=style.metrics,
-        style_is_lower_bound=style.lower_bound,
-        capability_change=moved,
-        capability_tasks=tasks,
-        capability_detectable=size,
-        feedback=students[0].feedback,
-    )
-
-
-def _missing(grid: _Grid) -> list[Missing]:
+def _missing(grid: ScoreGrid) -> list[Missing]:
     trained = [s.model for s in grid.subjects]
     wanted = sorted({k for m in trained for k in grid.scores.get(m, {})})
     return [
@@ -244,84 +151,69 @@ def _missing(grid: _Grid) -> list[Missing]:
     ]
 
 
+def _lines(grid: ScoreGrid, base: str) -> tuple[str, str]:
+    """The broad and the local line of students that a base's verdict rests on; see `verdict`."""
+    lines = sorted(grid.lines(base), key=lambda c: any(s.feedback for s in grid.students(base, c)))
+    broad = next((c for c in lines if not grid.supports(base, c)), "")
+    return broad, next((c for c in lines if grid.supports(base, c)), "")
+
+
+def _corrected(
+    grid: ScoreGrid, found: list[Summary], choices: list[DataOrBase]
+) -> tuple[list[Summary], list[DataOrBase]]:
+    """Holm's correction over the tests behind the verdicts' sentences."""
+    primary: list[Summary | DataOrBase] = []
+    for base in grid.bases():
+        broad, local = _lines(grid, base)
+        own = [s for s in found if s.base == base]
+        wanted: list[tuple[str, FamilyName]] = [(broad or local, "style")]
+        if broad:
+            wanted.append((broad, "unsupported"))
+        if local:
+            wanted.append((local, "supported"))
+        primary += [s for corpus, f in wanted if (s := latest(own, corpus, f)) is not None]
+        choice = _choice(choices, base, broad or local)
+        primary += [choice] if choice else []
+    adjusted = {id(t): p for t, p in zip(primary, holm([t.p for t in primary]), strict=True)}
+    return (
+        [replace(s, adjusted=adjusted.get(id(s))) for s in found],
+        [replace(c, adjusted=adjusted.get(id(c))) for c in choices],
+    )
+
+
+def _adjusted(tests: Sequence[Summary] | Sequence[DataOrBase]) -> list[float | None]:
+    return [t.adjusted for t in tests]
+
+
+def _choice(choices: Sequence[DataOrBase], base: str, corpus: str) -> DataOrBase | None:
+    return next((c for c in choices if (c.base, c.corpus) == (base, corpus)), None)
+
+
 def _verdicts(
-    grid: _Grid, summaries: Sequence[Summary], missing: Sequence[Missing]
+    grid: ScoreGrid,
+    found: Sequence[Summary],
+    choices: Sequence[DataOrBase],
+    missing: Sequence[Missing],
 ) -> list[Verdict]:
     lacking = {m.model for m in missing} | {
         s.model for s in grid.subjects if s.model not in grid.scores
     }
-    found = []
+    verdicts = []
     for base in grid.bases():
-        corpora = list(dict.fromkeys(s.corpus or "" for s in grid.students(base)))
-        for corpus in corpora or [""]:
-            own = [s for s in summaries if (s.base, s.corpus) == (base, corpus)]
-            style = verdict.latest(own, "style")
-            capability = verdict.latest(own, "capability")
-            students = grid.students(base, corpus)
-            fed_back = any(s.feedback for s in students)
-            step = None if fed_back else _scaling(grid, base, corpus)
-            amount = max((s.amount for s in own), default=0)
-            largest = max((s.amount for s in students), default=0)
-            gone = sum(s.model in lacking for s in students)
-            found.append(
-                Verdict(
-                    base,
-                    corpus,
-                    amount,
-                    verdict.answer(base, style, capability),
-                    (
-                        verdict.style(base, style),
-                        verdict.capability(base, capability),
-                        verdict.no_scaling(base) if fed_back else verdict.scaling(base, step),
-                    ),
-                    step,
-                    verdict.unfinished(gone, len(students), amount, largest),
-                )
+        broad, local = _lines(grid, base)
+        own = [s for s in found if s.base == base]
+        students = grid.students(base)
+        amount = max((s.amount for s in own), default=0)
+        largest = max((s.amount for s in students), default=0)
+        gone = sum(s.model in lacking for s in students)
+        verdicts.append(
+            verdict(
+                base, broad, local, own, _choice(choices, base, broad or local),
+                unfinished(gone, len(students), amount, largest),
             )
-    return found
+        )  # fmt: skip
+    return verdicts
 
 
-def _scaling(grid: _Grid, base: str, corpus: str) -> Scaling | None:
-    untrained = grid.untrained(base)
-    by_amount: dict[int, list[str]] = defaultdict(list)
-    for s in grid.students(base, corpus):
-        by_amount[s.amount].append(s.model)
-    tables: dict[int, Table] = {
-        a: t
-        for a, models in by_amount.items()
-        if (t := grid.of([m for m in models if m in grid.scores], "capability"))
-    }
-    own = grid.of([untrained], "capability") if untrained else {}
-    if own:
-        tables[0] = own
-    if len(tables) < 2 or not own:
-        return None
-    previous, amount = sorted(tables)[-2:]
-    step: list[tuple[Table, float]] = [(tables[amount], 1.0), (tables[previous], -1.0)]
-    gain = mean_contrast(parts_of(step), grid.seed)[0]
-    best: Scaling | None = None
-    for other in grid.bases():
-        model = grid.untrained(other)
-        theirs = grid.of([model], "capability") if model and other != base else {}
-        if not theirs:
-            continue
-        ahead: list[tuple[Table, float]] = [(theirs, 1.0), (own, -1.0)]
-        difference = mean_contrast(parts_of(ahead), grid.seed)[0]
-        if difference.value is None:
-            continue
-        if best and best.base_difference and difference.value <= (best.base_difference.value or 0):
-            continue
-        contrast = mean_contrast(_contrast(ahead, step), grid.seed)[0]
-        best = Scaling(previous, amount, gain, other, difference, contrast)
-    return best or Scaling(previous, amount, gain)
-
-
-def _contrast(
-    ahead: Sequence[tuple[Table, float]], step: Sequence[tuple[Table, float]]
-) -> list[Part]:
-    return parts_of([*ahead, *((table, -sign) for table, sign in step)])
-
-
-def _name(key: Key) -> str:
-    task, metric = key
-    return f"{task}/{metric}" if task else metric
+def _name(subject: Subject | None) -> str:
+    return subject.model if subject else ""

@@ -8,6 +8,7 @@ from statistics import NormalDist
 
 import numpy as np
 
+from epigone.findings.bank import Bank
 from epigone.findings.model import TeacherValue
 from epigone.findings.resample import (
     LEVEL,
@@ -15,6 +16,7 @@ from epigone.findings.resample import (
     Array,
     Resampler,
     flat,
+    incomparable,
     percentile,
     restrict,
     shared_items,
@@ -98,7 +100,7 @@ def tango(more: int, fewer: int, n: int, level: float = LEVEL) -> tuple[float, f
 
 def change(base: Score, student: Score, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
     """Student minus base on the items that both have, paired, in the metric's own unit."""
-    return paired_change(base, student, seed, resamples)[0]
+    return paired_change(base, student, Bank(seed=seed, resamples=resamples))[0]
 
 
 def detectable(
@@ -110,27 +112,23 @@ def detectable(
     differences for a mean of independent items (E. Miller, arXiv 2411.00640), from the
     bootstrap for correlations and clusters. None where no spread can be seen.
     """
-    return paired_change(base, student, seed, resamples)[1]
+    return paired_change(base, student, Bank(seed=seed, resamples=resamples))[1]
 
 
-def paired_change(
-    base: Score, student: Score, seed: int = 0, resamples: int = RESAMPLES
-) -> tuple[Interval, float | None]:
+def paired_change(base: Score, student: Score, bank: Bank) -> tuple[Interval, float | None]:
     """`change` and `detectable` from the same draws."""
-    paired, note = pair([base, student])
-    if paired is None:
+    drawn, note = bank.together([base, student])
+    if drawn is None:
         return Interval(None, None, None, 0, note), None
-    resampler = Resampler(paired)
-    draws = resampler.draws(stream(seed, base.metric, base.task), resamples)
-    point = resampler.point()
-    moved = draws[:, 1] - draws[:, 0]
-    n = paired[0].n
-    interval = percentile(float(point[1] - point[0]), moved, resampler.groups, n, note)
+    moved = drawn.draws[:, 1] - drawn.draws[:, 0]
+    value = float(drawn.point[1] - drawn.point[0])
+    interval = percentile(value, moved, drawn.groups, drawn.n, note)
     if interval.low is None:
         return interval, None
-    if base.aggregate != "pearson" and resampler.groups == n:
-        a, b = paired[0].values, paired[1].values
-        error = float(np.std([b[i] - a[i] for i in a], ddof=1)) / n**0.5
+    if base.aggregate != "pearson" and drawn.groups == drawn.n:
+        a, b = base.values, student.values
+        items = bank.items(base) & bank.items(student)
+        error = float(np.std([b[i] - a[i] for i in sorted(items)], ddof=1)) / drawn.n**0.5
     else:
         error = float(np.nanstd(moved))
     return interval, POWER * error
@@ -141,18 +139,11 @@ def pair(scores: Sequence[Score]) -> tuple[list[Score] | None, str]:
 
     None where they cannot be compared: no common item, or different versions of a metric.
     """
-    first = scores[0]
-    kinds = {(s.metric, s.task, s.version, s.aggregate) for s in scores}
-    if len(kinds) > 1:
-        return None, "scores of different metrics or versions cannot be compared"
     items = shared_items(scores)
-    if not items:
-        return None, "no items in common"
+    if why := incomparable(scores, items):
+        return None, why
     most = max(len(usable(s)) for s in scores)
     note = f"on the {len(items)} items in common of {most}" if len(items) < most else ""
-    against = [{i: s.against[i] for i in items} for s in scores if first.aggregate == "pearson"]
-    if any(a != against[0] for a in against):
-        return None, "correlated with different answers of the teacher"
     return [restrict(s, items) for s in scores], note
 
 
@@ -179,32 +170,30 @@ def gap_closed(
     reported: float | None = None,
     seed: int = 0,
     resamples: int = RESAMPLES,
+    bank: Bank | None = None,
 ) -> Interval:
     """Share of the gap that closed, (student - base) / (teacher - base), paired over items.
 
     A measured teacher is resampled with the others; a reported value and a ceiling are taken
     as exact and flagged in the note. The value is None where the teacher is not known, and
-    where teacher minus base cannot be told from 0.
+    where teacher minus base cannot be told from 0. `bank` holds draws to go on with.
     """
     known = teacher_value(base, teacher, reported)
     if known.source == "unknown" or known.value is None:
         return Interval(None, None, None, 0, UNKNOWN)
     measured = teacher if known.source == "measured" else None
-    paired, note = pair([base, student] if measured is None else [base, student, measured])
-    if paired is None:
+    scores = [base, student] if measured is None else [base, student, measured]
+    drawn, note = (bank or Bank(seed=seed, resamples=resamples)).together(scores)
+    if drawn is None:
         return Interval(None, None, None, 0, note)
     flags = {"reported": REPORTED, "ceiling": CEILING}
     note = "; ".join(x for x in (note, flags.get(known.source, "")) if x)
-    resampler = Resampler(paired)
-    n = paired[0].n
-    draws = with_fixed(
-        resampler.draws(stream(seed, base.metric, base.task), resamples), known, measured
-    )
-    point = with_fixed(resampler.point()[None, :], known, measured)
+    draws = with_fixed(drawn.draws, known, measured)
+    point = with_fixed(drawn.point[None, :], known, measured)
     gap = float(point[0, 2] - point[0, 0])
-    if not gap_exists(gap, draws[:, 2] - draws[:, 0], resampler.groups):
-        return Interval(None, None, None, n, "; ".join(x for x in (NO_GAP, note) if x))
-    return percentile(float(share(point)[0]), share(draws), resampler.groups, n, note)
+    if not gap_exists(gap, draws[:, 2] - draws[:, 0], drawn.groups):
+        return Interval(None, None, None, drawn.n, "; ".join(x for x in (NO_GAP, note) if x))
+    return percentile(float(share(point)[0]), share(draws), drawn.groups, drawn.n, note)
 
 
 def with_fixed(columns: Array, known: TeacherValue, measured: Score | None) -> Array:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
+from scipy.special import stdtr, stdtrit
 
 from epigone.schema import Interval, Score
 
@@ -51,6 +51,26 @@ def usable(score: Score) -> set[str]:
 def shared_items(scores: Sequence[Score]) -> list[str]:
     """Items that every one of the scores has, sorted."""
     return sorted(set.intersection(*(usable(s) for s in scores))) if scores else []
+
+
+def kind_of(score: Score) -> tuple[str, str, int, str]:
+    """What two scores must have in common to be compared."""
+    return score.metric, score.task, score.version, score.aggregate
+
+
+def incomparable(scores: Sequence[Score], items: Collection[str]) -> str:
+    """Why scores cannot be compared on the items that they share; empty where they can."""
+    if len({kind_of(s) for s in scores}) > 1:
+        return "scores of different metrics or versions cannot be compared"
+    if not items:
+        return "no items in common"
+    first = scores[0]
+    others = [s.against for s in scores[1:] if s.against is not first.against]
+    if first.aggregate == "pearson" and any(
+        a[i] != first.against[i] for a in others for i in items
+    ):
+        return "correlated with different answers of the teacher"
+    return ""
 
 
 class Resampler:
@@ -163,12 +183,52 @@ def tail_of_mean(
     (B. L. Welch, Biometrika 34, 1947). Parts that share their items add none to each other's:
     theirs is the harmonic mean weighted by variance.
     """
+    freedom, wider = spread(groups, variances, independent)
+    return cut_of(freedom, wider, level)
+
+
+def spread(
+    groups: Sequence[int],
+    variances: Sequence[float],
+    independent: bool = True,
+    seeds: Sequence[tuple[float, int]] = (),
+) -> tuple[float, float]:
+    """Degrees of freedom of a mean of parts, and how much wider it spreads than its draws do.
+
+    See `tail_of_mean`. `seeds` are further independent parts, as (variance, degrees of freedom),
+    which the draws hold as large as they are.
+    """
     n, v = np.asarray(groups, dtype=np.float64), np.asarray(variances, dtype=np.float64)
-    true = v * n / (n - 1)
-    weights = true / true.sum() if true.sum() > 0 else np.full(len(n), 1 / len(n))
-    freedom = 1 / float(((weights**2 if independent else weights) / (n - 1)).sum())
-    wider = (true.sum() / v.sum()) ** 0.5 if v.sum() > 0 else 1.0
-    return NormalDist().cdf(-float(stdtrit(freedom, 0.5 + level / 2)) * float(wider))
+    true, own = v * n / (n - 1), n - 1
+    if not independent and true.sum() > 0:
+        own = np.array([1 / float((true / true.sum() / own).sum())])
+        true = true.sum(keepdims=True)
+    more = np.array([x for x, _ in seeds])
+    all_true = np.concatenate([true, more])
+    all_freedom = np.concatenate([own, [f for _, f in seeds]])
+    if all_true.sum() > 0:
+        weights = all_true / all_true.sum()
+    else:
+        weights = np.full(len(all_true), 1 / len(all_true))
+    freedom = 1 / float((weights**2 / all_freedom).sum())
+    drawn = v.sum() + more.sum()
+    return freedom, float((all_true.sum() / drawn) ** 0.5) if drawn > 0 else 1.0
+
+
+def cut_of(freedom: float, wider: float, level: float = LEVEL) -> float:
+    """Probability cut off at each end of the draws; see `spread`."""
+    return NormalDist().cdf(-float(stdtrit(freedom, 0.5 + level / 2)) * wider)
+
+
+def p_value(draws: Array, freedom: float, wider: float) -> float:
+    """Two-sided p of 0: the level at which the interval of these draws would just reach it.
+
+    No less than what one draw more beyond 0 would give.
+    """
+    good = draws[np.isfinite(draws)]
+    beyond = min((good <= 0).sum(), (good >= 0).sum())
+    z = NormalDist().inv_cdf(min(0.5, (float(beyond) + 1) / (len(good) + 1)))
+    return float(2 * stdtr(freedom, z / wider))
 
 
 def flat(value: float, draws: Array) -> bool:

@@ -1,165 +1,213 @@
 """The rules that turn numbers into sentences; there are no others.
 
-1. Style: the interval of the mean share closed at the largest amount lies above 0 (moved toward
-   the teacher), below 0 (moved away), or holds 0 (cannot tell).
-2. Capability: the interval of the mean change at the largest amount, likewise.
-3. More data or a better base: the interval of (best other base untrained minus this base
-   untrained) minus (gain of the last step of data) lies above 0 with the other base itself ahead
-   (better base), below 0 with a gain of data (more data), otherwise cannot tell.
+A sentence claims something where the test behind it has p < 0.05 after Holm's correction over all
+the tests behind all sentences of the study, so that the chance of one false claim in the whole
+study is at most 5%. Each base has up to four such tests, at the largest measured amounts:
+
+1. Style: the mean share closed by its broad corpus (its local one where there is no broad one) is
+   above 0 (moved toward the teacher) or below it (moved away); otherwise cannot tell.
+2. Capability: the mean change on tasks that the broad corpus has no examples of; and on those that
+   the local corpus has examples of. Each rose, fell, or cannot be told from none.
+3. More data or a better base: (gain from the next base) minus (gain from doubling the data) is
+   above 0 with the next base itself ahead (a better base), below 0 with a gain of the data (more
+   data), otherwise cannot tell.
+
+Of several broad or local lines of students the first in the study speaks, one without feedback
+before one with it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 from epigone.findings.gaps import tells
-from epigone.findings.model import Answer, Scaling, Sentence, Summary
+from epigone.findings.model import (
+    Answer,
+    DataOrBase,
+    FamilyName,
+    Sentence,
+    Summary,
+    Verdict,
+)
 from epigone.schema import Interval
 
+LEVEL = 0.05
 _NOTHING = Interval(None, None, None, 0)
 
 
-def answer(base: str, style: Summary | None, capability: Summary | None) -> str:
-    """The style and capability rules' answers in one sentence."""
-    moved = style.style_closed if style else _NOTHING
-    change = capability.capability_change if capability else _NOTHING
-    if moved.value is None and change.value is None:
-        return f"Nothing can be said about {base} yet."
-    pairs = ((style, moved), (capability, change))
-    amounts = [s.amount for s, i in pairs if s and i.value is not None]
-    later = f"after {tokens(amounts[-1])} tokens " if amounts[-1] != amounts[0] else ""
-    closed = f"{percent(moved.value)} of the gap closed, {_between(moved, percent)}"
-    least = "; a lower bound" if style and style.style_is_lower_bound else ""
-    how = {
-        "up": f"moved toward the teacher in style ({closed}{least})",
-        "down": f"moved away from the teacher in style ({closed})",
-        "unclear": f"did not measurably move toward the teacher in style ({closed})",
-        "missing": "closed an unknown share of the style gap",
-    }[_answer(moved)]
-    what = {
-        "up": f"its capability rose by {_points(change)}",
-        "down": f"its capability fell by {_points(change)}",
-        "unclear": f"its capability did not measurably change ({_points(change)})",
-        "missing": "its change in capability is not known",
-    }[_answer(change)]
-    alike = (_answer(moved), _answer(change)) in (("up", "up"), ("down", "down"))
-    link = "and" if alike else "while"
-    first = style if style and moved.value is not None else capability
-    return f"After {_training(first)}, {base} {how}, {link} {later}{what}."
+def verdict(
+    base: str,
+    broad: str,
+    local: str,
+    summaries: Sequence[Summary],
+    choice: DataOrBase | None,
+    note: str = "",
+) -> Verdict:
+    """Three sentences on a base; `summaries` are its own, after Holm's correction."""
+    style_of = latest(summaries, broad or local, "style")
+    wide = latest(summaries, broad, "unsupported") if broad else None
+    narrow = latest(summaries, local, "supported") if local else None
+    return Verdict(
+        base,
+        broad,
+        local,
+        answer(base, style_of, wide, narrow),
+        (style(base, style_of), capability(base, wide, narrow), scaling(base, choice)),
+        told(narrow.estimate, narrow.adjusted) if narrow else "missing",
+        note,
+    )
 
 
-def latest(summaries: Sequence[Summary], family: Literal["style", "capability"]) -> Summary | None:
-    """The summary that a family's sentence is about: of the largest amount with a number for it.
+def told(interval: Interval, adjusted: float | None) -> Answer:
+    """What a test says of an estimate."""
+    if interval.value is None:
+        return "missing"
+    if adjusted is None or adjusted >= LEVEL or not tells(interval):
+        return "unclear"
+    return "up" if interval.value > 0 else "down"
+
+
+def latest(summaries: Sequence[Summary], corpus: str, family: FamilyName) -> Summary | None:
+    """The summary that a sentence is about: of the largest amount with a number for the family.
 
     The largest amount's where none has a number; None where there is no summary.
     """
+    own = [s for s in summaries if (s.corpus, s.family) == (corpus, family)]
+    return max(own, key=lambda s: (s.estimate.value is not None, s.amount), default=None)
 
-    def measured(s: Summary) -> bool:
-        interval = s.style_closed if family == "style" else s.capability_change
-        return interval.value is not None
 
-    return max(summaries, key=lambda s: (measured(s), s.amount), default=None)
+def answer(base: str, style: Summary | None, wide: Summary | None, narrow: Summary | None) -> str:
+    """The answers of rules 1 and 2 in one sentence."""
+    known = [s for s in (style, wide, narrow) if s is not None and s.estimate.value is not None]
+    if not known:
+        return f"Nothing can be said about {base} yet."
+    parts = []
+    if style in known and style is not None:
+        least = "; a lower bound" if style.lower_bound else ""
+        closed = f"{percent(style.estimate.value)} of the gap closed{least}"
+        how = {
+            "up": f"moved toward the teacher in style ({closed})",
+            "down": f"moved away from the teacher in style ({closed})",
+        }.get(_answer(style), f"did not measurably move toward the teacher in style ({closed})")
+        parts.append(f"{_given(style)}, {base} {how}")
+    for summary, where in ((wide, "on other tasks"), (narrow, f"on {_tasks(narrow)}")):
+        if summary is None or summary not in known:
+            continue
+        first = "" if parts else f"{_given(summary)}, "
+        after = ""
+        if parts and summary.corpus != known[0].corpus:
+            after = f" with {_with(summary)} of {summary.corpus}"
+        parts.append(f"{first}its capability {where} {_moved(summary)}{after}")
+    return f"After {', '.join(parts[:-1])}{', and ' if parts[1:] else ''}{parts[-1]}."
 
 
 def style(base: str, summary: Summary | None) -> Sentence:
     """Rule 1."""
-    if summary is None or summary.style_closed.value is None:
-        why = "not measured yet" if summary is None else summary.style_closed.note
+    if summary is None or summary.estimate.value is None:
+        why = "not measured yet" if summary is None else summary.estimate.note
         text = f"Whether the style of {base} moved toward the teacher cannot be told: {why}."
-        return Sentence("style", "missing", "Style: cannot tell", text)
-    interval = summary.style_closed
-    answer = _answer(interval)
+        return Sentence("style", "missing", "Style: cannot tell", text, "plane")
+    interval = summary.estimate
+    found = _answer(summary)
     shown = f"{percent(interval.value)} ({_between(interval, percent)})"
     least = ""
-    if summary.style_is_lower_bound and answer == "up":
+    if summary.lower_bound and found == "up":
         # What a second answer of the teacher would score, a smaller gap to close, is not known.
         least = "; a lower bound, since the gap is taken up to identical answers"
-    over = f"the mean of {', '.join(summary.style_metrics)}"
+    over = f"the mean of {', '.join(summary.parts)}"
     if interval.note:
         over += f" ({interval.note})"
+    given = f"with {_with(summary)} of {summary.corpus}"
     text, headline = {
         "up": (
             f"{_what(summary)} moved the style of {base} toward the teacher: {shown} of the gap "
-            f"closed with {_with(summary)}, {over}{least}.",
+            f"closed {given}, {over}{least}.",
             "Style moved toward the teacher",
         ),
         "down": (
             f"{_what(summary)} did not move the style of {base} toward the teacher but away from "
-            f"it: {shown} of the gap closed with {_with(summary)}, {over}.",
+            f"it: {shown} of the gap closed {given}, {over}.",
             "Style moved away from the teacher",
         ),
         "unclear": (
             f"Whether the style of {base} moved toward the teacher cannot be told: {shown} of "
-            f"the gap closed with {_with(summary)}, {over}.",
+            f"the gap closed {given}, {over}{_corrected(summary)}.",
             "Style: cannot tell",
         ),
-    }[answer]
-    return Sentence("style", answer, headline, text, interval)
+    }[found]
+    return Sentence("style", found, headline, text, "plane", interval)
 
 
-def capability(base: str, summary: Summary | None) -> Sentence:
-    """Rule 2."""
-    if summary is None or summary.capability_change.value is None:
-        why = "not measured yet" if summary is None else summary.capability_change.note
+def capability(base: str, wide: Summary | None, narrow: Summary | None) -> Sentence:
+    """Rule 2; the answer is of the broad half where there is one."""
+    halves = [s for s in (wide, narrow) if s is not None]
+    main = next((s for s in halves if s.estimate.value is not None), None)
+    if main is None:
+        why = "not measured yet" if not halves else halves[0].estimate.note
         text = f"Whether the capability of {base} changed cannot be told: {why}."
-        return Sentence("capability", "missing", "Capability: cannot tell", text)
-    interval = summary.capability_change
-    answer = _answer(interval)
-    size = summary.capability_detectable
-    sees = "" if size is None else f"; this study can see changes of {points(size, False)} or more"
-    shown = f"{points(interval.value)} ({_between(interval, points)}){sees}"
-    after = f"with {_with(summary)}"
-    text, headline = {
-        "up": (f"Its capability rose {after}: {shown}.", "Capability rose"),
-        "down": (f"Its capability fell {after}: {shown}.", "Capability fell"),
-        "unclear": (
-            f"Its change in capability {after} cannot be told from none: {shown}.",
-            "Capability: no measurable change",
-        ),
-    }[answer]
-    return Sentence("capability", answer, headline, text, interval)
+        return Sentence("capability", "missing", "Capability: cannot tell", text, "amounts")
+    parts = []
+    for s in halves:
+        if s.estimate.value is None:
+            continue
+        where = (
+            f"on {_tasks(s)}, which {s.corpus} has examples of,"
+            if s.family == "supported"
+            else f"on tasks that {s.corpus} has no examples of,"
+        )
+        if not narrow:
+            where = f"on {_tasks(s)}"
+        parts.append(f"{where} its capability {_moved(s, full=True)}")
+    text = "; ".join(parts)
+    found = _answer(main)
+    headline = {
+        "up": "Capability rose",
+        "down": "Capability fell",
+        "unclear": "Capability: no measurable change",
+    }[found]
+    if main is narrow:
+        headline = headline.replace("Capability", "Capability on its own task", 1)
+    text = f"{text[0].upper()}{text[1:]}."
+    return Sentence("capability", found, headline, text, "amounts", main.estimate)
 
 
-def scaling(base: str, found: Scaling | None) -> Sentence:
+def scaling(base: str, found: DataOrBase | None) -> Sentence:
     """Rule 3."""
+    title = "More data or a better base"
     if found is None or found.data_gain.value is None:
         text = (
-            f"Whether more data or a better base would buy more than {base} has: not measured yet."
+            f"Whether more data or a better base would buy more than {base} has is not known: it "
+            "takes two amounts of one corpus that were measured."
         )
-        return Sentence("scaling", "missing", "More data or a better base: cannot tell", text)
-    step = (
-        f"the last step of data ({tokens(found.previous)} to {tokens(found.amount)} tokens) gave "
-        f"{points(found.data_gain.value)} ({_between(found.data_gain, points)})"
+        return Sentence("scaling", "missing", f"{title}: cannot tell", text, "choice")
+    data = (
+        f"doubling the data gave {points(found.data_gain.value)} "
+        f"({_between(found.data_gain, points)}) from {tokens(found.previous)} to "
+        f"{tokens(found.amount)} tokens of {found.corpus}"
     )
-    difference, contrast = found.base_difference, found.contrast
-    if difference is None or contrast is None or difference.value is None:
-        text = f"More data or a better base: {step}; no other base was measured to compare with."
-        return Sentence("scaling", "missing", "Better base: not measured", text, found.data_gain)
+    gain, contrast = found.base_gain, found.contrast
+    if gain is None or contrast is None or gain.value is None:
+        text = f"{title}: {data}; no larger base was measured to compare with."
+        return Sentence(
+            "scaling", "missing", "Better base: not measured", text, "choice", found.data_gain
+        )
+    which = f"at {tokens(found.amount)} tokens" if found.trained else "both untrained"
     other = (
-        f"{found.other}, untrained, scores {points(difference.value)} against {base}, untrained "
-        f"({_between(difference, points)})"
+        f"{found.other} instead of {base}, {which}, gives {points(gain.value)} "
+        f"({_between(gain, points)})"
     )
+    claim = told(contrast, found.adjusted)
     answer: Answer = "unclear"
     lead, headline = "Whether more data or a better base buys more cannot be told", "cannot tell"
-    if _answer(contrast) == "up" and _answer(difference) == "up":
+    if claim == "up" and tells(gain) and gain.value > 0:
         answer, lead, headline = "up", "A better base buys more than more data", "a better base"
-    elif _answer(contrast) == "down" and _answer(found.data_gain) == "up":
-        answer, lead, headline = "down", "More data buys more than the other base", "more data"
-    elif _answer(difference) == "down" and _answer(found.data_gain) != "up":
-        lead = f"{base} is already the better base, and more data shows no gain"
-        headline = "neither seen to help"
-    text = f"{lead}: {step}, while {other}."
-    return Sentence("scaling", answer, f"More data or a better base: {headline}", text, contrast)
-
-
-def no_scaling(base: str) -> Sentence:
-    """Rule 3 where feedback came last: it is no step of data."""
-    text = (
-        f"Whether more data or a better base would buy more than {base} has is told by its "
-        "students without feedback."
-    )
-    return Sentence("scaling", "missing", "Better base: see without feedback", text)
+    elif claim == "down" and tells(found.data_gain) and found.data_gain.value > 0:
+        answer, lead, headline = "down", "More data buys more than the next base", "more data"
+    chance = ""
+    if found.base_better is not None:
+        chance = f" (probability that the base gives more: {probability(found.base_better)})"
+    text = f"{lead}: {data}, while {other}{chance}."
+    return Sentence("scaling", answer, f"{title}: {headline}", text, "choice", contrast)
 
 
 def unfinished(missing: int, students: int, amount: int, largest: int) -> str:
@@ -172,6 +220,44 @@ def unfinished(missing: int, students: int, amount: int, largest: int) -> str:
     return f"Not finished: {' and '.join(parts)}." if parts else ""
 
 
+def _answer(summary: Summary) -> Answer:
+    return told(summary.estimate, summary.adjusted)
+
+
+def _moved(summary: Summary, full: bool = False) -> str:
+    """What became of capability; in full with the interval and with what could be seen."""
+    interval = summary.estimate
+    found = _answer(summary)
+    verb = {"up": "rose by", "down": "fell by"}.get(found, "did not measurably change:")
+    value = interval.value or 0.0
+    shown = points(abs(value), False) if found in ("up", "down") else points(value)
+    if not full:
+        between = "" if interval.low is None else f", {_between(interval, points)}"
+        return (
+            f"{verb} {shown}{between}"
+            if found != "unclear"
+            else (f"did not measurably change ({shown}{between})")
+        )
+    text = f"{verb} {shown} with {_with(summary)} ({_between(interval, points)})"
+    if found == "unclear":
+        text += _corrected(summary)
+    if summary.detectable is not None:
+        text += f"; this study can see changes of {points(summary.detectable, False)} or more"
+    return text
+
+
+def _corrected(summary: Summary) -> str:
+    """Said where an interval tells and the corrected test does not."""
+    if not tells(summary.estimate) or summary.adjusted is None:
+        return ""
+    return f", which is not told from none after Holm's correction (p = {summary.adjusted:.2f})"
+
+
+def _tasks(summary: Summary | None) -> str:
+    parts = summary.parts if summary else ()
+    return ", ".join(dict.fromkeys(p.rpartition("/")[0] or p for p in parts)) or "its own task"
+
+
 def _with(summary: Summary) -> str:
     """What a student was given."""
     if not summary.amount:
@@ -179,9 +265,8 @@ def _with(summary: Summary) -> str:
     return f"{tokens(summary.amount)} tokens" + (" and feedback" if summary.feedback else "")
 
 
-def _training(summary: Summary | None) -> str:
-    given = _with(summary) if summary else "training"
-    return given.replace(" tokens", " tokens of imitation", 1)
+def _given(summary: Summary) -> str:
+    return f"{_with(summary)} of {summary.corpus}" if summary.amount else _with(summary)
 
 
 def _what(summary: Summary) -> str:
@@ -190,19 +275,9 @@ def _what(summary: Summary) -> str:
     return "Imitation and feedback" if summary.amount else "Feedback"
 
 
-def _answer(interval: Interval) -> Answer:
-    if interval.value is None:
-        return "missing"
-    if not tells(interval):
-        return "unclear"
-    return "up" if interval.value > 0 else "down"
-
-
-def _points(interval: Interval) -> str:
-    # "fell by" already carries the sign; the bounds keep theirs.
-    value = interval.value or 0.0
-    shown = points(abs(value), False) if tells(interval) else points(value)
-    return f"{shown}, {_between(interval, points)}"
+def probability(value: float) -> str:
+    """A probability with as many digits as its draws allow."""
+    return "under 1%" if value < 0.01 else "over 99%" if value > 0.99 else f"{100 * value:.0f}%"
 
 
 def percent(value: float | None) -> str:

@@ -1,0 +1,187 @@
+"""The share of the style gap that closed, over all style metrics at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from epigone.findings.gaps import (
+    NO_GAP,
+    POWER,
+    UNKNOWN,
+    gap_exists,
+    pair,
+    share,
+    teacher_value,
+    with_fixed,
+)
+from epigone.findings.model import TeacherValue
+from epigone.findings.panel import NO_ITEMS, Estimate, between_seeds, nothing
+from epigone.findings.resample import (
+    RESAMPLES,
+    Array,
+    Resampler,
+    cut_of,
+    flat,
+    p_value,
+    percentile,
+    spread,
+    stream,
+    usable,
+)
+from epigone.schema import Interval, Score
+
+
+@dataclass(frozen=True, slots=True)
+class StyleMetric:
+    """One style metric of a base, its students by seed and the teacher."""
+
+    base: Score
+    students: Mapping[int, Score]
+    teacher: Score | None
+    reported: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class StyleClosed:
+    """Mean share of the style gap closed, the metrics it is made of, and how it was bounded."""
+
+    estimate: Estimate
+    metrics: tuple[str, ...]
+    lower_bound: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """Where a metric's base, students and measured teacher stand among the columns."""
+
+    name: str
+    where: slice
+    known: TeacherValue
+    measured: Score | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """What one metric says: by seed as it is (seeds,) and drawn (resamples, seeds), its items."""
+
+    plan: _Plan
+    point: Array
+    draws: Array
+    groups: int
+
+
+def style_closed(
+    metrics: Sequence[StyleMetric], seed: int = 0, resamples: int = RESAMPLES
+) -> StyleClosed:
+    """Mean over style metrics of the share of the gap closed, seeds averaged.
+
+    The same resampled prompts serve all the metrics. Metrics whose gap is unknown or cannot be
+    told from 0 are left out, and the note says how many.
+    """
+    if metrics and not any(usable(s) for m in metrics for s in (m.base, *m.students.values())):
+        return _reported(metrics)
+    columns, plans, reasons = _plans(metrics)
+    if not plans:
+        return StyleClosed(nothing(reasons[0] if reasons else "no style metrics"), (), False)
+    resampler = Resampler(columns)
+    draws, point = resampler.draws(stream(seed, "style"), resamples), resampler.point()[None, :]
+    shares: list[_Share] = []
+    for plan in plans:
+        found = _share(plan, resampler, point, draws)
+        if found is None:
+            reasons.append(NO_GAP)
+        else:
+            shares.append(found)
+    if not shares:
+        none = Interval(None, None, None, resampler.groups, reasons[0])
+        return StyleClosed(Estimate(none, np.empty(0)), (), False)
+    note = f"{len(shares)} of {len(metrics)} metrics: {reasons[0]} on the rest" if reasons else ""
+    lower = any(s.plan.known.source == "ceiling" for s in shares)
+    return StyleClosed(
+        _mean(shares, seed, resampler.groups, note), tuple(s.plan.name for s in shares), lower
+    )
+
+
+def _plans(metrics: Sequence[StyleMetric]) -> tuple[list[Score], list[_Plan], list[str]]:
+    columns: list[Score] = []
+    plans: list[_Plan] = []
+    reasons: list[str] = []
+    for metric in metrics:
+        known = teacher_value(metric.base, metric.teacher, metric.reported)
+        measured = metric.teacher if known.source == "measured" else None
+        students = [metric.students[s] for s in sorted(metric.students)]
+        paired, note = pair([metric.base, *students, *([measured] if measured else [])])
+        if known.value is None or paired is None:
+            reasons.append(UNKNOWN if known.value is None else note)
+            continue
+        where = slice(len(columns), len(columns) + len(paired))
+        plans.append(_Plan(metric.base.metric, where, known, measured))
+        columns += paired
+    return columns, plans, reasons
+
+
+def _share(plan: _Plan, resampler: Resampler, point: Array, draws: Array) -> _Share | None:
+    """None where the teacher cannot be told from the base."""
+    p = with_fixed(point[:, plan.where], plan.known, plan.measured)
+    d = with_fixed(draws[:, plan.where], plan.known, plan.measured)
+    groups = resampler.groups_of(plan.where.start)
+    if not gap_exists(float(p[0, -1] - p[0, 0]), d[:, -1] - d[:, 0], groups):
+        return None
+    return _Share(plan, _by_seed(p)[0], _by_seed(d), groups)
+
+
+def _by_seed(columns: Array) -> Array:
+    seeds = range(1, columns.shape[1] - 1)
+    return np.stack([share(columns[:, [0, k, -1]]) for k in seeds], axis=1)
+
+
+def _mean(shares: Sequence[_Share], seed: int, groups: int, note: str) -> Estimate:
+    point = np.mean([s.point for s in shares], axis=0)
+    by_seed = np.mean([s.draws for s in shares], axis=0)
+    value, draws = float(point.mean()), by_seed.mean(axis=1)
+    own = [s.groups for s in shares]
+    seeds = []
+    if len(point) > 1 and (more := between_seeds(point, by_seed)) > 0:
+        seeds = [(more, len(point) - 1)]
+        draws = draws + stream(seed, "seeds", "style").normal(0.0, more**0.5, len(draws))
+    if min(own) < 2 or flat(value, draws):
+        return Estimate(percentile(value, draws, min(own), groups, note), draws)
+    variances = [_variance(s.draws.mean(axis=1)) for s in shares]
+    # Of their own mean, not of independent parts: the metrics are measured on the same prompts.
+    together = _variance(by_seed.mean(axis=1)) / (sum(variances) or 1.0)
+    variances = [v * together for v in variances]
+    freedom, wider = spread(own, variances, independent=False, seeds=seeds)
+    interval = percentile(value, draws, min(own), groups, note, cut_of(freedom, wider))
+    if interval.low is None:
+        return Estimate(interval, draws)
+    size = POWER * float(np.nanstd(draws)) * wider
+    return Estimate(interval, draws, size, p_value(draws, freedom, wider))
+
+
+def _variance(draws: Array) -> float:
+    good = draws[np.isfinite(draws)]
+    return float(good.var()) if len(good) else 0.0
+
+
+def _reported(metrics: Sequence[StyleMetric]) -> StyleClosed:
+    """The mean share where all that is known are values without items."""
+    found: dict[str, float] = {}
+    lower = False
+    for m in metrics:
+        known = teacher_value(m.base, m.teacher, m.reported)
+        values = [s.value for s in m.students.values() if s.value is not None]
+        if known.value is None or m.base.value is None or not values:
+            continue
+        if known.value != m.base.value:
+            mean = sum(values) / len(values)
+            found[m.base.metric] = (mean - m.base.value) / (known.value - m.base.value)
+            lower = lower or known.source == "ceiling"
+    if not found:
+        return StyleClosed(nothing(UNKNOWN), (), False)
+    value = sum(found.values()) / len(found)
+    return StyleClosed(
+        Estimate(Interval(value, None, None, 0, NO_ITEMS), np.empty(0)), tuple(found), lower
+    )
