@@ -32,7 +32,7 @@ def report(study: StudyArgument, runs: Runs = Path("runs"), json: Json = False) 
 def tell_verdict(loaded: Study, page: Path) -> None:
     """Print the verdict and where the report lies."""
     for verdict in loaded.findings().verdicts:
-        print(f"{verdict.base} ({verdict.corpus})")
+        print(verdict.base)
         for sentence in verdict.sentences:
             print(f"  {sentence.text}")
         if verdict.note:
