@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from epigone.report.view import (
+    CellState,
     Corpus,
     Curve,
     Item,
@@ -20,6 +21,7 @@ from epigone.report.view import (
 )
 
 __all__ = [
+    "CellState",
     "Corpus",
     "Curve",
     "Item",

@@ -21,7 +21,7 @@ from epigone.report.amounts import amount_charts, metric_charts, order
 from epigone.report.base_sizes import size_charts, size_series
 from epigone.report.cells import grid
 from epigone.report.charts import all_series
-from epigone.report.choice import bare, choices, hours_are, uneven
+from epigone.report.choice import choices, hours_are, in_points, uneven
 from epigone.report.curves import curve_charts
 from epigone.report.plane import plane
 from epigone.report.slopes import shown_in
@@ -87,7 +87,6 @@ def environment() -> jinja2.Environment:
     )
     made.filters |= {
         "bounds": text.bounds,
-        "bare": bare,
         "number": text.number,
         "percent": percent,
         "dollars": text.dollars,
@@ -100,6 +99,7 @@ def environment() -> jinja2.Environment:
         "tokens": tokens,
     }
     made.globals |= {
+        "in_points": in_points,
         "number": text.number,
         "percent": percent,
         "points": points,
