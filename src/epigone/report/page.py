@@ -6,6 +6,7 @@ import base64
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -208,7 +209,9 @@ def policy(scripts: Sequence[str], style: str) -> str:
 def _metric(view: ReportView, task: str, metric: str) -> MetricText:
     named = view.metrics.get(f"{task}/{metric}") or view.metrics.get(metric)
     if named is not None:
-        return named
+        # One metric on several kinds of prompts: see `evaluation.toxicity`.
+        kind = task.rpartition(":")[2] if task.startswith("toxicity:") else ""
+        return replace(named, title=f"{named.title}, {kind} prompts") if kind else named
     title = metric.replace("_", " ").replace("-", " ")
     return MetricText(f"{task}: {title}" if task else title)
 

@@ -97,7 +97,7 @@ def _layers(
     show: Callable[[float | None], str],
 ) -> list[Layer]:
     ends = (0.0, 1.0) if shares else (0.0,)
-    # To the left is room for the base's name.
+    # To the left is room for the name of the base.
     wide = _domain([c.style.closed for c in cells], (-0.08, 1.0))
     high = _domain([c.y for c in cells], ends, least=0.0 if shares else 0.05)
     title = "capability gap closed" if shares else "change of capability, in points"
@@ -255,7 +255,7 @@ def _references(data: Data, shares: bool, x: Any, y: Any, high: tuple[float, flo
         return at.encode(**{name: (x if name == "x" else y)})
 
     layers = [rule("x", 0.0), rule("x", 1.0), rule("y", 0.0)]
-    names = [{"x": 0.0, "y": 0.0, "label": "untrained"}]
+    names = [{"x": 0.0, "y": 0.0, "label": "base"}]
     if shares:
         layers.append(rule("y", 1.0))
         names.append({"x": 1.0, "y": 1.0, "label": "teacher"})
