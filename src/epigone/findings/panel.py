@@ -12,6 +12,7 @@ from epigone.findings.bank import Bank
 from epigone.findings.gaps import POWER
 from epigone.findings.resample import (
     Array,
+    again,
     cut_of,
     flat,
     p_value,
@@ -170,15 +171,13 @@ class Panel:
         seeds = self._between_seeds(of, mean)
         if flat(value, draws) and not seeds:
             return Estimate(percentile(value, draws, min(groups), self.n, note), draws)
-        freedom, wider = spread(groups, variances, seeds=seeds)
-        if seeds:
-            rng = stream(self.bank.seed, "seeds", *self.tasks)
-            draws = draws + rng.normal(0.0, sum(v for v, _ in seeds) ** 0.5, len(draws))
+        freedom, wider = spread(groups, variances)
+        error = float((np.nanvar(draws) * wider**2 + sum(v for v, _ in seeds)) ** 0.5)
+        draws = again(draws, seeds, stream(self.bank.seed, "seeds", *self.tasks))
         interval = percentile(value, draws, min(groups), self.n, note, cut_of(freedom, wider))
         if interval.low is None:
             return Estimate(interval, draws)
-        size = POWER * float(np.nanstd(draws)) * wider
-        return Estimate(interval, draws, size, p_value(draws, freedom, wider))
+        return Estimate(interval, draws, POWER * error, p_value(draws, freedom, wider))
 
     def _measured(self) -> list[tuple[Array, int]]:
         return [(d, g) for d, g in zip(self._draws, self.groups, strict=True) if g]
