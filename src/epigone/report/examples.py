@@ -29,6 +29,7 @@ _LADDER = (
     (2000, 128, 40),
     (1500, 100, 30),
     (1200, 64, 20),
+    (1000, 64, 20),
     (800, 64, 20),
     (600, 32, 20),
     (400, 32, 20),
@@ -88,10 +89,19 @@ def examples_of(view: ReportView, title: Title, room: int = ROOM) -> Examples:
     widest = _drawn(view.items, *_LADDER[0][1:])
     rows = _Rows(view, widest, title)
     for limit, *most in _LADDER:
-        made = rows.written(_drawn(widest, *most), limit)
+        items = _drawn(widest, *most)
+        if _least(items, limit) > room and limit > _LADDER[-1][0]:
+            continue
+        made = rows.written(items, limit)
         if len(text.script_json(made.data)) <= room:
             break
     return made
+
+
+def _least(items: Sequence[Item], limit: int) -> int:
+    """About the characters that these take at the least: texts, and a row of each output."""
+    texts = {o.text[:limit] for item in items for o in item.outputs}
+    return sum(map(len, texts)) + 8 * sum(len(item.outputs) for item in items)
 
 
 def several(view: ReportView) -> bool:
@@ -196,7 +206,7 @@ class _Rows:
             self._number(name)
         self._keys = _keys(view.items)
         self._known = Counter(item.source for item in view.items)
-        self._outputs = {id(item): list(self._told(item)) for item in items}
+        self._outputs: dict[int, list[tuple[int, str, dict[str, Any]]]] = {}
 
     def written(self, items: Sequence[Item], limit: int) -> Examples:
         """The script's data, each text in it once, and what the page says of them."""
@@ -209,6 +219,8 @@ class _Rows:
         rows = []
         seen: list[dict[str, Any]] = []
         for item in items:
+            if id(item) not in self._outputs:
+                self._outputs[id(item)] = list(self._told(item))
             own = self._outputs[id(item)]
             row: dict[str, Any] = {
                 "id": self._keys[id(item)],
