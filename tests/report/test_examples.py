@@ -76,8 +76,12 @@ def fifty():
     return large()
 
 
-def test_fifty_cells_fit_and_what_is_left_out_is_said(fifty):
-    made = examples_of(fifty, title)
+@pytest.fixture(scope="module")
+def made(fifty):
+    return examples_of(fifty, title)
+
+
+def test_fifty_cells_fit_and_what_is_left_out_is_said(fifty, made):
     assert len(script_json(made.data)) <= ROOM
     counted = Counter(item["source"] for item in made.data["items"])
     assert [counted[k] for k in range(4)] == [s.shown for s in made.sources]
@@ -96,9 +100,8 @@ def test_fifty_cells_fit_and_what_is_left_out_is_said(fifty):
     assert sorted(o[0] for o in made.data["items"][0]["outputs"]) == [*range(56)]
 
 
-def test_a_smaller_room_takes_fewer_of_the_same_draw():
-    view = large(words=40, asked=30)
-    made, fewer = (examples_of(view, title, room) for room in (ROOM, 250_000))
+def test_a_smaller_room_takes_fewer_of_the_same_draw(fifty, made):
+    fewer = examples_of(fifty, title, 250_000)
     assert len(script_json(fewer.data)) <= 250_000
     items = {item["id"] for item in made.data["items"]}
     assert {item["id"] for item in fewer.data["items"]} < items

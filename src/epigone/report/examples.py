@@ -59,6 +59,7 @@ class Source:
     title: str
     shown: int
     known: int
+    benchmark: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +234,9 @@ class _Rows:
             rows.append(row)
             seen += [told for _, _, told in own]
         shown = Counter(item.source for item in items)
-        titles = tuple(Source(s or "held-out prompts", shown[s], n) for s, n in self._known.items())
+        titles = tuple(
+            Source(s or "held-out prompts", shown[s], n, bool(s)) for s, n in self._known.items()
+        )
         bits = reduce(or_, (told.get("found", 0) for told in seen), 0)
         kinds = tuple((bit, name) for bit, name in KINDS if bit & bits)
         subjects = {s.model: s for s in self._view.subjects}
