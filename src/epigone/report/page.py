@@ -21,6 +21,7 @@ from epigone.findings.verdict import latest, percent, points, tokens
 from epigone.report import text
 from epigone.report.charts import Chart, Series, all_series, chart
 from epigone.report.curves import curve_charts
+from epigone.report.paper import tables as tables_of_paper
 from epigone.report.tracks import Track, change_track, reach_of, style_track
 from epigone.report.view import MetricText, ReportView
 from epigone.schema import Family, Interval
@@ -105,6 +106,7 @@ def _context(view: ReportView, tables: Sequence[str]) -> dict[str, Any]:
         "curves": curves,
         "gaps": [(title, _gaps(view, family)) for family, title in _FAMILIES],
         "several": _several(view),
+        "paper": tables_of_paper(view),
         "values": view.findings.values,
         "metric": lambda r: _metric(view, r.task, r.metric),
         "states": Counter(s.state for s in view.steps),

@@ -44,6 +44,13 @@ def write_tables(view: ReportView, folder: Path) -> list[str]:
             ],
             _selection(view),
         ),
+        "reported.csv": (
+            ["model", "task", "metric", "reported", "measured", "source", "note"],
+            (
+                [r.model, r.task, r.metric, r.reported, r.measured, r.source, r.note]
+                for r in view.beside
+            ),
+        ),
         "preference.csv": (_PREFERENCE, _preferences(view)),
         "strength.csv": (
             ["rater", "model", *_interval_names("strength")],

@@ -1,0 +1,241 @@
+"""Tables 1 and 2 of the paper in a study's numbers, with the paper's beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from epigone.findings import GapRow, ValueRow
+from epigone.findings.gaps import PUBLISHED
+from epigone.findings.verdict import percent, points, tokens
+from epigone.report.text import number, signed
+from epigone.report.view import ReportView
+from epigone.study.publications import paper
+from epigone.study.published import Published, PublishedFile
+
+NQ = ("nq_open", "exact_match")
+# The rows of table 2, and in what ours is another measure than the paper's.
+STYLE: Mapping[tuple[str, str], str] = {
+    ("", "list"): "what counts as a list is told by rules of ours; the paper does not tell its own",
+    ("", "summary"): "what counts as a summary paragraph is told by rules of ours; the paper does "
+    "not tell its own",
+    ("", "unigram"): "ours is 200 |A and B| / (|A| + |B|) of words; the paper defines none",
+    ("", "length"): "ours counts words; the paper does not tell what it counts",
+    ("judge", "tone"): "another judge and another wording than the paper's GPT-4",
+}
+OF_NQ = "three fixed examples and normalisation of ours; those of the paper are not told"
+_MIX, _LOCAL = "sharegpt-mix", "nq-synthetic"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A number as it is shown, and a line below it; without a number a hole."""
+
+    value: str = ""
+    below: str = ""
+    reported: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row's name and cells; `paper` where its numbers are the paper's."""
+
+    name: str
+    cells: tuple[Cell, ...]
+    paper: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of the paper: a row a base or a metric; `own` columns are the study's.
+
+    The others are the paper's and stand behind them.
+    """
+
+    title: str
+    heads: tuple[str, ...]
+    own: int
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
+
+
+class _Scores:
+    """A study's values of one metric, by model; seeds are averaged."""
+
+    def __init__(self, view: ReportView, key: tuple[str, str]) -> None:
+        def of(row: ValueRow | GapRow) -> bool:
+            return (row.task, row.metric) == key
+
+        self.values = [r for r in view.findings.values if of(r) and r.value.value is not None]
+        self.gaps = [r for r in view.findings.gaps if of(r)]
+        self.measured = any(r.method != PUBLISHED for r in self.values if r.subject)
+        self.show: Callable[[float | None], str] = number if key[1] in ("unigram", "length") else (
+            lambda v: percent(v) if v is None else _percent(v)
+        )  # fmt: skip
+        self.change = signed if key[1] in ("unigram", "length") else points
+
+    def untrained(self, base: str) -> Cell:
+        return self._cell(
+            [r for r in self.values if r.subject and r.subject.base == base and r.subject.untrained]
+        )
+
+    def amounts(self, base: str, line: str) -> list[int]:
+        own = (r.subject for r in self.values if r.subject is not None)
+        return sorted({
+            s.amount for s in own
+            if (s.base, s.corpus) == (base, line) and s.amount and not s.feedback
+        })  # fmt: skip
+
+    def student(self, base: str, line: str, amount: int, *, told: bool = False) -> Cell:
+        """A student's value; with `told`, its change and the share of the gap below it."""
+
+        def of(row: ValueRow | GapRow) -> bool:
+            s = row.subject
+            return s is not None and not s.feedback and (s.base, s.corpus, s.amount) == (
+                base, line, amount
+            )  # fmt: skip
+
+        cell = self._cell([r for r in self.values if of(r)])
+        return Cell(cell.value, self._gap([g for g in self.gaps if of(g)]) if told else "",
+                    cell.reported)  # fmt: skip
+
+    def teacher(self, base: str) -> Cell:
+        known = [g.teacher for g in self.gaps if g.subject.base == base]
+        known = known or [g.teacher for g in self.gaps]
+        if not known or known[0].value is None or known[0].source == "ceiling":
+            return Cell()
+        return Cell(self.show(known[0].value), "", known[0].source == "reported")
+
+    def _cell(self, rows: Sequence[ValueRow]) -> Cell:
+        if not rows:
+            return Cell()
+        mean = fmean(r.value.value for r in rows if r.value.value is not None)
+        return Cell(self.show(mean), "", all(r.method == PUBLISHED for r in rows))
+
+    def _gap(self, rows: Sequence[GapRow]) -> str:
+        changes = [g.change.value for g in rows if g.change.value is not None]
+        shares = [g.closed.value for g in rows if g.closed.value is not None]
+        told = [self.change(fmean(changes))] if changes else []
+        told += [f"{percent(fmean(shares))} of the gap"] if shares else []
+        return ", ".join(told)
+
+
+def tables(view: ReportView) -> list[Table]:
+    """Table 1 for every benchmark, table 2 for every base and line of broad students."""
+    facts = paper()
+    return [*_tables1(view, facts), *_tables2(view, facts)]
+
+
+def _tables1(view: ReportView, facts: PublishedFile) -> Iterable[Table]:
+    primary = {(s.task, s.metric) for s in view.scores if s.family == "capability" and s.primary}
+    keys = [k for k in dict.fromkeys((r.task, r.metric) for r in view.findings.values)
+            if k in primary]  # fmt: skip
+    lines = sorted(view.kinds, key=lambda line: view.kinds[line] != "broad")
+    for key in keys:
+        own = _Scores(view, key)
+        rows = []
+        for base in dict.fromkeys(s.base for s in view.subjects):
+            cells = [own.untrained(base)]
+            for line in lines:
+                amounts = own.amounts(base, line)
+                last = amounts[-1] if amounts else 0
+                cell = own.student(base, line, last, told=True) if last else Cell()
+                below = ", ".join(filter(None, (f"{tokens(last)} tokens" if last else "",
+                                                cell.below)))  # fmt: skip
+                cells.append(Cell(cell.value, below, cell.reported))
+            if any(c.value for c in cells):
+                rows.append(Row(base, (*cells, own.teacher(base))))
+        if not rows:
+            continue
+        heads = [f"{line} ({view.kinds[line]})" for line in lines]
+        beside = key == NQ and own.measured
+        if beside:
+            heads, rows = _with_paper(heads, rows, [view.kinds[line] for line in lines], own, facts)
+        yield Table(
+            title=f"Table 1: {_title(view, *key)}, broad beside local imitation",
+            heads=("Untrained", *heads, view.teacher.name),
+            own=len(heads) + 2,
+            rows=tuple(rows),
+            notes=(f"{_title(view, *key)}: {OF_NQ}",) if beside else (),
+        )
+
+
+def _with_paper(
+    heads: list[str], rows: list[Row], kinds: list[str], own: _Scores, facts: PublishedFile
+) -> tuple[list[str], list[Row]]:
+    """The paper's bases as rows, its two corpora in the first columns of their kinds."""
+    heads, kinds = list(heads), list(kinds)
+    for name, kind in ((_MIX, "broad"), (_LOCAL, "local")):
+        if kind not in kinds:
+            heads.append(f"{name} ({kind})")
+            kinds.append(kind)
+            rows = [Row(r.name, (*r.cells[:-1], Cell(), r.cells[-1]), r.paper) for r in rows]
+    told = [r for r in facts.rows if r.metric == "/".join(NQ)]
+    teacher = next(Cell(own.show(r.value)) for r in told if r.teacher)
+    for base in dict.fromkeys(r.base for r in told if r.base):
+        by = {r.corpus: Cell(own.show(r.value), r.corpus) for r in told if r.base == base}
+        cells = [Cell() for _ in heads]
+        for name, kind in ((_MIX, "broad"), (_LOCAL, "local")):
+            cells[kinds.index(kind)] = by[name]
+        rows.append(Row(base, (by[""], *cells, teacher), paper=True))
+    return heads, rows
+
+
+def _tables2(view: ReportView, facts: PublishedFile) -> Iterable[Table]:
+    for base in dict.fromkeys(s.base for s in view.subjects):
+        for line in (name for name, kind in view.kinds.items() if kind == "broad"):
+            by = {key: _Scores(view, key) for key in STYLE}
+            amounts = sorted({a for own in by.values() for a in own.amounts(base, line)})
+            if not amounts:
+                continue
+            used = {key: own for key, own in by.items() if own.amounts(base, line)}
+            beside = any(own.measured for own in used.values())
+            rows = []
+            for key, own in used.items():
+                last = own.amounts(base, line)[-1]
+                cells = [own.untrained(base)]
+                cells += [own.student(base, line, a, told=a == last) for a in amounts]
+                cells.append(own.teacher(base))
+                if beside:
+                    cells += _papers(key, own, facts.rows)
+                rows.append(Row(_title(view, *key), tuple(cells)))
+            heads = ["Untrained", *(f"{tokens(a)} tokens" for a in amounts)]
+            heads.append(f"{view.teacher.name}, second answers")
+            yield Table(
+                title=f"Table 2: style of {base} on {line} beside the teacher's",
+                heads=(*heads, *(_heads(facts.rows) if beside else ())),
+                own=len(heads),
+                rows=tuple(rows),
+                notes=tuple(f"{_title(view, *key)}: {STYLE[key]}" for key in used)
+                if beside
+                else (),
+            )
+
+
+def _style_rows(rows: Iterable[Published], metric: str) -> list[Published]:
+    own = [r for r in rows if r.metric == metric]
+    return [*sorted((r for r in own if r.base), key=lambda r: r.amount or 0),
+            *(r for r in own if r.teacher)]  # fmt: skip
+
+
+def _papers(key: tuple[str, str], own: _Scores, rows: Iterable[Published]) -> list[Cell]:
+    return [Cell(own.show(r.value)) for r in _style_rows(rows, "/".join(filter(None, key)))]
+
+
+def _heads(rows: Iterable[Published]) -> list[str]:
+    own = _style_rows(rows, "list")
+    return ["LLaMA" if not r.amount else f"{tokens(r.amount)} tokens" for r in own if r.base] + [
+        "ChatGPT, second"
+    ]
+
+
+def _percent(value: float) -> str:
+    """A share as a percentage of at most one decimal."""
+    shown = f"{100 * value:.1f}".removesuffix(".0")
+    return shown.replace("-", "\N{MINUS SIGN}") + "%"
+
+
+def _title(view: ReportView, task: str, metric: str) -> str:
+    known = view.metrics.get(f"{task}/{metric}") or view.metrics.get(metric)
+    return known.title if known else f"{task}: {metric.replace('_', ' ')}"
