@@ -320,14 +320,16 @@ def _provenance(
     }
     training = next((r.facts for r in records if r.stage == "train"), {})
     seen = {k: str(training[k]) for k in ("master_weights", "compute", "device") if k in training}
-    machine = {k: str(environment.get(k, "")) for k in ("platform", "machine", "cpus")}
-    peak = max((r.peak_bytes for r in records), default=0)
+    machine = {k: str(environment[k]) for k in ("platform", "machine", "cpus") if k in environment}
+    if records:
+        peak = max(r.peak_bytes for r in records)
+        machine["largest step's memory"] = f"{peak / 1e9:.1f} GB"
     return {
         "Models": models,
         "Recipe": {**recipe, **seen, "seeds": ", ".join(map(str, declaration.seeds))},
-        "Machine": {**machine, "largest step's memory": f"{peak / 1e9:.1f} GB"},
+        "Machine": machine,
         "Versions": {
-            "python": str(environment.get("python", "")),
+            **{k: str(environment[k]) for k in ("python",) if k in environment},
             **{k: str(v) for k, v in dict(environment.get("versions", {})).items()},
         },
         "Terms": {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -30,10 +30,10 @@ _MIX, _LOCAL = "sharegpt-mix", "nq-synthetic"
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A number as it is shown, and a line below it; without a number a hole."""
+    """A number as it is shown, and lines below it; without a number a hole."""
 
     value: str = ""
-    below: str = ""
+    below: tuple[str, ...] = ()
     reported: bool = False
 
 
@@ -50,14 +50,16 @@ class Row:
 class Table:
     """A table of the paper: a row a base or a metric; `own` columns are the study's.
 
-    The others are the paper's and stand behind them.
+    The others are the paper's and stand behind them. `reported` is whether none was measured.
     """
 
     title: str
+    first: str
     heads: tuple[str, ...]
     own: int
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
+    reported: bool = False
 
 
 class _Scores:
@@ -97,28 +99,36 @@ class _Scores:
             )  # fmt: skip
 
         cell = self._cell([r for r in self.values if of(r)])
-        return Cell(cell.value, self._gap([g for g in self.gaps if of(g)]) if told else "",
-                    cell.reported)  # fmt: skip
+        below = self._gap([g for g in self.gaps if of(g)]) if told else ()
+        return Cell(cell.value, below, cell.reported)
+
+    def largest(self, base: str, line: str) -> Cell:
+        """The student of the largest amount, which is told below it."""
+        amounts = self.amounts(base, line)
+        if not amounts:
+            return Cell()
+        cell = self.student(base, line, amounts[-1], told=True)
+        return Cell(cell.value, (f"{tokens(amounts[-1])} tokens", *cell.below), cell.reported)
 
     def teacher(self, base: str) -> Cell:
         known = [g.teacher for g in self.gaps if g.subject.base == base]
         known = known or [g.teacher for g in self.gaps]
         if not known or known[0].value is None or known[0].source == "ceiling":
             return Cell()
-        return Cell(self.show(known[0].value), "", known[0].source == "reported")
+        return Cell(self.show(known[0].value), (), known[0].source == "reported")
 
     def _cell(self, rows: Sequence[ValueRow]) -> Cell:
         if not rows:
             return Cell()
         mean = fmean(r.value.value for r in rows if r.value.value is not None)
-        return Cell(self.show(mean), "", all(r.method == PUBLISHED for r in rows))
+        return Cell(self.show(mean), (), all(r.method == PUBLISHED for r in rows))
 
-    def _gap(self, rows: Sequence[GapRow]) -> str:
+    def _gap(self, rows: Sequence[GapRow]) -> tuple[str, ...]:
         changes = [g.change.value for g in rows if g.change.value is not None]
         shares = [g.closed.value for g in rows if g.closed.value is not None]
         told = [self.change(fmean(changes))] if changes else []
         told += [f"{percent(fmean(shares))} of the gap"] if shares else []
-        return ", ".join(told)
+        return tuple(told)
 
 
 def tables(view: ReportView) -> list[Table]:
@@ -129,24 +139,21 @@ def tables(view: ReportView) -> list[Table]:
 
 def _tables1(view: ReportView, facts: PublishedFile) -> Iterable[Table]:
     primary = {(s.task, s.metric) for s in view.scores if s.family == "capability" and s.primary}
-    keys = [k for k in dict.fromkeys((r.task, r.metric) for r in view.findings.values)
-            if k in primary]  # fmt: skip
-    lines = sorted(view.kinds, key=lambda line: view.kinds[line] != "broad")
-    for key in keys:
+    keys = dict.fromkeys((r.task, r.metric) for r in view.findings.values)
+    bases = list(dict.fromkeys(s.base for s in view.subjects))
+    for key in (k for k in keys if k in primary):
         own = _Scores(view, key)
+        lines = [
+            line
+            for line in sorted(view.kinds, key=lambda line: view.kinds[line] != "broad")
+            if any(own.amounts(base, line) for base in bases)
+        ]
         rows = []
-        for base in dict.fromkeys(s.base for s in view.subjects):
-            cells = [own.untrained(base)]
-            for line in lines:
-                amounts = own.amounts(base, line)
-                last = amounts[-1] if amounts else 0
-                cell = own.student(base, line, last, told=True) if last else Cell()
-                below = ", ".join(filter(None, (f"{tokens(last)} tokens" if last else "",
-                                                cell.below)))  # fmt: skip
-                cells.append(Cell(cell.value, below, cell.reported))
+        for base in bases:
+            cells = (own.untrained(base), *(own.largest(base, line) for line in lines))
             if any(c.value for c in cells):
                 rows.append(Row(base, (*cells, own.teacher(base))))
-        if not rows:
+        if not lines:
             continue
         heads = [f"{line} ({view.kinds[line]})" for line in lines]
         beside = key == NQ and own.measured
@@ -154,10 +161,15 @@ def _tables1(view: ReportView, facts: PublishedFile) -> Iterable[Table]:
             heads, rows = _with_paper(heads, rows, [view.kinds[line] for line in lines], own, facts)
         yield Table(
             title=f"Table 1: {_title(view, *key)}, broad beside local imitation",
+            first="Base",
             heads=("Untrained", *heads, view.teacher.name),
             own=len(heads) + 2,
             rows=tuple(rows),
-            notes=(f"{_title(view, *key)}: {OF_NQ}",) if beside else (),
+            notes=(
+                *((f"{_title(view, *key)}: {OF_NQ}",) if beside else ()),
+                *_told_with(view, [key]),
+            ),
+            reported=not own.measured,
         )
 
 
@@ -174,7 +186,8 @@ def _with_paper(
     told = [r for r in facts.rows if r.metric == "/".join(NQ)]
     teacher = next(Cell(own.show(r.value)) for r in told if r.teacher)
     for base in dict.fromkeys(r.base for r in told if r.base):
-        by = {r.corpus: Cell(own.show(r.value), r.corpus) for r in told if r.base == base}
+        by = {r.corpus: Cell(own.show(r.value), (r.corpus,)) for r in told if r.base == base}
+        by[""] = Cell(by[""].value)
         cells = [Cell() for _ in heads]
         for name, kind in ((_MIX, "broad"), (_LOCAL, "local")):
             cells[kinds.index(kind)] = by[name]
@@ -204,13 +217,25 @@ def _tables2(view: ReportView, facts: PublishedFile) -> Iterable[Table]:
             heads.append(f"{view.teacher.name}, second answers")
             yield Table(
                 title=f"Table 2: style of {base} on {line} beside the teacher's",
+                first="Metric",
                 heads=(*heads, *(_heads(facts.rows) if beside else ())),
                 own=len(heads),
                 rows=tuple(rows),
-                notes=tuple(f"{_title(view, *key)}: {STYLE[key]}" for key in used)
-                if beside
-                else (),
+                notes=(
+                    *(f"{_title(view, *key)}: {STYLE[key]}" for key in used if beside),
+                    *_told_with(view, used),
+                ),
+                reported=not beside,
             )
+
+
+def _told_with(view: ReportView, keys: Collection[tuple[str, str]]) -> list[str]:
+    """What is told with reported numbers that stand in a table, once each."""
+    used = [b for b in view.beside if (b.task, b.metric) in keys and b.measured is None and b.note]
+    by: dict[str, list[str]] = {}
+    for b in used:
+        by.setdefault(b.note, []).append(b.model)
+    return [f"{', '.join(dict.fromkeys(models))}: {note}" for note, models in by.items()]
 
 
 def _style_rows(rows: Iterable[Published], metric: str) -> list[Published]:

@@ -149,7 +149,10 @@ def place_of(ref: str, folder: Path) -> Path:
 
 
 def check(
-    row: Published, amounts: Mapping[str, Sequence[int]], tasks: Collection[str], seeds: Sequence[int]
+    row: Published,
+    amounts: Mapping[str, Sequence[int]],
+    tasks: Collection[str],
+    seeds: Sequence[int],
 ) -> None:
     """Raise Mistake, with the place in the row, for what is not of the study."""
     if row.source_file is not None:
