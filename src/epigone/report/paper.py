@@ -17,14 +17,13 @@ from epigone.study.published import Published, PublishedFile
 NQ = ("nq_open", "exact_match")
 # The rows of table 2, and in what ours is another measure than the paper's.
 STYLE: Mapping[tuple[str, str], str] = {
-    ("", "list"): "what counts as a list is told by rules of ours; the paper does not tell its own",
-    ("", "summary"): "what counts as a summary paragraph is told by rules of ours; the paper does "
-    "not tell its own",
-    ("", "unigram"): "ours is 200 |A and B| / (|A| + |B|) of words; the paper defines none",
-    ("", "length"): "ours counts words; the paper does not tell what it counts",
+    ("", "list"): "what is a list is told by rules of ours, which need not be the paper's",
+    ("", "summary"): "what is a summary is told by rules of ours, which need not be the paper's",
+    ("", "unigram"): "ours is 200 |A and B| / (|A| + |B|) of words; the paper's is not defined",
+    ("", "length"): "ours counts words; the paper's table names no unit",
     ("judge", "tone"): "another judge and another wording than the paper's GPT-4",
 }
-OF_NQ = "three fixed examples and normalisation of ours; those of the paper are not told"
+OF_NQ = "asked with three fixed examples and marked by rules of ours, which need not be the paper's"
 _MIX, _LOCAL = "sharegpt-mix", "nq-synthetic"
 
 
@@ -72,10 +71,9 @@ class _Scores:
         self.values = [r for r in view.findings.values if of(r) and r.value.value is not None]
         self.gaps = [r for r in view.findings.gaps if of(r)]
         self.measured = any(r.method != PUBLISHED for r in self.values if r.subject)
-        self.show: Callable[[float | None], str] = number if key[1] in ("unigram", "length") else (
-            lambda v: percent(v) if v is None else _percent(v)
-        )  # fmt: skip
-        self.change = signed if key[1] in ("unigram", "length") else points
+        shares = key[1] not in ("unigram", "length")
+        self.show: Callable[[float | None], str] = _percent if shares else number
+        self.change = points if shares else signed
 
     def untrained(self, base: str) -> Cell:
         return self._cell(
@@ -255,8 +253,10 @@ def _heads(rows: Iterable[Published]) -> list[str]:
     ]
 
 
-def _percent(value: float) -> str:
+def _percent(value: float | None) -> str:
     """A share as a percentage of at most one decimal."""
+    if value is None:
+        return percent(value)
     shown = f"{100 * value:.1f}".removesuffix(".0")
     return shown.replace("-", "\N{MINUS SIGN}") + "%"
 

@@ -31,11 +31,10 @@ class Reported:
 
 @dataclass(frozen=True, slots=True)
 class Publications:
-    """All that a study takes from elsewhere; `paper` where it is the paper that is reproduced."""
+    """All that a study takes from elsewhere."""
 
     scores: tuple[Reported, ...] = ()
     figures: tuple[Figure, ...] = ()
-    paper: bool = False
 
 
 def publications(declaration: Declaration, expansion: Expansion, file: Path) -> Publications:
@@ -58,8 +57,7 @@ def publications(declaration: Declaration, expansion: Expansion, file: Path) -> 
         figures += told.figures
         for k, row in enumerate(told.rows):
             _add(found, row, told.cite, declaration, expansion, path, ("rows", k))
-    named = [entry.source_file for entry in declaration.reported]
-    return Publications(tuple(found.values()), tuple(figures), PAPER in named)
+    return Publications(tuple(found.values()), tuple(figures))
 
 
 def _add(

@@ -86,9 +86,11 @@ class Published(Declared):
         if not self.corpus and (self.seed is not None or self.variant):
             raise Mistake((), UserError("only a student has a seed or a variant",
                                         value=self.metric))  # fmt: skip
-        if (kind(self.metric).family == "style") and self.teacher == "first":
-            fix = "teacher: second, its other answers beside its first"
-            raise Mistake(("teacher",), UserError("a style is not of the first answers", fix=fix))
+        family = kind(self.metric).family
+        if (self.teacher, family) in (("first", "style"), ("second", "capability")):
+            fix = "style is that of its second answers, beside its first: teacher: second"
+            raise Mistake(("teacher",), UserError("not what a teacher is measured on",
+                                                  value=self.teacher, fix=fix))  # fmt: skip
         return self
 
     @property
@@ -122,7 +124,6 @@ class Figure(Declared):
     figure: str = Field(min_length=1)
     shows: str = Field(min_length=1)
     says: str = Field(default="", description="empty where no text gives it")
-    metric: str = Field(default="", description="the same one of a study, if there is one")
 
 
 class PublishedFile(Declared):
@@ -131,6 +132,14 @@ class PublishedFile(Declared):
     cite: str = Field(min_length=1, description="the publication")
     rows: list[Published] = Field(min_length=1)
     figures: list[Figure] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _flat(self) -> PublishedFile:
+        for i, row in enumerate(self.rows):
+            if row.source_file is not None:
+                error = UserError("a file of rows names no other", value=row.source_file)
+                raise Mistake(("rows", i), error)
+        return self
 
 
 def kind(metric: str) -> Kind:
