@@ -141,7 +141,7 @@ def test_every_reported_score_is_told_with_its_source(page: Path) -> None:
         rows = list(csv.DictReader(file))
     assert len(rows) == 32
     assert {row["measured"] for row in rows} == {""}
-    assert all("arXiv 2305.15717, table " in row["source"] for row in rows)
+    assert all("arXiv 2305.15717), table " in row["source"] for row in rows)
 
 
 def test_nothing_done_and_nothing_reported_is_no_report(study: Study) -> None:

@@ -84,9 +84,8 @@ def view_of(
             name=teacher.name,
             description=_teacher(declaration),
             terms=teacher.terms,
-            reported=(
-                *(Reported(name, r.value, r.source) for name, r in teacher.reported.items()),
-                *teacher_values(given),
+            reported=tuple(
+                Reported(name, r.value, r.source) for name, r in teacher.reported.items()
             ),
         ),
         subjects=_subjects(expansion),
@@ -174,7 +173,7 @@ def _findings(
     declaration: Declaration, expansion: Expansion, scores: tuple[Score, ...], given: Publications
 ) -> Findings:
     reported = {name: r.value for name, r in declaration.teacher.reported.items()}
-    reported |= {r.name: r.value for r in teacher_values(given)}
+    reported |= teacher_values(given)
     return analyse(
         _subjects(expansion), scores, teacher=declaration.teacher.name, reported=reported
     )
@@ -324,7 +323,7 @@ def _provenance(
     if records:
         peak = max(r.peak_bytes for r in records)
         machine["largest step's memory"] = f"{peak / 1e9:.1f} GB"
-    return {
+    groups: dict[str, dict[str, str]] = {
         "Models": models,
         "Recipe": {**recipe, **seen, "seeds": ", ".join(map(str, declaration.seeds))},
         "Machine": machine,
@@ -337,6 +336,7 @@ def _provenance(
             **_terms(expansion),
         },
     }
+    return {title: rows for title, rows in groups.items() if rows}
 
 
 def _setting(name: str, value: Any) -> str:

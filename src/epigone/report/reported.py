@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from epigone.findings.gaps import PUBLISHED
-from epigone.report.view import Beside, Reported
+from epigone.report.view import Beside
 from epigone.schema import Score
 from epigone.study.publications import Publications
 from epigone.study.published import Published, kind
@@ -22,13 +22,10 @@ def with_reported(scores: Sequence[Score], given: Publications) -> tuple[Score, 
     return (*scores, *(s for s in told if (s.model, s.task, s.metric) not in known))
 
 
-def teacher_values(given: Publications) -> tuple[Reported, ...]:
+def teacher_values(given: Publications) -> dict[str, float]:
     """What others published of the teacher, by the metric's whole name."""
-    return tuple(
-        Reported(r.row.metric, r.row.value or 0.0, _source(r.row, r.cite))
-        for r in given.scores
-        if r.row.teacher is not None
-    )
+    told = [r.row for r in given.scores if r.row.teacher is not None]
+    return {row.metric: row.value for row in told if row.value is not None}
 
 
 def beside(given: Publications, measured: Iterable[Score]) -> tuple[Beside, ...]:
