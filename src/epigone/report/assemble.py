@@ -13,14 +13,13 @@ from epigone.errors import UserError
 from epigone.files import read_json, read_jsonl
 from epigone.findings import Findings, Judged, Subject, analyse, judged, selected, win_scores
 from epigone.models import catalogue
+from epigone.report.items import items_of, judge_ratings
 from epigone.report.metrics import METRICS
 from epigone.report.people import rated
 from epigone.report.reported import beside, teacher_values, with_reported
 from epigone.report.training import LOG, curves_of
 from epigone.report.view import (
     Corpus,
-    Item,
-    Output,
     Reported,
     ReportView,
     Source,
@@ -31,7 +30,7 @@ from epigone.report.view import (
 )
 from epigone.runs.plan import Planned, plan
 from epigone.runs.store import Store
-from epigone.schema import Cell, Rating, Record, Sample, Score
+from epigone.schema import Cell, Rating, Record, Score
 from epigone.study.declare import Declaration
 from epigone.study.judge import second_of
 from epigone.study.publications import Publications
@@ -77,7 +76,8 @@ def view_of(
     teacher = declaration.teacher
     measured = _scores(planned, store, teacher.name)
     scores = with_reported(measured, given)
-    ratings, pending = rated(store.root, declaration.evaluate.raters)
+    people, pending = rated(store.root, declaration.evaluate.raters)
+    ratings = [*people, *judge_ratings(planned, store)]
     return ReportView(
         study=declaration.name,
         teacher=Teacher(
@@ -94,7 +94,7 @@ def view_of(
         selected=selected(
             _subjects(expansion), scores, random_twins(declaration.corpora, declaration.amounts)
         ),
-        items=_items(planned, store, teacher.name),
+        items=items_of(planned, store, teacher.name, ratings),
         corpora=tuple(_corpus(p, store) for p in planned if p.step.stage == "corpus" and p.record),
         trunks=_trunks(planned, expansion, store),
         steps=tuple(_step(p) for p in planned),
@@ -208,44 +208,15 @@ def _judged(
     store: Store,
     teacher: str,
     scores: tuple[Score, ...],
-    people: Sequence[Rating],
+    ratings: Sequence[Rating],
 ) -> Judged:
-    ratings = list(people)
     lengths: dict[str, dict[str, float]] = {}
     for p in planned:
-        if p.step.stage == "judge" and p.record is not None:
-            rows = read_jsonl(store.folder(p.step) / "ratings.jsonl")
-            ratings += map(Rating.from_json, rows)
         if p.step.stage in ("generate", "second") and p.record is not None:
             samples = read_jsonl(store.folder(p.step) / "samples.jsonl")
             name = second_of(teacher) if p.step.stage == "second" else p.step.model
             lengths[name] = {s["item"]: float(len(s["output"])) for s in samples}
     return judged(ratings, teacher, lengths, scores)
-
-
-def _items(planned: list[Planned], store: Store, teacher: str) -> tuple[Item, ...]:
-    samples: dict[str, dict[str, Sample]] = {}
-    for p in planned:
-        if p.step.stage == "generate" and p.record is not None:
-            rows = read_jsonl(store.folder(p.step) / "samples.jsonl")
-            samples[p.step.model] = {s.item: s for s in map(Sample.from_json, rows)}
-    answers = samples.pop(teacher, {})
-    first: dict[str, Sample] = dict(answers)
-    for by_item in samples.values():
-        first = {**by_item, **first}
-    return tuple(
-        Item(
-            id=item,
-            prompt=sample.prompt,
-            answer=answers[item].output if item in answers else None,
-            outputs=tuple(
-                Output(model, by_item[item].output, by_item[item].stop)
-                for model, by_item in samples.items()
-                if item in by_item
-            ),
-        )
-        for item, sample in first.items()
-    )
 
 
 def _corpus(p: Planned, store: Store) -> Corpus:

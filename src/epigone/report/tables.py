@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import astuple
 from pathlib import Path
 
 from epigone.files import write_text
@@ -46,17 +47,17 @@ def write_tables(view: ReportView, folder: Path) -> list[str]:
         ),
         "reported.csv": (
             ["model", "task", "metric", "reported", "measured", "source", "note"],
-            (
-                [r.model, r.task, r.metric, r.reported, r.measured, r.source, r.note]
-                for r in view.beside
-            ),
+            (astuple(r) for r in view.beside),
         ),
         "preference.csv": (_PREFERENCE, _preferences(view)),
         "strength.csv": (
             ["rater", "model", *_interval_names("strength")],
             ([rater, s.model, *_cells(s.strength)] for rater, s in view.judged.strengths),
         ),
-        "samples.csv": (["item", "role", "model", "stop", "text"], _samples(view)),
+        "samples.csv": (
+            ["source", "item", "role", "model", "stop", "note", "text"],
+            _samples(view),
+        ),
         "training.csv": (
             [
                 *("base", "corpus", "seed", "run", "branch", "step", "supervised_seen"),
@@ -129,12 +130,15 @@ def _preferences(view: ReportView) -> Iterator[Sequence[object]]:
 
 def _samples(view: ReportView) -> Iterator[Sequence[object]]:
     for item in view.items:
+        named = [item.source or "held-out", item.id]
         for message in item.prompt:
-            yield [item.id, f"prompt: {message.role}", "", "", message.content]
+            yield [*named, f"prompt: {message.role}", "", "", "", message.content]
+        if item.reference:
+            yield [*named, "reference", "", "", "", item.reference]
         if item.answer is not None:
-            yield [item.id, "teacher", view.teacher.name, "", item.answer]
-        for output in item.outputs:
-            yield [item.id, "output", output.model, output.stop, output.text]
+            yield [*named, "teacher", view.teacher.name, "", "", item.answer]
+        for o in item.outputs:
+            yield [*named, "output", o.model, o.stop, o.note, o.text]
 
 
 def _training(view: ReportView) -> Iterator[Sequence[object]]:
