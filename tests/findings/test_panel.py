@@ -126,6 +126,15 @@ def test_what_is_reported_is_exact_beside_what_is_measured() -> None:
     alone = Panel([column(a)], Bank()).contrast([-1.0]).interval
     assert got.low == pytest.approx(alone.low + 0.9)
     assert "taken as exact" in got.note
-    both = Panel([column(known), column(replace(known, value=0.7))], Bank()).contrast([-1.0, 1.0])
+
+
+def test_what_others_published_is_compared_with_its_kind_alone() -> None:
+    items = {str(i): i % 3 / 2 for i in range(80)}
+    a = score_of("acc", "t", "a", "capability", items)
+    told = replace(a, model="b", value=0.9, n=0, values={}, method="reported")
+    both = Panel([column(told), column(replace(told, value=0.7))], Bank()).contrast([-1.0, 1.0])
     assert both.interval.value == pytest.approx(-0.2)
     assert (both.interval.low, both.p) == (None, None)
+    mixed = Panel([column(a), column(told)], Bank()).contrast([-1.0, 1.0]).interval
+    assert mixed.value is None
+    assert "reported" in mixed.note

@@ -87,7 +87,9 @@ def test_training_again_is_a_part_of_the_spread() -> None:
 
 def test_reported_values_give_a_share_without_an_interval() -> None:
     def reported(value: float) -> Any:
-        return replace(score_of("words", "", "m", "style", {"x": value}), n=0, values={})
+        return replace(
+            score_of("words", "", "m", "style", {"x": value}), n=0, values={}, method="reported"
+        )
 
     metric = StyleMetric(reported(0.13), {0: reported(0.81)}, None, 0.83)
     got = style_closed([metric]).estimate.interval

@@ -11,6 +11,8 @@ import numpy as np
 from epigone.findings.bank import Bank
 from epigone.findings.gaps import POWER
 from epigone.findings.resample import (
+    NO_ITEMS,
+    PUBLISHED,
     Array,
     again,
     cut_of,
@@ -25,7 +27,6 @@ from epigone.schema import Direction, Interval, Score
 # Takes rows that hold a value of each column, and gives a value a row.
 Statistic = Callable[[Array], Array]
 EXACT = "reported elsewhere: taken as exact"
-NO_ITEMS = "reported without items: no interval"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,8 @@ class Column:
     """What is compared: scores by seed and by task of one amount's students, or of one model.
 
     Students of one `line` and seed are of one training run, which varies as a whole; a model that
-    was not trained here has no line. A score that has a value and no items is taken as exact.
+    was not trained here has no line. A score that has a value and no items is taken as exact; one
+    that somebody else published is compared with others of its kind, and not with measured ones.
     """
 
     tables: Mapping[int, Mapping[str, Score]]
@@ -102,6 +104,10 @@ class Panel:
         exact = [i for i in range(len(scores)) if i not in measured]
         if any(scores[i].value is None or scores[i].values for i in exact):
             self.notes.append(f"{task}: not measured on every model")
+            return None
+        if measured and any(scores[i].method == PUBLISHED for i in exact):
+            # Of others' items and prompts: only a teacher's value is taken as exact.
+            self.notes.append(f"{task}: {NO_ITEMS}")
             return None
         self.better = scores[0].better
         good = 1.0 if self.better == "higher" else -1.0

@@ -20,6 +20,9 @@ RESAMPLES = 3000
 LEVEL = 0.95
 _CHUNK = 200_000  # weights at a time: they stay in the processor's cache
 _TINY = 1e-12
+# How a score was come by that somebody else published.
+PUBLISHED = "reported"
+NO_ITEMS = "reported: no items, no interval"
 
 
 def stream(seed: int, *names: str) -> np.random.Generator:
@@ -63,7 +66,8 @@ def incomparable(scores: Sequence[Score], items: Collection[str]) -> str:
     if len({kind_of(s) for s in scores}) > 1:
         return "scores of different metrics or versions cannot be compared"
     if not items:
-        return "no items in common"
+        out = any(s.method == PUBLISHED for s in scores)
+        return NO_ITEMS if out else "no items in common"
     first = scores[0]
     others = [s.against for s in scores[1:] if s.against is not first.against]
     if first.aggregate == "pearson" and any(

@@ -18,8 +18,9 @@ from epigone.findings.gaps import (
     with_fixed,
 )
 from epigone.findings.model import TeacherValue
-from epigone.findings.panel import NO_ITEMS, Estimate, between_seeds, nothing
+from epigone.findings.panel import Estimate, between_seeds, nothing
 from epigone.findings.resample import (
+    NO_ITEMS,
     RESAMPLES,
     Array,
     Resampler,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import astuple
 from pathlib import Path
 
 from epigone.files import write_text
@@ -43,6 +44,10 @@ def write_tables(view: ReportView, folder: Path) -> list[str]:
                 *("random_value", "value", *_interval_names("change")),
             ],
             _selection(view),
+        ),
+        "reported.csv": (
+            ["model", "task", "metric", "reported", "measured", "source", "note"],
+            (astuple(r) for r in view.beside),
         ),
         "preference.csv": (_PREFERENCE, _preferences(view)),
         "strength.csv": (

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from epigone.findings import Findings, Judged, Selected, Subject
 from epigone.schema import Message, Score
+from epigone.study.published import Figure
 
 StepState = Literal["done", "pending", "failed"]
 
@@ -19,6 +20,19 @@ class Reported:
     name: str
     value: float
     source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """A score that others published of a model here, and the measured one where there is one."""
+
+    model: str
+    task: str
+    metric: str
+    reported: float
+    measured: float | None
+    source: str
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +175,9 @@ class ReportView:
     `metrics` explains metrics by `task/metric`, or by `metric` alone; `provenance` holds named
     groups of name-value rows (versions, hashes, machine, licences and terms); `created` is
     shown as it is, and the report takes no time of its own; `remarks` are paragraphs on how
-    the study was made that a reader must know; `judged` is what judges and people prefer.
+    the study was made that a reader must know; `judged` is what judges and people prefer;
+    `beside` are scores that others published of models here; `figures` what a publication says of
+    its figures; `kinds` tells of each line of students whether its corpus is broad or local.
     """
 
     study: str
@@ -179,3 +195,6 @@ class ReportView:
     remarks: tuple[str, ...] = ()
     judged: Judged = field(default_factory=lambda: Judged((), ()))
     created: str = ""
+    beside: tuple[Beside, ...] = ()
+    figures: tuple[Figure, ...] = ()
+    kinds: Mapping[str, str] = field(default_factory=dict)
