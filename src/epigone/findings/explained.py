@@ -73,10 +73,7 @@ class Regression:
         parts: list[dict[str, Array]] = []
         for weights, means in self.grid.draws(rng, resamples):
             found, ridged = self._values(weights, means, start)
-            # Without a ridge these would be infinite.
-            ends = {
-                n: np.where(own, np.sign(found[n]) * np.inf, found[n]) for n, own in ridged.items()
-            }
+            ends = {name: _ends(found[name], own) for name, own in ridged.items()}
             parts.append(found | ends)
         self.draws = {name: np.concatenate([p[name] for p in parts]) for name in self.point}
 
@@ -171,6 +168,12 @@ class Regression:
                 if ((mine <= its) if up else (mine >= its)).mean() < _BEYOND:
                     found.append(BEYOND.format(_WAYS[name][0 if up else 1]))
         return found
+
+
+def _ends(values: Array, ridged: Marks) -> Array:
+    """Coefficients as they would be without a ridge: infinite, or undefined, where it held them."""
+    sides = np.where(values > 0, np.inf, np.where(values < 0, -np.inf, np.nan))
+    return np.where(ridged, sides, values)
 
 
 def _column(name: str, values: Array) -> Array | None:

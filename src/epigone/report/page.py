@@ -21,6 +21,7 @@ from epigone.findings.verdict import latest, percent, points, tokens
 from epigone.report import text
 from epigone.report.charts import Chart, Series, all_series, chart
 from epigone.report.curves import curve_charts
+from epigone.report.judged import KINDS, named, section
 from epigone.report.tracks import Track, change_track, reach_of, style_track
 from epigone.report.view import MetricText, ReportView
 from epigone.schema import Family, Interval
@@ -80,11 +81,12 @@ def environment() -> jinja2.Environment:
         "number": text.number,
         "percent": percent,
         "points": points,
+        "rater": named,
         "seconds": text.seconds,
         "signed": text.signed,
         "tokens": tokens,
     }
-    made.globals |= {"percent": percent, "signed": text.signed}
+    made.globals |= {"percent": percent, "points": points, "signed": text.signed}
     return made
 
 
@@ -92,7 +94,10 @@ def _context(view: ReportView, tables: Sequence[str]) -> dict[str, Any]:
     series = all_series(view.findings.values)
     charts = [(title, _charts(view, family, series)) for family, title in _FAMILIES]
     curves = curve_charts(view.trunks)
-    specs = {c.id: c.spec for _, row in charts for c in row} | {c.id: c.spec for c in curves}
+    judged = section(view)
+    specs = {c.id: c.spec for _, row in charts for c in row} | {
+        c.id: c.spec for c in (*curves, *judged.charts)
+    }
     scripts = [text.script_code(read("vendor", name)) for name in VENDOR]
     scripts.append(text.script_code(read("static", "app.js")))
     style = read("static", "style.css")
@@ -103,6 +108,9 @@ def _context(view: ReportView, tables: Sequence[str]) -> dict[str, Any]:
         "series": series,
         "charts": [(title, row) for title, row in charts if row],
         "curves": curves,
+        "judged": judged,
+        "kinds": KINDS,
+        "untrained": {s.model for s in view.subjects if s.untrained},
         "gaps": [(title, _gaps(view, family)) for family, title in _FAMILIES],
         "several": _several(view),
         "values": view.findings.values,
