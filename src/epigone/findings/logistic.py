@@ -40,5 +40,6 @@ def fit(
 
     begun = np.zeros(size) if start is None else start
     told = newton(np.tile(begun, (len(weights), 1)), step)
-    variances: Array = np.diagonal(np.linalg.inv(curve(expit(told @ x.T))), axis1=1, axis2=2)
+    inverse = np.linalg.inv(curve(expit(told @ x.T)))
+    variances = np.asarray(np.diagonal(inverse, axis1=1, axis2=2), dtype=np.float64)
     return told, RIDGE * variances > _RIDGES

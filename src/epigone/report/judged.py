@@ -105,7 +105,11 @@ class Section:
 
 def section(view: ReportView) -> Section:
     """What the section holds; it is empty where nobody judged, nor was asked to."""
-    with_teacher = [c for c in view.judged.pairs if c.preference.against == view.teacher.name]
+    order = {s.model: k for k, s in enumerate(view.subjects)}
+    with_teacher = sorted(
+        (c for c in view.judged.pairs if c.preference.against == view.teacher.name),
+        key=lambda c: (c.rater, order.get(c.preference.model, len(order))),
+    )
     raters = list(dict.fromkeys(c.rater for c in view.judged.pairs))
     told = [s for s in view.subjects if s.model in {f.model for f in view.fooled}]
     largest = {_line(s): max(t.amount for t in told if _line(t) == _line(s)) for s in told}
@@ -130,6 +134,11 @@ def named(rater: str) -> str:
     return "People" if rater == PEOPLE else rater
 
 
+def bare(value: float | None) -> str:
+    """A difference of shares in points, where the unit stands above it."""
+    return points(value).removesuffix(" points")
+
+
 def sentence(row: Fooled) -> str:
     """What one student's row says, in plain words."""
     gain, share = row.gain, row.explained
@@ -143,16 +152,16 @@ def sentence(row: Fooled) -> str:
     if share.value is None:
         return f"{told}. {_why_not(share.note)}"
     of = "gain" if gain.value > 0 else "loss"
-    what = f"that {of} goes with style and length{_span(share, percent)}"
-    best = percent(share.value)
+    what = f"that {of} goes with style and length"
+    best, span = percent(share.value), _span(share, percent)
     if share.low is not None and share.high is not None and share.low <= 0 and share.high >= 1:
-        verdict = f"It cannot be told how much of {what}."
+        verdict = f"How much of {what} cannot be told{span}."
     elif share.value >= 1:
-        verdict = f"All of {what}, by an estimate of {best}."
+        verdict = f"All of {what}: an estimate of {best}{span}."
     elif share.value <= 0:
-        verdict = f"None of {what}, by an estimate of {best}."
+        verdict = f"None of {what}: an estimate of {best}{span}."
     else:
-        verdict = f"About {best} of {what}."
+        verdict = f"About {best} of {what}{span}."
     beside = row.corrected
     if beside is not None and beside.by_correctness.value is not None:
         verdict += (
@@ -265,7 +274,9 @@ def _forest(
     of a phone's screen."""
     height = _ROW * len(rows)
     y = alt.Y("row:Q", axis=None, scale=alt.Scale(domain=[0, len(rows)], reverse=True, nice=False))
-    scale = alt.Scale(domain=[0, 1]) if share else alt.Scale(zero=True, nice=True, padding=12)
+    ends = [v for _, own in rows for i in own for v in (i.value, i.low, i.high) if v is not None]
+    domain = [0, 1] if share else [min(-1.0, *ends), max(1.0, *ends)]
+    scale = alt.Scale(domain=domain, nice=not share)
     axis = alt.Axis(format=".0%") if share else alt.Axis()
     x = alt.X("value:Q", title=None, scale=scale, axis=axis)
     at, label = mark

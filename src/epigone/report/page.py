@@ -21,7 +21,7 @@ from epigone.findings.verdict import latest, percent, points, tokens
 from epigone.report import text
 from epigone.report.charts import Chart, Series, all_series, chart
 from epigone.report.curves import curve_charts
-from epigone.report.judged import KINDS, named, section
+from epigone.report.judged import KINDS, bare, named, section
 from epigone.report.tracks import Track, change_track, reach_of, style_track
 from epigone.report.view import MetricText, ReportView
 from epigone.schema import Family, Interval
@@ -86,7 +86,7 @@ def environment() -> jinja2.Environment:
         "signed": text.signed,
         "tokens": tokens,
     }
-    made.globals |= {"percent": percent, "points": points, "signed": text.signed}
+    made.globals |= {"bare": bare, "percent": percent, "signed": text.signed}
     return made
 
 
@@ -95,9 +95,8 @@ def _context(view: ReportView, tables: Sequence[str]) -> dict[str, Any]:
     charts = [(title, _charts(view, family, series)) for family, title in _FAMILIES]
     curves = curve_charts(view.trunks)
     judged = section(view)
-    specs = {c.id: c.spec for _, row in charts for c in row} | {
-        c.id: c.spec for c in (*curves, *judged.charts)
-    }
+    specs = {c.id: c.spec for _, row in charts for c in row} | {c.id: c.spec for c in curves}
+    specs |= {c.id: c.spec for c in judged.charts}
     scripts = [text.script_code(read("vendor", name)) for name in VENDOR]
     scripts.append(text.script_code(read("static", "app.js")))
     style = read("static", "style.css")

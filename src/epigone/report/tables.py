@@ -137,7 +137,9 @@ def _fooled(view: ReportView) -> Iterator[Sequence[object]]:
 
 def _wrong(view: ReportView) -> Iterator[Sequence[object]]:
     for c in view.judged.pairs:
-        for item in c.wrong.items if c.wrong else ():
+        if c.wrong is None:
+            continue
+        for item in c.wrong.items:
             right, wrong = item in c.wrong.other_right, item in c.wrong.other_wrong
             other = "right" if right else "wrong" if wrong else ""
             yield [c.rater, c.preference.model, c.preference.against, item, other]
