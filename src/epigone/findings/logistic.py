@@ -35,8 +35,7 @@ def fit(
     def step(told: Array) -> Array:
         p = expit(told @ x.T)
         slope = (weights * (y - p)) @ x - RIDGE * told
-        found: Array = np.linalg.solve(curve(p), slope[..., None])[..., 0]
-        return found
+        return np.asarray(np.linalg.solve(curve(p), slope[..., None])[..., 0], dtype=np.float64)
 
     begun = np.zeros(size) if start is None else start
     told = newton(np.tile(begun, (len(weights), 1)), step)
