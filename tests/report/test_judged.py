@@ -125,6 +125,8 @@ def test_links_lead_to_the_examples_that_are_preferred_and_wrong(built):
     links = [a["href"] for a in page.all("a") if a["href"].startswith("#example=")]
     assert links and all(re.fullmatch(r"#example=[\w.~%-]+", href) for href in links)
     assert {unquote(href.removeprefix("#example=")) for href in links} <= wrong
+    shown = {i["id"] for i in json.loads(page.json("sample-data"))["items"]}
+    assert {unquote(href.removeprefix("#example=")) for href in links} <= shown
     assert link("a b/ü&\ud800") == "#example=a%20b%2F%C3%BC%26%EF%BF%BD"
     rows = rows_of(out, "wrong.csv")
     assert len(rows) == sum(len(c.wrong.items) for c in view.judged.pairs)

@@ -13,14 +13,13 @@ from epigone.errors import UserError
 from epigone.files import read_json, read_jsonl
 from epigone.findings import Findings, Subject, analyse, selected, win_scores
 from epigone.models import catalogue
+from epigone.report.items import items_of, judge_ratings
 from epigone.report.metrics import METRICS
 from epigone.report.opinions import opinions
 from epigone.report.people import rated
 from epigone.report.training import LOG, curves_of
 from epigone.report.view import (
     Corpus,
-    Item,
-    Output,
     Reported,
     ReportView,
     Source,
@@ -31,7 +30,7 @@ from epigone.report.view import (
 )
 from epigone.runs.plan import Planned, plan
 from epigone.runs.store import Store
-from epigone.schema import Cell, Rating, Record, Sample, Score
+from epigone.schema import Cell, Rating, Record, Score
 from epigone.study.declare import Declaration
 from epigone.study.judge import second_of
 from epigone.study.rounds import random_twins
@@ -72,8 +71,9 @@ def view_of(declaration: Declaration, expansion: Expansion, store: Store) -> Rep
         raise UserError("nothing is done yet", value=declaration.name, fix="epigone run")
     teacher = declaration.teacher
     scores = _scores(planned, store, teacher.name)
-    ratings, pending = rated(store.root, declaration.evaluate.raters)
-    said = opinions(planned, store, teacher.name, _subjects(expansion), scores, ratings)
+    people, pending = rated(store.root, declaration.evaluate.raters)
+    ratings = [*people, *judge_ratings(planned, store)]
+    said = opinions(planned, store, teacher.name, _subjects(expansion), scores, people, ratings)
     return ReportView(
         study=declaration.name,
         teacher=Teacher(
@@ -90,7 +90,7 @@ def view_of(declaration: Declaration, expansion: Expansion, store: Store) -> Rep
         selected=selected(
             _subjects(expansion), scores, random_twins(declaration.corpora, declaration.amounts)
         ),
-        items=_items(planned, store, teacher.name),
+        items=items_of(planned, store, teacher.name, ratings),
         corpora=tuple(_corpus(p, store) for p in planned if p.step.stage == "corpus" and p.record),
         trunks=_trunks(planned, expansion, store),
         steps=tuple(_step(p) for p in planned),
@@ -192,31 +192,6 @@ def _win_scores(planned: list[Planned], store: Store, teacher: str) -> Iterator[
             for score in win_scores(ratings, spec.model, teacher, spec.judge.name):
                 again = spec.model == second_of(teacher)
                 yield replace(score, model=teacher) if again else score
-
-
-def _items(planned: list[Planned], store: Store, teacher: str) -> tuple[Item, ...]:
-    samples: dict[str, dict[str, Sample]] = {}
-    for p in planned:
-        if p.step.stage == "generate" and p.record is not None:
-            rows = read_jsonl(store.folder(p.step) / "samples.jsonl")
-            samples[p.step.model] = {s.item: s for s in map(Sample.from_json, rows)}
-    answers = samples.pop(teacher, {})
-    first: dict[str, Sample] = dict(answers)
-    for by_item in samples.values():
-        first = {**by_item, **first}
-    return tuple(
-        Item(
-            id=item,
-            prompt=sample.prompt,
-            answer=answers[item].output if item in answers else None,
-            outputs=tuple(
-                Output(model, by_item[item].output, by_item[item].stop)
-                for model, by_item in samples.items()
-                if item in by_item
-            ),
-        )
-        for item, sample in first.items()
-    )
 
 
 def _corpus(p: Planned, store: Store) -> Corpus:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -15,6 +15,7 @@ from epigone.findings.judged import PEOPLE, Compared
 from epigone.findings.verdict import percent, points
 from epigone.raters.agreement import JudgeAgreement
 from epigone.report.charts import PALETTE, config
+from epigone.report.examples import keys_of
 from epigone.report.text import bounds, signed, visible
 from epigone.report.view import ReportView
 from epigone.schema import Interval
@@ -114,13 +115,20 @@ def section(view: ReportView) -> Section:
     told = [s for s in view.subjects if s.model in {f.model for f in view.fooled}]
     largest = {_line(s): max(t.amount for t in told if _line(t) == _line(s)) for s in told}
     most = {s.model for s in told if s.amount == largest[_line(s)]}
+    keys = keys_of(view.items)
+    # Benchmarks have items of their own, which nobody compared.
+    prompts = {
+        i.id: Example(example(keys[id(i)]), _short(i.prompt[-1].content if i.prompt else i.id))
+        for i in view.items
+        if not i.source
+    }
     return Section(
         tuple(with_teacher),
         tuple(c for c in view.judged.pairs if c not in with_teacher),
         tuple(_trust(view, rater) for rater in raters),
         tuple(_charts(view, with_teacher)),
         tuple(Said(row, sentence(row), row.model in most) for row in view.fooled),
-        tuple(_wrong(view, c) for c in with_teacher if c.wrong and c.wrong.items),
+        tuple(_wrong(view, c, prompts) for c in with_teacher if c.wrong and c.wrong.items),
         tuple(_pending(view)),
     )
 
@@ -214,17 +222,13 @@ def _pending(view: ReportView) -> list[str]:
     return [*found, *([view.rating] if view.rating else [])]
 
 
-def _wrong(view: ReportView, compared: Compared) -> Wrong:
-    assert compared.wrong is not None
-    items = compared.wrong.items
-    prompts = {i.id: i.prompt[-1].content for i in view.items if i.prompt}
-    rows = [
-        f for f in view.fooled if (f.rater, f.model) == (compared.rater, compared.preference.model)
-    ]
+def _wrong(view: ReportView, compared: Compared, prompts: Mapping[str, Example]) -> Wrong:
+    items = compared.wrong.items if compared.wrong else ()
+    who = compared.rater, compared.preference.model
     return Wrong(
         compared,
-        rows[0] if rows else None,
-        tuple(Example(example(i), _short(prompts.get(i, i))) for i in items[:_LINKS]),
+        next((f for f in view.fooled if (f.rater, f.model) == who), None),
+        tuple(prompts.get(i, Example(example(i), _short(i))) for i in items[:_LINKS]),
         max(0, len(items) - _LINKS),
     )
 

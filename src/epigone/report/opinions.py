@@ -31,14 +31,11 @@ def opinions(
     subjects: Sequence[Subject],
     scores: Sequence[Score],
     people: Sequence[Rating],
+    ratings: Sequence[Rating],
 ) -> Opinions:
-    """All of it from the finished steps and from what people said so far."""
-    ratings = list(people)
+    """All of it from the finished steps; `ratings` are those of `people` so far and of judges."""
     lengths: dict[str, dict[str, float]] = {}
     for p in planned:
-        if p.step.stage == "judge" and p.record is not None:
-            rows = read_jsonl(store.folder(p.step) / "ratings.jsonl")
-            ratings += map(Rating.from_json, rows)
         if p.step.stage in ("generate", "second") and p.record is not None:
             samples = read_jsonl(store.folder(p.step) / "samples.jsonl")
             name = second_of(teacher) if p.step.stage == "second" else p.step.model

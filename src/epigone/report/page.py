@@ -15,12 +15,13 @@ import jinja2
 from markupsafe import Markup
 
 from epigone.files import write_text
-from epigone.findings import GapRow, Subject, Summary, ValueRow, Verdict
+from epigone.findings import GapRow, Summary, ValueRow, Verdict
 from epigone.findings.gaps import teacher_value
 from epigone.findings.verdict import latest, percent, points, tokens
 from epigone.report import text
 from epigone.report.charts import Chart, Series, all_series, chart
 from epigone.report.curves import curve_charts
+from epigone.report.examples import examples_of, several
 from epigone.report.judged import KINDS, bare, named, section
 from epigone.report.tracks import Track, change_track, reach_of, style_track
 from epigone.report.view import MetricText, ReportView
@@ -98,7 +99,8 @@ def _context(view: ReportView, tables: Sequence[str]) -> dict[str, Any]:
     specs = {c.id: c.spec for _, row in charts for c in row} | {c.id: c.spec for c in curves}
     specs |= {c.id: c.spec for c in judged.charts}
     scripts = [text.script_code(read("vendor", name)) for name in VENDOR]
-    scripts.append(text.script_code(read("static", "app.js")))
+    scripts += [text.script_code(read("static", name)) for name in ("app.js", "examples.js")]
+    examples = examples_of(view, lambda task, metric: _metric(view, task, metric).title)
     style = read("static", "style.css")
     return {
         "view": view,
@@ -111,7 +113,7 @@ def _context(view: ReportView, tables: Sequence[str]) -> dict[str, Any]:
         "kinds": KINDS,
         "untrained": {s.model for s in view.subjects if s.untrained},
         "gaps": [(title, _gaps(view, family)) for family, title in _FAMILIES],
-        "several": _several(view),
+        "several": several(view),
         "values": view.findings.values,
         "metric": lambda r: _metric(view, r.task, r.metric),
         "states": Counter(s.state for s in view.steps),
@@ -122,7 +124,8 @@ def _context(view: ReportView, tables: Sequence[str]) -> dict[str, Any]:
         "scripts": [Markup(s) for s in scripts],
         "style": Markup(style),
         "chart_data": Markup(text.script_json(specs)),
-        "sample_data": Markup(text.script_json(_samples(view))),
+        "examples": examples,
+        "sample_data": Markup(text.script_json(examples.data)),
     }
 
 
@@ -250,46 +253,3 @@ def _scaling_bars(verdict: Verdict) -> tuple[Bar, ...]:
 def _change_bar(label: str, interval: Interval, reach: float) -> Bar:
     between = text.bounds(interval, points).replace(" points to ", " to ")
     return Bar(label, points(interval.value), between, change_track(interval, reach))
-
-
-def _several(view: ReportView) -> bool:
-    """Whether base and amount alone do not tell one student from another."""
-    return len({(s.corpus, s.seed) for s in view.subjects if not s.untrained}) > 1
-
-
-def _tag(subject: Subject, several: bool) -> str:
-    seen = f"{tokens(subject.amount)} tokens" if subject.amount else "feedback alone"
-    return f"{seen}, {subject.corpus}, seed {subject.seed}" if several else seen
-
-
-def _samples(view: ReportView) -> dict[str, Any]:
-    subjects = {s.model: s for s in view.subjects}
-    several = _several(view)
-
-    def column(model: str, role: str, content: str, stop: str = "") -> dict[str, str]:
-        subject = subjects.get(model)
-        tag = role
-        if subject is not None:
-            tag = "untrained" if subject.untrained else _tag(subject, several)
-        return {
-            "model": text.visible(subject.base if subject else model),
-            "title": text.visible(model),
-            "tag": tag,
-            "text": text.visible(content),
-            "stop": "cut at the length limit" if stop == "length" else "",
-        }
-
-    return {
-        "bases": [text.visible(b) for b in dict.fromkeys(s.base for s in view.subjects)],
-        "items": [
-            {
-                "id": text.visible(item.id),
-                "prompt": [[m.role, text.visible(m.content)] for m in item.prompt],
-                "teacher": column(view.teacher.name, "teacher", item.answer)
-                if item.answer is not None
-                else None,
-                "outputs": [column(o.model, "model", o.text, o.stop) for o in item.outputs],
-            }
-            for item in view.items
-        ],
-    }

@@ -51,7 +51,10 @@ def write_tables(view: ReportView, folder: Path) -> list[str]:
         ),
         "fooled.csv": (_FOOLED, _fooled(view)),
         "wrong.csv": (["rater", "model", "against", "item", "the_other"], _wrong(view)),
-        "samples.csv": (["item", "role", "model", "stop", "text"], _samples(view)),
+        "samples.csv": (
+            ["source", "item", "role", "model", "stop", "note", "text"],
+            _samples(view),
+        ),
         "training.csv": (
             [
                 *("base", "corpus", "seed", "run", "branch", "step", "supervised_seen"),
@@ -147,12 +150,15 @@ def _wrong(view: ReportView) -> Iterator[Sequence[object]]:
 
 def _samples(view: ReportView) -> Iterator[Sequence[object]]:
     for item in view.items:
+        named = [item.source or "held-out", item.id]
         for message in item.prompt:
-            yield [item.id, f"prompt: {message.role}", "", "", message.content]
+            yield [*named, f"prompt: {message.role}", "", "", "", message.content]
+        if item.reference:
+            yield [*named, "reference", "", "", "", item.reference]
         if item.answer is not None:
-            yield [item.id, "teacher", view.teacher.name, "", item.answer]
-        for output in item.outputs:
-            yield [item.id, "output", output.model, output.stop, output.text]
+            yield [*named, "teacher", view.teacher.name, "", "", item.answer]
+        for o in item.outputs:
+            yield [*named, "output", o.model, o.stop, o.note, o.text]
 
 
 def _training(view: ReportView) -> Iterator[Sequence[object]]:

@@ -34,21 +34,33 @@ class Teacher:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """One model's output to an item; `stop` is why it ended (`schema.Stop`)."""
+    """One model's output to an item; `stop` is why it ended (`schema.Stop`).
+
+    `note` is what else there is to say of it; `preferred` is each rater's share of a win over the
+    teacher's answer.
+    """
 
     model: str
     text: str
     stop: str = ""
+    note: str = ""
+    preferred: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One prompt with the teacher's answer and the outputs of the models."""
+    """One prompt with the teacher's answer and the outputs of the models.
+
+    `source` is the benchmark as scores name it, empty for a held-out prompt; `reference` is the
+    right answer where one is known.
+    """
 
     id: str
     prompt: tuple[Message, ...]
     answer: str | None
     outputs: tuple[Output, ...]
+    source: str = ""
+    reference: str = ""
 
 
 @dataclass(frozen=True, slots=True)
