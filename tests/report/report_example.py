@@ -18,7 +18,9 @@ from epigone.report import (
     Step,
     Teacher,
 )
+from epigone.report.view import Beside
 from epigone.schema import Message, Score
+from epigone.study.published import Figure
 
 SMALL, LARGE = "smollm2-135m-instruct", "gemma-3-270m"
 TEACHER = "chatgpt-2023"
@@ -52,6 +54,7 @@ HOSTILE = (
     "\ud800 lone",
 )
 NASTY = " ".join(HOSTILE)
+SOUND = NASTY.replace("\ud800", "")  # a study file cannot hold half a character
 
 LONG = "\n".join(f"{k}. Step {k}: think of what a careful answer would need." for k in range(1, 40))
 
@@ -163,6 +166,11 @@ def example(**changes):
             "Every amount is a checkpoint of one run of 96 optimiser steps, 10 of warm-up.",
         ),
         "created": "2025-01-01",
+        "kinds": {"sharegpt": "broad"},
+        "beside": (
+            Beside(SMALL, "facts", "exact_match", 0.4, 0.42, "a published table", "another size"),
+        ),
+        "figures": (Figure(figure="1", shows="preference", says="about half"),),
     }
     return ReportView(**(defaults | parts))
 
@@ -202,4 +210,7 @@ def hostile_view():
         metrics={},
         remarks=(NASTY,),
         created=NASTY,
+        kinds={NASTY: "broad"},
+        beside=(Beside(NASTY, NASTY, NASTY, 0.5, None, NASTY, NASTY),),
+        figures=(Figure(figure=SOUND, shows=SOUND, says=SOUND),),
     )

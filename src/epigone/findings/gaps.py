@@ -33,6 +33,9 @@ CEILING = (
     "so the share closed is a lower bound"
 )
 REPORTED = "teacher's value as reported elsewhere, taken as exact"
+# How a score was come by that somebody else published.
+PUBLISHED = "reported"
+NO_ITEMS = "reported: no items, no interval"
 NO_GAP = "the teacher cannot be told from the untrained base"
 
 
@@ -45,7 +48,8 @@ def value_interval(score: Score, seed: int = 0, resamples: int = RESAMPLES) -> I
     """
     items = sorted(usable(score))
     if not items:
-        return Interval(score.value, None, None, score.n, "no per-item values")
+        why = NO_ITEMS if score.method == PUBLISHED else "no per-item values"
+        return Interval(score.value, None, None, score.n, why)
     values = [score.values[i] for i in items]
     n = len(values)
     # A rating or a ratio that happens to be 0 or 1 on every item is no share.
@@ -119,7 +123,8 @@ def paired_change(
     """`change` and `detectable` from the same draws."""
     paired, note = pair([base, student])
     if paired is None:
-        return Interval(None, None, None, 0, note), None
+        told = published(base, student)
+        return Interval(told[1] - told[0] if told else None, None, None, 0, note), None
     resampler = Resampler(paired)
     draws = resampler.draws(stream(seed, base.metric, base.task), resamples)
     point = resampler.point()
@@ -147,13 +152,25 @@ def pair(scores: Sequence[Score]) -> tuple[list[Score] | None, str]:
         return None, "scores of different metrics or versions cannot be compared"
     items = shared_items(scores)
     if not items:
-        return None, "no items in common"
+        out = any(s.method == PUBLISHED for s in scores)
+        return None, NO_ITEMS if out else "no items in common"
     most = max(len(usable(s)) for s in scores)
     note = f"on the {len(items)} items in common of {most}" if len(items) < most else ""
     against = [{i: s.against[i] for i in items} for s in scores if first.aggregate == "pearson"]
     if any(a != against[0] for a in against):
         return None, "correlated with different answers of the teacher"
     return [restrict(s, items) for s in scores], note
+
+
+def published(base: Score, student: Score) -> tuple[float, float] | None:
+    """The values of two scores that others published, which are compared by these alone.
+
+    None where one of them was measured: their items are not the same.
+    """
+    if base.value is None or student.value is None or base.values or student.values:
+        return None
+    both = base.method == student.method == PUBLISHED
+    return (base.value, student.value) if both else None
 
 
 def teacher_value(base: Score, teacher: Score | None, reported: float | None) -> TeacherValue:
@@ -191,9 +208,16 @@ def gap_closed(
         return Interval(None, None, None, 0, UNKNOWN)
     measured = teacher if known.source == "measured" else None
     paired, note = pair([base, student] if measured is None else [base, student, measured])
-    if paired is None:
-        return Interval(None, None, None, 0, note)
     flags = {"reported": REPORTED, "ceiling": CEILING}
+    if paired is None:
+        told = published(base, student) if measured is None else None
+        if told is None:
+            return Interval(None, None, None, 0, note)
+        note = f"{note}; {flags[known.source]}"
+        gap = known.value - told[0]
+        if gap == 0:
+            return Interval(None, None, None, 0, f"{NO_GAP}; {note}")
+        return Interval((told[1] - told[0]) / gap, None, None, 0, note)
     note = "; ".join(x for x in (note, flags.get(known.source, "")) if x)
     resampler = Resampler(paired)
     n = paired[0].n

@@ -17,6 +17,7 @@ from epigone.report.items import items_of, judge_ratings
 from epigone.report.metrics import METRICS
 from epigone.report.opinions import opinions
 from epigone.report.people import rated
+from epigone.report.reported import beside, teacher_values, with_reported
 from epigone.report.training import LOG, curves_of
 from epigone.report.view import (
     Corpus,
@@ -33,6 +34,7 @@ from epigone.runs.store import Store
 from epigone.schema import Cell, Rating, Record, Score
 from epigone.study.declare import Declaration
 from epigone.study.judge import second_of
+from epigone.study.publications import Publications
 from epigone.study.rounds import random_twins
 from epigone.study.specs import (
     AskSpec,
@@ -53,24 +55,28 @@ from epigone.study.templates import BUILT_IN
 from epigone.study.terms import terms_in
 
 
-def findings_of(declaration: Declaration, expansion: Expansion, store: Store) -> Findings:
+def findings_of(
+    declaration: Declaration, expansion: Expansion, store: Store, given: Publications
+) -> Findings:
     """Findings of the scores that are there."""
-    return _findings(
-        declaration, expansion, _scores(plan(expansion, store), store, expansion.teacher)
-    )
+    scores = _scores(plan(expansion, store), store, expansion.teacher)
+    return _findings(declaration, expansion, with_reported(scores, given), given)
 
 
-def view_of(declaration: Declaration, expansion: Expansion, store: Store) -> ReportView:
-    """Everything that the report shows, read from the finished steps.
+def view_of(
+    declaration: Declaration, expansion: Expansion, store: Store, given: Publications
+) -> ReportView:
+    """Everything that the report shows, read from the finished steps and from what is `given`.
 
-    Raises UserError where no step is finished yet.
+    Raises UserError where no step is finished yet and nothing was reported.
     """
     planned = plan(expansion, store)
     records = [p.record for p in planned if p.record is not None]
-    if not records:
+    if not records and not given.scores:
         raise UserError("nothing is done yet", value=declaration.name, fix="epigone run")
     teacher = declaration.teacher
-    scores = _scores(planned, store, teacher.name)
+    measured = _scores(planned, store, teacher.name)
+    scores = with_reported(measured, given)
     people, pending = rated(store.root, declaration.evaluate.raters)
     ratings = [*people, *judge_ratings(planned, store)]
     said = opinions(planned, store, teacher.name, _subjects(expansion), scores, people, ratings)
@@ -86,7 +92,7 @@ def view_of(declaration: Declaration, expansion: Expansion, store: Store) -> Rep
         ),
         subjects=_subjects(expansion),
         scores=scores,
-        findings=_findings(declaration, expansion, scores),
+        findings=_findings(declaration, expansion, scores, given),
         selected=selected(
             _subjects(expansion), scores, random_twins(declaration.corpora, declaration.amounts)
         ),
@@ -101,7 +107,14 @@ def view_of(declaration: Declaration, expansion: Expansion, store: Store) -> Rep
         fooled=said.fooled,
         agreed=said.agreed,
         rating=pending,
-        created=max(r.finished for r in records),
+        created=max((r.finished for r in records), default=""),
+        beside=beside(given, measured),
+        figures=given.figures,
+        kinds={
+            _line(cell): declaration.corpora[cell.corpus].kind
+            for cell in expansion.cells()
+            if cell.corpus
+        },
     )
 
 
@@ -162,9 +175,10 @@ def _trunks(planned: list[Planned], expansion: Expansion, store: Store) -> tuple
 
 
 def _findings(
-    declaration: Declaration, expansion: Expansion, scores: tuple[Score, ...]
+    declaration: Declaration, expansion: Expansion, scores: tuple[Score, ...], given: Publications
 ) -> Findings:
     reported = {name: r.value for name, r in declaration.teacher.reported.items()}
+    reported |= teacher_values(given)
     return analyse(
         _subjects(expansion), scores, teacher=declaration.teacher.name, reported=reported
     )
@@ -250,7 +264,8 @@ def _step(p: Planned) -> Step:
 def _provenance(
     declaration: Declaration, expansion: Expansion, records: list[Record]
 ) -> Mapping[str, Mapping[str, str]]:
-    last = max(records, key=lambda r: r.finished)
+    last = max(records, key=lambda r: r.finished, default=None)
+    environment = last.environment if last is not None else {}
     trunks = [s.spec for s in expansion.steps if isinstance(s.spec, TrainSpec)]
     models: dict[str, str] = {}
     for trunk in trunks:
@@ -264,21 +279,24 @@ def _provenance(
     }
     training = next((r.facts for r in records if r.stage == "train"), {})
     seen = {k: str(training[k]) for k in ("master_weights", "compute", "device") if k in training}
-    machine = {k: str(last.environment.get(k, "")) for k in ("platform", "machine", "cpus")}
-    peak = max(r.peak_bytes for r in records)
-    return {
+    machine = {k: str(environment[k]) for k in ("platform", "machine", "cpus") if k in environment}
+    if records:
+        peak = max(r.peak_bytes for r in records)
+        machine["largest step's memory"] = f"{peak / 1e9:.1f} GB"
+    groups: dict[str, dict[str, str]] = {
         "Models": models,
         "Recipe": {**recipe, **seen, "seeds": ", ".join(map(str, declaration.seeds))},
-        "Machine": {**machine, "largest step's memory": f"{peak / 1e9:.1f} GB"},
+        "Machine": machine,
         "Versions": {
-            "python": str(last.environment.get("python", "")),
-            **{k: str(v) for k, v in dict(last.environment.get("versions", {})).items()},
+            **{k: str(environment[k]) for k in ("python",) if k in environment},
+            **{k: str(v) for k, v in dict(environment.get("versions", {})).items()},
         },
         "Terms": {
             "teacher's outputs": declaration.teacher.terms or "not stated",
             **_terms(expansion),
         },
     }
+    return {title: rows for title, rows in groups.items() if rows}
 
 
 def _setting(name: str, value: Any) -> str:

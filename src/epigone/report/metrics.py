@@ -95,6 +95,13 @@ METRICS: Mapping[str, MetricText] = {
     "judge/correct by reference": MetricText(
         "Correct, by reference", "Share of answers that hold a right answer as whole words."
     ),
+    "nq_open/exact_match": MetricText(
+        "Natural Questions", "Share of questions answered with an accepted answer."
+    ),
+    "mmlu/acc": MetricText("MMLU", "Share of four-way questions answered right; 0.25 is chance."),
+    "humaneval/pass@1": MetricText(
+        "HumanEval", "Share of problems whose first program passes its tests."
+    ),
     "facts/exact_match": MetricText(
         "Facts", "Share of short open questions answered with an accepted answer, after 3 examples."
     ),

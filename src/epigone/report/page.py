@@ -23,6 +23,7 @@ from epigone.report.charts import Chart, Series, all_series, chart
 from epigone.report.curves import curve_charts
 from epigone.report.examples import examples_of, several
 from epigone.report.judged import KINDS, bare, named, section
+from epigone.report.paper import tables as tables_of_paper
 from epigone.report.tracks import Track, change_track, reach_of, style_track
 from epigone.report.view import MetricText, ReportView
 from epigone.schema import Family, Interval
@@ -114,6 +115,7 @@ def _context(view: ReportView, tables: Sequence[str]) -> dict[str, Any]:
         "untrained": {s.model for s in view.subjects if s.untrained},
         "gaps": [(title, _gaps(view, family)) for family, title in _FAMILIES],
         "several": several(view),
+        "paper": tables_of_paper(view),
         "values": view.findings.values,
         "metric": lambda r: _metric(view, r.task, r.metric),
         "states": Counter(s.state for s in view.steps),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import astuple
 from pathlib import Path
 
 from epigone.files import write_text
@@ -14,6 +15,7 @@ from epigone.report.view import ReportView
 from epigone.schema import Interval
 
 _SUBJECT = ["base", "corpus", "amount", "seed"]
+_SAMPLE = ["source", "item", "role", "model", "stop", "note", "text"]
 
 
 def write_tables(view: ReportView, folder: Path) -> list[str]:
@@ -44,6 +46,10 @@ def write_tables(view: ReportView, folder: Path) -> list[str]:
             ],
             _selection(view),
         ),
+        "reported.csv": (
+            ["model", "task", "metric", "reported", "measured", "source", "note"],
+            (astuple(r) for r in view.beside),
+        ),
         "preference.csv": (_PREFERENCE, _preferences(view)),
         "strength.csv": (
             ["rater", "model", *_interval_names("strength")],
@@ -51,10 +57,7 @@ def write_tables(view: ReportView, folder: Path) -> list[str]:
         ),
         "fooled.csv": (_FOOLED, _fooled(view)),
         "wrong.csv": (["rater", "model", "against", "item", "the_other"], _wrong(view)),
-        "samples.csv": (
-            ["source", "item", "role", "model", "stop", "note", "text"],
-            _samples(view),
-        ),
+        "samples.csv": (_SAMPLE, _samples(view)),
         "training.csv": (
             [
                 *("base", "corpus", "seed", "run", "branch", "step", "supervised_seen"),

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from epigone.findings import Findings, Fooled, Judged, Selected, Subject
 from epigone.raters.agreement import Agreement, JudgeAgreement
 from epigone.schema import Message, Score
+from epigone.study.published import Figure
 
 StepState = Literal["done", "pending", "failed"]
 
@@ -20,6 +21,19 @@ class Reported:
     name: str
     value: float
     source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """A score that others published of a model here, and the measured one where there is one."""
+
+    model: str
+    task: str
+    metric: str
+    reported: float
+    measured: float | None
+    source: str
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +186,9 @@ class ReportView:
     groups of name-value rows (versions, hashes, machine, licences and terms); `created` is
     shown as it is, and the report takes no time of its own; `remarks` are paragraphs on how
     the study was made that a reader must know; `judged` is what judges and people prefer,
-    `fooled` what a gain in it goes with; `rating` tells how far people are with rating.
+    `fooled` what a gain in it goes with; `rating` tells how far people are with rating;
+    `beside` are scores that others published of models here; `figures` what a publication says of
+    its figures; `kinds` tells of each line of students whether its corpus is broad or local.
     """
 
     study: str
@@ -193,3 +209,6 @@ class ReportView:
     agreed: Agreed = field(default_factory=Agreed)
     rating: str = ""
     created: str = ""
+    beside: tuple[Beside, ...] = ()
+    figures: tuple[Figure, ...] = ()
+    kinds: Mapping[str, str] = field(default_factory=dict)
