@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from epigone.errors import UserError
 from epigone.files import read_json, read_jsonl
-from epigone.findings import Findings, Judged, Subject, analyse, judged, selected, win_scores
+from epigone.findings import Findings, Subject, analyse, selected, win_scores
 from epigone.models import catalogue
 from epigone.report.items import items_of, judge_ratings
 from epigone.report.metrics import METRICS
+from epigone.report.opinions import opinions
 from epigone.report.people import rated
 from epigone.report.reported import beside, teacher_values, with_reported
 from epigone.report.training import LOG, curves_of
@@ -78,6 +79,7 @@ def view_of(
     scores = with_reported(measured, given)
     people, pending = rated(store.root, declaration.evaluate.raters)
     ratings = [*people, *judge_ratings(planned, store)]
+    said = opinions(planned, store, teacher.name, _subjects(expansion), scores, people, ratings)
     return ReportView(
         study=declaration.name,
         teacher=Teacher(
@@ -101,7 +103,10 @@ def view_of(
         provenance=_provenance(declaration, expansion, records),
         metrics=METRICS,
         remarks=(*_remarks(planned), *([pending] if pending else [])),
-        judged=_judged(planned, store, teacher.name, scores, ratings),
+        judged=said.judged,
+        fooled=said.fooled,
+        agreed=said.agreed,
+        rating=pending,
         created=max((r.finished for r in records), default=""),
         beside=beside(given, measured),
         figures=given.figures,
@@ -201,22 +206,6 @@ def _win_scores(planned: list[Planned], store: Store, teacher: str) -> Iterator[
             for score in win_scores(ratings, spec.model, teacher, spec.judge.name):
                 again = spec.model == second_of(teacher)
                 yield replace(score, model=teacher) if again else score
-
-
-def _judged(
-    planned: list[Planned],
-    store: Store,
-    teacher: str,
-    scores: tuple[Score, ...],
-    ratings: Sequence[Rating],
-) -> Judged:
-    lengths: dict[str, dict[str, float]] = {}
-    for p in planned:
-        if p.step.stage in ("generate", "second") and p.record is not None:
-            samples = read_jsonl(store.folder(p.step) / "samples.jsonl")
-            name = second_of(teacher) if p.step.stage == "second" else p.step.model
-            lengths[name] = {s["item"]: float(len(s["output"])) for s in samples}
-    return judged(ratings, teacher, lengths, scores)
 
 
 def _corpus(p: Planned, store: Store) -> Corpus:

@@ -205,7 +205,7 @@ class _Rows:
         subjects = sorted(view.subjects, key=lambda s: _order(s, self._bases))
         for name in (view.teacher.name, *(s.model for s in subjects)):
             self._number(name)
-        self._keys = _keys(view.items)
+        self._keys = keys_of(view.items)
         self._known = Counter(item.source for item in view.items)
         self._outputs: dict[int, list[tuple[int, str, dict[str, Any]]]] = {}
 
@@ -317,7 +317,7 @@ def _tag(subject: Subject, several: bool) -> str:
     return f"{seen}, {subject.corpus}, seed {subject.seed}" if several else seen
 
 
-def _keys(items: Sequence[Item]) -> dict[int, str]:
+def keys_of(items: Sequence[Item]) -> dict[int, str]:
     """What an item is called in links: its name, with its benchmark where others have it too."""
     often = Counter(text.visible(item.id) for item in items)
     found: dict[int, str] = {}

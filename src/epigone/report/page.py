@@ -22,6 +22,7 @@ from epigone.report import text
 from epigone.report.charts import Chart, Series, all_series, chart
 from epigone.report.curves import curve_charts
 from epigone.report.examples import examples_of, several
+from epigone.report.judged import KINDS, bare, named, section
 from epigone.report.paper import tables as tables_of_paper
 from epigone.report.tracks import Track, change_track, reach_of, style_track
 from epigone.report.view import MetricText, ReportView
@@ -82,11 +83,12 @@ def environment() -> jinja2.Environment:
         "number": text.number,
         "percent": percent,
         "points": points,
+        "rater": named,
         "seconds": text.seconds,
         "signed": text.signed,
         "tokens": tokens,
     }
-    made.globals |= {"percent": percent, "signed": text.signed}
+    made.globals |= {"bare": bare, "percent": percent, "signed": text.signed}
     return made
 
 
@@ -94,7 +96,9 @@ def _context(view: ReportView, tables: Sequence[str]) -> dict[str, Any]:
     series = all_series(view.findings.values)
     charts = [(title, _charts(view, family, series)) for family, title in _FAMILIES]
     curves = curve_charts(view.trunks)
+    judged = section(view)
     specs = {c.id: c.spec for _, row in charts for c in row} | {c.id: c.spec for c in curves}
+    specs |= {c.id: c.spec for c in judged.charts}
     scripts = [text.script_code(read("vendor", name)) for name in VENDOR]
     scripts += [text.script_code(read("static", name)) for name in ("app.js", "examples.js")]
     examples = examples_of(view, lambda task, metric: _metric(view, task, metric).title)
@@ -106,6 +110,9 @@ def _context(view: ReportView, tables: Sequence[str]) -> dict[str, Any]:
         "series": series,
         "charts": [(title, row) for title, row in charts if row],
         "curves": curves,
+        "judged": judged,
+        "kinds": KINDS,
+        "untrained": {s.model for s in view.subjects if s.untrained},
         "gaps": [(title, _gaps(view, family)) for family, title in _FAMILIES],
         "several": several(view),
         "paper": tables_of_paper(view),

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from epigone.findings import Findings, Judged, Selected, Subject
+from epigone.findings import Findings, Fooled, Judged, Selected, Subject
+from epigone.raters.agreement import Agreement, JudgeAgreement
 from epigone.schema import Message, Score
 from epigone.study.published import Figure
 
@@ -169,13 +170,23 @@ class MetricText:
 
 
 @dataclass(frozen=True, slots=True)
+class Agreed:
+    """How far people agree with each other, None where nobody rated what another did, and each
+    judge with them."""
+
+    people: Agreement | None = None
+    judges: tuple[JudgeAgreement, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ReportView:
     """Everything that a report shows.
 
     `metrics` explains metrics by `task/metric`, or by `metric` alone; `provenance` holds named
     groups of name-value rows (versions, hashes, machine, licences and terms); `created` is
     shown as it is, and the report takes no time of its own; `remarks` are paragraphs on how
-    the study was made that a reader must know; `judged` is what judges and people prefer;
+    the study was made that a reader must know; `judged` is what judges and people prefer,
+    `fooled` what a gain in it goes with; `rating` tells how far people are with rating;
     `beside` are scores that others published of models here; `figures` what a publication says of
     its figures; `kinds` tells of each line of students whether its corpus is broad or local.
     """
@@ -194,6 +205,9 @@ class ReportView:
     metrics: Mapping[str, MetricText] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     judged: Judged = field(default_factory=lambda: Judged((), ()))
+    fooled: tuple[Fooled, ...] = ()
+    agreed: Agreed = field(default_factory=Agreed)
+    rating: str = ""
     created: str = ""
     beside: tuple[Beside, ...] = ()
     figures: tuple[Figure, ...] = ()
