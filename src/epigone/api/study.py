@@ -18,6 +18,7 @@ from epigone.runs.store import Store
 from epigone.runs.teacher_cost import check_budget
 from epigone.study.declare import Declaration
 from epigone.study.file import located, read
+from epigone.study.publications import publications
 from epigone.study.specs import (
     AskSpec,
     CorpusSpec,
@@ -108,6 +109,7 @@ class Study:
             raise UnknownName("stage", only, STAGES)
         expansion, world = self._expand(True)
         self.check_terms(use)
+        publications(self.declaration, expansion, self.file)
         check_before(self.declaration, self.file.parent)
         check_budget(expansion.steps, budget)
         with lease.hold(self.root):
@@ -123,14 +125,18 @@ class Study:
         """Gaps, intervals and verdict of the scores that are there."""
         from epigone.report.assemble import findings_of
 
-        return findings_of(self.declaration, self.expansion(), self.store)
+        expansion = self.expansion()
+        given = publications(self.declaration, expansion, self.file)
+        return findings_of(self.declaration, expansion, self.store, given)
 
     def report(self) -> Path:
         """Build report/index.html and its tables from what is done; the page's path is returned."""
         from epigone.report import build
         from epigone.report.assemble import view_of
 
-        view = view_of(self.declaration, self.expansion(), self.store)
+        expansion = self.expansion()
+        given = publications(self.declaration, expansion, self.file)
+        view = view_of(self.declaration, expansion, self.store, given)
         return build(view, self.root / "report")
 
     def _expand(self, online: bool) -> tuple[Expansion, World]:

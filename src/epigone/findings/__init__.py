@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from epigone.findings.analyse import analyse
+from epigone.findings.fooled import Corrected, Fooled, fooled
 from epigone.findings.gaps import change, detectable, gap_closed, value_interval
 from epigone.findings.judged import Compared, Judged, judged
 from epigone.findings.length_control import LengthControlled, length_controlled
@@ -43,8 +44,10 @@ from epigone.findings.strengths import Strength, bradley_terry
 __all__ = [
     "Base",
     "Compared",
+    "Corrected",
     "DataOrBase",
     "Findings",
+    "Fooled",
     "GapRow",
     "Judged",
     "LengthControlled",
@@ -70,6 +73,7 @@ __all__ = [
     "change",
     "counted",
     "detectable",
+    "fooled",
     "gap_closed",
     "judged",
     "length_controlled",
