@@ -59,7 +59,7 @@ def small():
              tuple(Output(m, "choice A") for m in models), "quiz", "choice A"),
         Item("q2", (), None, tuple(Output(m, "la", "length", "passed") for m in models), "quiz"),
     )  # fmt: skip
-    return ReportView("small", Teacher("t"), subjects, scores, Findings((), (), (), (), ()),
+    return ReportView("small", Teacher("t"), subjects, scores, Findings(*[()] * 10),
                       items=items)  # fmt: skip
 
 

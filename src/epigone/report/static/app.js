@@ -18,7 +18,13 @@
   const views = [];
   const charts = Object.entries(specs).map(([id, spec]) =>
     vegaEmbed("#" + id, spec, options)
-      .then((result) => views.push(result.view))
+      .then(({ view }) => {
+        views.push(view);
+        // An extent of nothing, where every line of a layer is off, is no news.
+        view.logLevel(vega.Error);
+        // The place tells in words what its picture shows.
+        document.querySelector("#" + id + " svg").setAttribute("aria-hidden", "true");
+      })
       .catch((error) => failed(id, error)));
   Promise.all(charts).then(() => { document.documentElement.dataset.charts = "done"; });
 
