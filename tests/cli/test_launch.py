@@ -22,6 +22,7 @@ from epigone.corpus import build
 from epigone.errors import UserError
 from epigone.files import read_jsonl
 from epigone.study.specs import CorpusSpec, DataSpec, SourceSpec
+from epigone.training.launch import _forget_state
 from epigone.training.layout import COMPILE, PARALLEL, PROCESSES
 from epigone.training.track import TRACK
 
@@ -83,6 +84,7 @@ def trained_by_forks(
                 code: object = 70
                 try:
                     os.environ |= environment
+                    _forget_state()
                     sys.argv, sys.stdout, sys.stderr = words, told, said
                     # What a process that this one starts says is heard as well.
                     os.dup2(told.fileno(), 1)
