@@ -10,12 +10,15 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any, NoReturn
 
 import httpx
 import pytest
 
 from .fake import Fake, serve
+
+ROOT = Path(__file__).parents[2]
 
 
 class Running:
