@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 from epigone.findings.analyse import analyse
+from epigone.findings.compare import (
+    Comparison,
+    FamilyBeside,
+    Pair,
+    ScoreBeside,
+    Side,
+    compare,
+)
 from epigone.findings.gaps import change, detectable, gap_closed, value_interval
 from epigone.findings.judged import Compared, Judged, judged
 from epigone.findings.length_control import LengthControlled, length_controlled
@@ -43,7 +51,9 @@ from epigone.findings.strengths import Strength, bradley_terry
 __all__ = [
     "Base",
     "Compared",
+    "Comparison",
     "DataOrBase",
+    "FamilyBeside",
     "Findings",
     "GapRow",
     "Judged",
@@ -51,10 +61,13 @@ __all__ = [
     "LocalBroad",
     "Missing",
     "Orders",
+    "Pair",
     "Preference",
     "PreferredButWrong",
+    "ScoreBeside",
     "Selected",
     "Sentence",
+    "Side",
     "SizeTrend",
     "Strength",
     "Subject",
@@ -68,6 +81,7 @@ __all__ = [
     "by_item",
     "cells",
     "change",
+    "compare",
     "counted",
     "detectable",
     "gap_closed",
