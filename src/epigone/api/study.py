@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from epigone.errors import UnknownName
 from epigone.files import write_json, write_text
@@ -31,6 +32,9 @@ from epigone.study.values import Mistake
 
 if TYPE_CHECKING:
     from epigone.findings import Findings
+
+
+Format = Literal["html", "md", "pdf"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +131,26 @@ class Study:
 
     def report(self) -> Path:
         """Build report/index.html and its tables from what is done; the page's path is returned."""
-        from epigone.report import build
+        return self.report_as(["html"])["html"]
+
+    def report_as(self, formats: Iterable[Format]) -> dict[Format, Path]:
+        """Build the report in each format from what is done; the file of each is returned.
+
+        Markdown and PDF have their figures as SVG in report/figures. Raises MissingExtra where the
+        packages that draw them are not installed.
+        """
+        from epigone.report import build, export
         from epigone.report.assemble import view_of
 
+        asked = dict.fromkeys(formats)
         view = view_of(self.declaration, self.expansion(), self.store)
-        return build(view, self.root / "report")
+        found: dict[Format, Path] = {}
+        if "html" in asked:
+            found["html"] = build(view, self.root / "report")
+        papers: list[Format] = [kind for kind in asked if kind != "html"]
+        if papers:
+            found |= zip(papers, export(view, self.root / "report", papers), strict=True)
+        return found
 
     def _expand(self, online: bool) -> tuple[Expansion, World]:
         world = World(online=online, locked=locked_fingerprints(self.root), folder=self.file.parent)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from epigone.api import Study
+from epigone.api.study import Format
 from epigone.cli.common import Json, Runs, StudyArgument, say_json
 
 
@@ -16,20 +18,32 @@ def register(app: typer.Typer) -> None:
     app.command("report")(report)
 
 
-def report(study: StudyArgument, runs: Runs = Path("runs"), json: Json = False) -> None:
+def report(
+    study: StudyArgument,
+    formats: Annotated[
+        list[Format] | None,
+        typer.Option("--format", help="html, md or pdf; may be given several times."),
+    ] = None,
+    runs: Runs = Path("runs"),
+    json: Json = False,
+) -> None:
     """Build report/index.html and its tables from what is done, and print the verdict.
 
-    Example: epigone report studies/pocket.yaml
+    With --format md or pdf, report/report.md or report/report.pdf with figures as SVG.
+
+    Example: epigone report studies/pocket.yaml --format md --format pdf
     """
     loaded = Study.load(study, runs=runs)
-    page = loaded.report()
+    written = loaded.report_as(formats or ["html"])
     if json:
-        say_json({"report": str(page), **asdict(loaded.findings())})
+        files = {kind: str(path) for kind, path in written.items()}
+        page = files.get("html")
+        say_json({"report": page, "files": files, **asdict(loaded.findings())})
     else:
-        tell_verdict(loaded, page)
+        tell_verdict(loaded, *written.values())
 
 
-def tell_verdict(loaded: Study, page: Path) -> None:
+def tell_verdict(loaded: Study, *written: Path) -> None:
     """Print the verdict and where the report lies."""
     for verdict in loaded.findings().verdicts:
         print(f"{verdict.base} ({verdict.corpus})")
@@ -37,4 +51,6 @@ def tell_verdict(loaded: Study, page: Path) -> None:
             print(f"  {sentence.text}")
         if verdict.note:
             print(f"  {verdict.note}")
-    print(f"\nreport: {page}")
+    print()
+    for path in written:
+        print(f"report: {path}")

@@ -125,8 +125,8 @@ _Row = TypeVar("_Row", FamilyBeside, ScoreBeside)
 
 
 def _by_pair(rows: Sequence[_Row]) -> Iterator[tuple[Pair | None, list[_Row]]]:
-    for pair, own in groupby(rows, key=lambda r: r.pair):
-        yield pair, [*own]
+    for pair, rows_of_pair in groupby(rows, key=lambda r: r.pair):
+        yield pair, list(rows_of_pair)
 
 
 def _quiet(pair: Pair | None, rows: Sequence[ScoreBeside]) -> bool:

@@ -1,0 +1,353 @@
+"""A report as headings, paragraphs, tables and figures: what Markdown and PDF are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from epigone.findings import GapRow, Subject, Summary, ValueRow
+from epigone.findings.verdict import percent, points, probability, tokens
+from epigone.report.charts import TEACHER_LABELS
+from epigone.report.text import number, signed, visible
+from epigone.report.view import ReportView
+from epigone.schema import Interval
+
+Show = Callable[[float | None], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """A section's title; level 1 is the document's own."""
+
+    level: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Paragraph:
+    """One paragraph; `strong` are its first words, set apart."""
+
+    text: str
+    strong: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of text under a header; the first column names the row."""
+
+    caption: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A chart: its file's name, its title, what it shows in words, and its specification.
+
+    `words` tell the chart's numbers to those who cannot see it.
+    """
+
+    name: str
+    title: str
+    caption: str
+    words: str
+    spec: Mapping[str, Any]
+
+
+Block = Heading | Paragraph | Table | Figure
+
+
+def document(view: ReportView, figures: Sequence[Figure]) -> list[Block]:
+    """The whole report but its examples of answers; all text in it is safe to show, as text."""
+    parts = (
+        _head(view),
+        _verdicts(view),
+        _summaries(view),
+        _drawn(figures),
+        _trends(view),
+        _choices(view),
+        _local(view),
+        _gaps(view),
+        _preferences(view),
+        _values(view),
+        _made(view),
+    )
+    return [block for part in parts for block in part]
+
+
+def interval(found: Interval | None, show: Show = number) -> str:
+    """A number with its 95% interval in brackets, or why there is none."""
+    if found is None or found.value is None:
+        return "not known"
+    if found.low is None or found.high is None:
+        return f"{show(found.value)} [no interval]"
+    low, high = (show(x).removesuffix(" points") for x in (found.low, found.high))
+    return f"{show(found.value)} [{low}, {high}]"
+
+
+def title_of(view: ReportView, task: str, metric: str) -> str:
+    """What a metric is called."""
+    named = view.metrics.get(f"{task}/{metric}") or view.metrics.get(metric)
+    if named is not None:
+        return named.title
+    words = metric.replace("_", " ").replace("-", " ")
+    return f"{task}: {words}" if task else words
+
+
+def _table(caption: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[Block]:
+    """A table, unless it has no rows."""
+    found = tuple(tuple(map(line, row)) for row in rows)
+    if found:
+        yield Table(line(caption), tuple(header), found)
+
+
+def _said(text: str, strong: str = "") -> Paragraph:
+    return Paragraph(line(text), line(strong))
+
+
+def line(text: str) -> str:
+    """Any text as one line that is safe to show as text."""
+    return " ".join(visible(text).split())
+
+
+def _head(view: ReportView) -> Iterator[Block]:
+    yield Heading(1, line(f"What imitation taught: {view.study}"))
+    about = f" ({view.teacher.description})" if view.teacher.description else ""
+    yield _said(f"The teacher is {view.teacher.name}{about}.")
+    done = sum(s.state == "done" for s in view.steps)
+    if done < len(view.steps):
+        yield _said(f"{done} of {len(view.steps)} steps are done.", "Not finished.")
+    for remark in view.remarks:
+        yield _said(remark)
+
+
+def _verdicts(view: ReportView) -> Iterator[Block]:
+    yield Heading(2, "Verdict")
+    for verdict in view.findings.verdicts:
+        yield Heading(3, line(verdict.base))
+        yield _said(verdict.answer)
+        for sentence in verdict.sentences:
+            yield _said(sentence.text, f"{sentence.headline}.")
+        if verdict.note:
+            yield _said(verdict.note)
+
+
+def _summaries(view: ReportView) -> Iterator[Block]:
+    own = view.findings.summaries
+    if not own:
+        return
+    yield Heading(2, "Families of metrics")
+    yield _said(
+        "Style is the mean share of the gap to the teacher that closed; the others are mean "
+        "changes from the untrained base in points, of which up is good. 95% intervals are in "
+        "brackets. "
+        f"Holm's correction covers the {view.findings.primary} tests behind the verdicts; where p "
+        "is empty, a row is none of them."
+    )
+    # Where no corpus is for a task, capability is all that is unsupported.
+    local = any(s.family == "supported" for s in own)
+    own = tuple(s for s in own if local or s.family != "unsupported")
+    for base in dict.fromkeys(s.base for s in own):
+        rows = [_summary(s) for s in own if s.base == base]
+        header = ("Family", "Corpus", "Tokens", "Estimate", "Gap closed", "Detectable", "p (Holm)")
+        yield from _table(base, header, rows)
+
+
+def _summary(s: Summary) -> tuple[str, ...]:
+    show = _show(s.family)
+    bound = " (lower bound)" if s.lower_bound else ""
+    return (
+        s.family,
+        s.corpus,
+        tokens(s.amount) + (" and feedback" if s.feedback else ""),
+        interval(s.estimate, show) + bound,
+        "" if s.family == "style" else interval(s.closed, percent),
+        "" if s.detectable is None else show(s.detectable).lstrip("+"),
+        "" if s.adjusted is None else f"{s.adjusted:.3f}" if s.adjusted >= 0.001 else "< 0.001",
+    )
+
+
+def _show(family: str) -> Show:
+    return percent if family == "style" else points
+
+
+def _drawn(figures: Sequence[Figure]) -> Iterator[Block]:
+    if figures:
+        yield Heading(2, "Figures")
+        yield from figures
+
+
+def _trends(view: ReportView) -> Iterator[Block]:
+    rows = []
+    for t in view.findings.trends:
+        mean = t.metric == t.family
+        show = _show(t.family) if mean else signed
+        needed = t.why if t.needed is None else interval(t.needed, _amount)
+        name = t.metric if mean else title_of(view, t.task, t.metric)
+        rows.append((t.base, t.corpus, name, interval(t.slope, show), t.shape, needed))
+    if rows:
+        yield Heading(2, "Score against amount")
+        header = (
+            "Base",
+            "Corpus",
+            "Metric",
+            "Per doubling",
+            "Shape",
+            "Tokens to match the teacher",
+        )
+        yield from _table("What a doubling of the tokens gives", header, rows)
+    sizes = [
+        (s.corpus or "untrained", tokens(s.amount) if s.amount else "", s.metric if not s.task else
+         title_of(view, s.task, s.metric), "weights" if s.by == "parameters" else "loss",
+         interval(s.slope, signed), ", ".join(s.bases))
+        for s in view.findings.sizes
+    ]  # fmt: skip
+    if sizes:
+        yield Heading(2, "Score against base size")
+        caption = "What twice the weights give, or 0.1 bits a byte less loss"
+        header = ("Corpus", "Tokens", "Metric", "By", "Gain", "Bases")
+        yield from _table(caption, header, sizes)
+
+
+def _amount(value: float | None) -> str:
+    return "not known" if value is None else tokens(round(value))
+
+
+def _choices(view: ReportView) -> Iterator[Block]:
+    rows = []
+    for c in view.findings.data_or_base:
+        show = _show(c.family)
+        rows.append(
+            (
+                c.base,
+                c.corpus,
+                c.family,
+                f"{interval(c.data_gain, show)} at {tokens(c.previous)} to {tokens(c.amount)}",
+                f"{c.other}: {interval(c.base_gain, show)}" if c.other else "no larger base",
+                interval(c.contrast, show) if c.contrast else "",
+                "" if c.base_better is None else probability(c.base_better),
+            )
+        )
+    if rows:
+        yield Heading(2, "More data or a better base")
+        header = ("Base", "Corpus", "Family", "Doubling the data", "Next base", "Base minus data",
+                  "Probability of the base")  # fmt: skip
+        yield from _table("What each gives", header, rows)
+
+
+def _local(view: ReportView) -> Iterator[Block]:
+    rows = [
+        (
+            r.base,
+            title_of(view, r.task, r.metric),
+            number(r.base_value),
+            f"{number(r.broad_value)} ({r.broad}, {tokens(r.broad_amount)})",
+            f"{number(r.local_value)} ({r.local}, {tokens(r.local_amount)})",
+            number(r.teacher.value),
+            interval(r.difference, signed),
+        )
+        for r in view.findings.local_broad
+    ]
+    if rows:
+        yield Heading(2, "Local against broad imitation")
+        header = ("Base", "Task", "Untrained", "Broad", "Local", "Teacher", "Local minus broad")
+        yield from _table("A student of the task's own data beside one of broad data", header, rows)
+
+
+def _gaps(view: ReportView) -> Iterator[Block]:
+    groups: dict[tuple[str, str, str], list[GapRow]] = {}
+    for row in view.findings.gaps:
+        groups.setdefault((row.family, row.task, row.metric), []).append(row)
+    if groups:
+        yield Heading(2, "Gaps")
+        yield _said(
+            "What each student changed from its untrained base on the same items, and the share of "
+            "the gap to the teacher that this is."
+        )
+    for (family, task, metric), own in groups.items():
+        first = own[0]
+        better = "nearer to 0" if first.better == "zero" else first.better
+        caption = f"{title_of(view, task, metric)} ({family}; {better} is better)"
+        header = ("Student", "Untrained", "Student's", "Teacher", "Change", "Gap closed")
+        yield from _table(caption, header, (_gap(r) for r in own))
+
+
+def _gap(r: GapRow) -> tuple[str, ...]:
+    label = TEACHER_LABELS.get(r.teacher.source, "")
+    source = f" ({label})" if r.teacher.source in ("reported", "ceiling") else ""
+    return (
+        _student(r.subject),
+        number(r.base),
+        number(r.student),
+        number(r.teacher.value) + source,
+        interval(r.change, signed),
+        interval(r.closed, percent),
+    )
+
+
+def _student(s: Subject | None) -> str:
+    if s is None:
+        return "teacher"
+    if s.untrained:
+        return f"{s.base}, untrained"
+    seen = f"{tokens(s.amount)} tokens" if s.amount else ""
+    made = [s.base, s.corpus or "", seen, "feedback" if s.feedback else "", f"seed {s.seed}"]
+    return ", ".join(filter(None, made))
+
+
+def _preferences(view: ReportView) -> Iterator[Block]:
+    rows = [
+        (
+            c.rater,
+            c.preference.model,
+            c.preference.against,
+            interval(c.preference.win_rate, percent),
+            interval(c.controlled.win_rate, percent),
+            str(c.preference.win_rate.n),
+        )
+        for c in view.judged.pairs
+    ]
+    if rows:
+        yield Heading(2, "Preference")
+        header = ("Rater", "Model", "Against", "Win rate", "At equal length", "Prompts")
+        yield from _table("Which answer is preferred; a tie is half a win", header, rows)
+
+
+def _values(view: ReportView) -> Iterator[Block]:
+    groups: dict[tuple[str, str], list[ValueRow]] = {}
+    for row in view.findings.values:
+        groups.setdefault((row.task, row.metric), []).append(row)
+    if groups:
+        yield Heading(2, "Every score")
+    for (task, metric), own in groups.items():
+        meaning = view.metrics.get(f"{task}/{metric}") or view.metrics.get(metric)
+        caption = title_of(view, task, metric)
+        if meaning is not None and meaning.meaning:
+            caption = f"{caption}. {meaning.meaning}"
+        header: tuple[str, ...] = ("Model", "Value", "Items")
+        rows: list[tuple[str, ...]] = [
+            (_student(r.subject) if r.subject else r.model, interval(r.value), str(r.value.n))
+            for r in own
+        ]
+        if any(r.method for r in own):
+            header = (*header, "Method")
+            rows = [(*row, r.method) for row, r in zip(rows, own, strict=True)]
+        yield from _table(caption, header, rows)
+
+
+def _made(view: ReportView) -> Iterator[Block]:
+    yield Heading(2, "How it was made")
+    header = ("Corpus", "Kind", "Conversations read", "Kept", "Sources")
+    rows = [
+        (c.name, c.kind, f"{c.read:,}", f"{c.kept:,}",
+         "; ".join(f"{s.name} ({s.licence or s.terms or 'terms not stated'})" for s in c.sources))
+        for c in view.corpora
+    ]  # fmt: skip
+    yield from _table("Corpora", header, rows)
+    for group, facts in view.provenance.items():
+        yield from _table(group, ("What", "Which"), facts.items())
+    open_steps = [(s.stage, s.name, s.state, s.note) for s in view.steps if s.state != "done"]
+    yield from _table("Steps that are not done", ("Stage", "Step", "State", "Why"), open_steps)
+    if view.created:
+        yield _said(f"The last step was finished at {view.created}.")
