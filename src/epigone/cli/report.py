@@ -46,7 +46,7 @@ def report(
 def tell_verdict(loaded: Study, *written: Path) -> None:
     """Print the verdict and where the report lies."""
     for verdict in loaded.findings().verdicts:
-        print(f"{verdict.base} ({verdict.corpus})")
+        print(verdict.base)
         for sentence in verdict.sentences:
             print(f"  {sentence.text}")
         if verdict.note:

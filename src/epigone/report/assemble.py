@@ -13,6 +13,7 @@ from epigone.errors import UserError
 from epigone.files import read_json, read_jsonl
 from epigone.findings import Findings, Judged, Subject, analyse, judged, selected, win_scores
 from epigone.models import catalogue
+from epigone.report.cells import cells_of
 from epigone.report.metrics import METRICS
 from epigone.report.people import rated
 from epigone.report.training import LOG, curves_of
@@ -28,7 +29,9 @@ from epigone.report.view import (
     Teacher,
     Trunk,
 )
+from epigone.report.worth import bases_of, dollars_of, worth
 from epigone.runs.plan import Planned, plan
+from epigone.runs.resolve import locked_fingerprints
 from epigone.runs.store import Store
 from epigone.schema import Cell, Rating, Record, Sample, Score
 from epigone.study.declare import Declaration
@@ -55,9 +58,9 @@ from epigone.study.terms import terms_in
 
 def findings_of(declaration: Declaration, expansion: Expansion, store: Store) -> Findings:
     """Findings of the scores that are there."""
-    return _findings(
-        declaration, expansion, _scores(plan(expansion, store), store, expansion.teacher)
-    )
+    planned = plan(expansion, store)
+    subjects = worth(_subjects(expansion), declaration, expansion, planned, store)
+    return _findings(declaration, subjects, _scores(planned, store, expansion.teacher), planned)
 
 
 def view_of(declaration: Declaration, expansion: Expansion, store: Store) -> ReportView:
@@ -72,6 +75,7 @@ def view_of(declaration: Declaration, expansion: Expansion, store: Store) -> Rep
     teacher = declaration.teacher
     scores = _scores(planned, store, teacher.name)
     ratings, pending = rated(store.root, declaration.evaluate.raters)
+    subjects = worth(_subjects(expansion), declaration, expansion, planned, store)
     return ReportView(
         study=declaration.name,
         teacher=Teacher(
@@ -82,12 +86,10 @@ def view_of(declaration: Declaration, expansion: Expansion, store: Store) -> Rep
                 Reported(name, r.value, r.source) for name, r in teacher.reported.items()
             ),
         ),
-        subjects=_subjects(expansion),
+        subjects=subjects,
         scores=scores,
-        findings=_findings(declaration, expansion, scores),
-        selected=selected(
-            _subjects(expansion), scores, random_twins(declaration.corpora, declaration.amounts)
-        ),
+        findings=_findings(declaration, subjects, scores, planned),
+        selected=selected(subjects, scores, random_twins(declaration.corpora, declaration.amounts)),
         items=_items(planned, store, teacher.name),
         corpora=tuple(_corpus(p, store) for p in planned if p.step.stage == "corpus" and p.record),
         trunks=_trunks(planned, expansion, store),
@@ -97,6 +99,9 @@ def view_of(declaration: Declaration, expansion: Expansion, store: Store) -> Rep
         remarks=(*_remarks(planned), *([pending] if pending else [])),
         judged=_judged(planned, store, teacher.name, scores, ratings),
         created=max(r.finished for r in records),
+        cells=cells_of(subjects, expansion, planned),
+        text=_text(store.root / "study.yaml"),
+        locked=locked_fingerprints(store.root),
     )
 
 
@@ -157,12 +162,17 @@ def _trunks(planned: list[Planned], expansion: Expansion, store: Store) -> tuple
 
 
 def _findings(
-    declaration: Declaration, expansion: Expansion, scores: tuple[Score, ...]
+    declaration: Declaration,
+    subjects: Sequence[Subject],
+    scores: tuple[Score, ...],
+    planned: Sequence[Planned],
 ) -> Findings:
     reported = {name: r.value for name, r in declaration.teacher.reported.items()}
-    return analyse(
-        _subjects(expansion), scores, teacher=declaration.teacher.name, reported=reported
-    )
+    return analyse(subjects, scores, declaration.teacher.name, reported, bases=bases_of(planned))
+
+
+def _text(file: Path) -> str:
+    return file.read_text(encoding="utf-8") if file.is_file() else ""
 
 
 def _scores(planned: list[Planned], store: Store, teacher: str) -> tuple[Score, ...]:
@@ -284,7 +294,8 @@ def _step(p: Planned) -> Step:
     )  # type: ignore[assignment]
     note = p.why if state == "failed" else ""
     seconds = p.record.seconds if p.record else None
-    return Step(p.step.stage, p.step.slug, state, seconds, p.step.hash[:12], note)
+    hash_, dollars = p.step.hash[:12], dollars_of(p.record)
+    return Step(p.step.stage, p.step.slug, state, seconds, hash_, note, dollars)
 
 
 def _provenance(

@@ -80,13 +80,28 @@ class Corpus:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of the study; `seconds` is None where it has not run, `note` is one line."""
+    """One step of the study; `seconds` is None where it has not run, `note` is one line.
+
+    `dollars` is what it asked an endpoint for, None where nothing was asked or it is not known.
+    """
 
     stage: str
     name: str
     state: StepState
     seconds: float | None = None
     hash: str = ""
+    note: str = ""
+    dollars: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CellState:
+    """One model of the grid: how many of the steps that make and measure it are done."""
+
+    subject: Subject
+    state: StepState
+    done: int
+    steps: int
     note: str = ""
 
 
@@ -149,7 +164,9 @@ class ReportView:
     `metrics` explains metrics by `task/metric`, or by `metric` alone; `provenance` holds named
     groups of name-value rows (versions, hashes, machine, licences and terms); `created` is
     shown as it is, and the report takes no time of its own; `remarks` are paragraphs on how
-    the study was made that a reader must know; `judged` is what judges and people prefer.
+    the study was made that a reader must know; `judged` is what judges and people prefer;
+    `cells` tell how far every model of the grid is; `text` is the study file as it ran, `locked`
+    the revision or hash of everything that it names.
     """
 
     study: str
@@ -167,3 +184,6 @@ class ReportView:
     remarks: tuple[str, ...] = ()
     judged: Judged = field(default_factory=lambda: Judged((), ()))
     created: str = ""
+    cells: tuple[CellState, ...] = ()
+    text: str = ""
+    locked: Mapping[str, str] = field(default_factory=dict)
