@@ -55,7 +55,8 @@ def compare(
 def _tell(found: Compared) -> None:
     from epigone.findings.gaps import tells
     from epigone.findings.verdict import percent, points
-    from epigone.report.compare_page import cell_name, estimate, metric_text, pair_name, titles
+    from epigone.report.compare_page import cell_name, estimate, pair_name, titles
+    from epigone.report.page import metric_text
     from epigone.report.text import signed
 
     for letter, name in zip("AB", titles(found.first, found.second), strict=True):

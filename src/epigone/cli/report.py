@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
 from epigone.api import Study
 from epigone.api.study import Format
 from epigone.cli.common import Json, Runs, StudyArgument, say_json
+from epigone.errors import UnknownName
 
 
 def register(app: typer.Typer) -> None:
@@ -21,7 +22,7 @@ def register(app: typer.Typer) -> None:
 def report(
     study: StudyArgument,
     formats: Annotated[
-        list[Format] | None,
+        list[str] | None,
         typer.Option("--format", help="html, md or pdf; may be given several times."),
     ] = None,
     runs: Runs = Path("runs"),
@@ -34,13 +35,21 @@ def report(
     Example: epigone report studies/pocket.yaml --format md --format pdf
     """
     loaded = Study.load(study, runs=runs)
-    written = loaded.report_as(formats or ["html"])
+    written = loaded.report_as(_known(formats or ["html"]))
     if json:
         files = {kind: str(path) for kind, path in written.items()}
         page = files.get("html")
         say_json({"report": page, "files": files, **asdict(loaded.findings())})
     else:
         tell_verdict(loaded, *written.values())
+
+
+def _known(formats: list[str]) -> list[Format]:
+    known: tuple[Format, ...] = get_args(Format)
+    for name in formats:
+        if name not in known:
+            raise UnknownName("format", name, known)
+    return [kind for kind in known if kind in formats]
 
 
 def tell_verdict(loaded: Study, *written: Path) -> None:

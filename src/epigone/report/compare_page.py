@@ -16,9 +16,8 @@ from epigone.findings.gaps import tells
 from epigone.findings.verdict import percent, points, tokens
 from epigone.report import text
 from epigone.report.compared import Compared, Run
-from epigone.report.page import environment, policy, read
+from epigone.report.page import environment, metric_text, policy, read
 from epigone.report.tracks import Track, change_track, reach_of
-from epigone.report.view import MetricText, ReportView
 from epigone.schema import Interval
 
 
@@ -62,8 +61,6 @@ def render(found: Compared, out: Path) -> Path:
             metric=lambda r: metric_text(found.first.view, r.task, r.metric).title,
             subject=subject_name,
             tells=tells,
-            number=text.number,
-            signed=text.signed,
             policy=policy((), style),
             style=Markup(style),
         )
@@ -94,15 +91,6 @@ def pair_name(pair: Pair | None) -> str:
 def cell_name(pair: Pair | None) -> str:
     """A pair whose seeds were averaged."""
     return "" if pair is None else _line(pair.first, _amounts(pair))
-
-
-def metric_text(view: ReportView, task: str, metric: str) -> MetricText:
-    """What a metric is called, and what its number means."""
-    named = view.metrics.get(f"{task}/{metric}") or view.metrics.get(metric)
-    if named is not None:
-        return named
-    title = metric.replace("_", " ").replace("-", " ")
-    return MetricText(f"{task}: {title}" if task else title)
 
 
 def _line(s: Subject, amount: str) -> str:

@@ -9,7 +9,9 @@ from typing import Any
 from epigone.findings import GapRow, Subject, Summary, ValueRow
 from epigone.findings.verdict import percent, points, probability, tokens
 from epigone.report.charts import TEACHER_LABELS
-from epigone.report.text import number, signed, visible
+from epigone.report.page import metric_text
+from epigone.report.slopes import size_words, trend_words
+from epigone.report.text import number, p_value, signed, visible
 from epigone.report.view import ReportView
 from epigone.schema import Interval
 
@@ -86,15 +88,6 @@ def interval(found: Interval | None, show: Show = number) -> str:
     return f"{show(found.value)} [{low}, {high}]"
 
 
-def title_of(view: ReportView, task: str, metric: str) -> str:
-    """What a metric is called."""
-    named = view.metrics.get(f"{task}/{metric}") or view.metrics.get(metric)
-    if named is not None:
-        return named.title
-    words = metric.replace("_", " ").replace("-", " ")
-    return f"{task}: {words}" if task else words
-
-
 def _table(caption: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[Block]:
     """A table, unless it has no rows."""
     found = tuple(tuple(map(line, row)) for row in rows)
@@ -164,7 +157,7 @@ def _summary(s: Summary) -> tuple[str, ...]:
         interval(s.estimate, show) + bound,
         "" if s.family == "style" else interval(s.closed, percent),
         "" if s.detectable is None else show(s.detectable).lstrip("+"),
-        "" if s.adjusted is None else f"{s.adjusted:.3f}" if s.adjusted >= 0.001 else "< 0.001",
+        "" if s.adjusted is None else p_value(s.adjusted),
     )
 
 
@@ -181,37 +174,22 @@ def _drawn(figures: Sequence[Figure]) -> Iterator[Block]:
 def _trends(view: ReportView) -> Iterator[Block]:
     rows = []
     for t in view.findings.trends:
-        mean = t.metric == t.family
-        show = _show(t.family) if mean else signed
-        needed = t.why if t.needed is None else interval(t.needed, _amount)
-        name = t.metric if mean else title_of(view, t.task, t.metric)
-        rows.append((t.base, t.corpus, name, interval(t.slope, show), t.shape, needed))
+        name = t.metric if t.metric == t.family else metric_text(view, t.task, t.metric).title
+        amounts = ", ".join(tokens(a) for a in t.amounts)
+        rows.append((t.base, t.corpus, name, amounts, trend_words(t)))
     if rows:
         yield Heading(2, "Score against amount")
-        header = (
-            "Base",
-            "Corpus",
-            "Metric",
-            "Per doubling",
-            "Shape",
-            "Tokens to match the teacher",
-        )
-        yield from _table("What a doubling of the tokens gives", header, rows)
-    sizes = [
-        (s.corpus or "untrained", tokens(s.amount) if s.amount else "", s.metric if not s.task else
-         title_of(view, s.task, s.metric), "weights" if s.by == "parameters" else "loss",
-         interval(s.slope, signed), ", ".join(s.bases))
-        for s in view.findings.sizes
-    ]  # fmt: skip
+        header = ("Base", "Corpus", "Metric", "Tokens", "Slope, with its 95% interval")
+        yield from _table("What twice the data gives", header, rows)
+    sizes = []
+    for s in view.findings.sizes:
+        name = s.metric if s.metric == s.family else metric_text(view, s.task, s.metric).title
+        seen = f"{s.corpus}, {tokens(s.amount)} tokens" if s.corpus else "untrained"
+        sizes.append((seen, name, ", ".join(s.bases), size_words(s)))
     if sizes:
         yield Heading(2, "Score against base size")
-        caption = "What twice the weights give, or 0.1 bits a byte less loss"
-        header = ("Corpus", "Tokens", "Metric", "By", "Gain", "Bases")
-        yield from _table(caption, header, sizes)
-
-
-def _amount(value: float | None) -> str:
-    return "not known" if value is None else tokens(round(value))
+        wide = ("Students", "Metric", "Bases", "Slope, with its 95% interval")
+        yield from _table("What a larger base gives", wide, sizes)
 
 
 def _choices(view: ReportView) -> Iterator[Block]:
@@ -240,7 +218,7 @@ def _local(view: ReportView) -> Iterator[Block]:
     rows = [
         (
             r.base,
-            title_of(view, r.task, r.metric),
+            metric_text(view, r.task, r.metric).title,
             number(r.base_value),
             f"{number(r.broad_value)} ({r.broad}, {tokens(r.broad_amount)})",
             f"{number(r.local_value)} ({r.local}, {tokens(r.local_amount)})",
@@ -268,7 +246,7 @@ def _gaps(view: ReportView) -> Iterator[Block]:
     for (family, task, metric), own in groups.items():
         first = own[0]
         better = "nearer to 0" if first.better == "zero" else first.better
-        caption = f"{title_of(view, task, metric)} ({family}; {better} is better)"
+        caption = f"{metric_text(view, task, metric).title} ({family}; {better} is better)"
         header = ("Student", "Untrained", "Student's", "Teacher", "Change", "Gap closed")
         yield from _table(caption, header, (_gap(r) for r in own))
 
@@ -321,10 +299,8 @@ def _values(view: ReportView) -> Iterator[Block]:
     if groups:
         yield Heading(2, "Every score")
     for (task, metric), own in groups.items():
-        meaning = view.metrics.get(f"{task}/{metric}") or view.metrics.get(metric)
-        caption = title_of(view, task, metric)
-        if meaning is not None and meaning.meaning:
-            caption = f"{caption}. {meaning.meaning}"
+        named = metric_text(view, task, metric)
+        caption = f"{named.title}. {named.meaning}" if named.meaning else named.title
         header: tuple[str, ...] = ("Model", "Value", "Items")
         rows: list[tuple[str, ...]] = [
             (_student(r.subject) if r.subject else r.model, interval(r.value), str(r.value.n))
@@ -347,7 +323,12 @@ def _made(view: ReportView) -> Iterator[Block]:
     yield from _table("Corpora", header, rows)
     for group, facts in view.provenance.items():
         yield from _table(group, ("What", "Which"), facts.items())
-    open_steps = [(s.stage, s.name, s.state, s.note) for s in view.steps if s.state != "done"]
-    yield from _table("Steps that are not done", ("Stage", "Step", "State", "Why"), open_steps)
+    holes = [
+        (_student(c.subject), c.state, f"{c.done} of {c.steps} steps", c.note)
+        for c in view.cells
+        if c.state != "done"
+    ]
+    yield from _table("Models that are not finished", ("Model", "State", "Done", "Why"), holes)
+    yield from _table("Revisions and hashes", ("What", "Which"), view.locked.items())
     if view.created:
         yield _said(f"The last step was finished at {view.created}.")

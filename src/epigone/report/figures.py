@@ -68,7 +68,8 @@ def _legend(lines: Sequence[Series]) -> dict[str, Any]:
     columns = 2 if max(map(len, names)) < 28 else 1
     legend = {
         "title": None, "orient": "bottom", "columns": columns, "labelFontSize": 11,
-        "labelLimit": _WIDTH // columns - 30, "labelColor": INK, "symbolOpacity": 1, "symbolSize": 62, "offset": 8,
+        "labelLimit": _WIDTH // columns - 50, "labelColor": INK, "symbolOpacity": 1,
+        "symbolSize": 62, "offset": 8,
     }  # fmt: skip
 
     def channel(values: Sequence[str]) -> dict[str, Any]:

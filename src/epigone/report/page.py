@@ -113,7 +113,7 @@ def _context(view: ReportView, tables: Sequence[str]) -> dict[str, Any]:
     scripts = [text.script_code(read("vendor", name)) for name in VENDOR]
     scripts.append(text.script_code(read("static", "app.js")))
     style = read("static", "style.css")
-    drawn, specs = _drawn(view)
+    drawn, specs = drawn_charts(view)
     findings = view.findings
     return {
         **drawn,
@@ -132,7 +132,7 @@ def _context(view: ReportView, tables: Sequence[str]) -> dict[str, Any]:
         "gaps": [(title, _gaps(view, family)) for family, title in _FAMILIES],
         "several": _several(view),
         "values": view.findings.values,
-        "metric": lambda r: _metric(view, r.task, r.metric),
+        "metric": lambda r: metric_text(view, r.task, r.metric),
         "states": Counter(s.state for s in view.steps),
         "total_seconds": sum(s.seconds or 0.0 for s in view.steps),
         "total_dollars": sum(s.dollars or 0.0 for s in view.steps),
@@ -148,12 +148,12 @@ def _context(view: ReportView, tables: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _drawn(view: ReportView) -> tuple[dict[str, Any], dict[str, Any]]:
+def drawn_charts(view: ReportView) -> tuple[dict[str, Any], dict[str, Any]]:
     """The charts of each section for the templates, and the specifications of all by their id."""
     findings, series = view.findings, all_series(view.findings.values)
 
     def metric(task: str, name: str) -> MetricText:
-        return _metric(view, task, name)
+        return metric_text(view, task, name)
 
     found = plane(findings.summaries, series)
     amounts = amount_charts(view, series, metric)
@@ -205,7 +205,8 @@ def policy(scripts: Sequence[str], style: str) -> str:
     )
 
 
-def _metric(view: ReportView, task: str, metric: str) -> MetricText:
+def metric_text(view: ReportView, task: str, metric: str) -> MetricText:
+    """What a metric is called, and what its number means."""
     named = view.metrics.get(f"{task}/{metric}") or view.metrics.get(metric)
     if named is not None:
         return named
@@ -215,7 +216,7 @@ def _metric(view: ReportView, task: str, metric: str) -> MetricText:
 
 def _explained(view: ReportView) -> list[MetricText]:
     keys = dict.fromkeys((r.task, r.metric) for r in view.findings.values)
-    return [m for t, k in keys if (m := _metric(view, t, k)).meaning]
+    return [m for t, k in keys if (m := metric_text(view, t, k)).meaning]
 
 
 def _gaps(view: ReportView, family: Family) -> list[list[GapRow]]:

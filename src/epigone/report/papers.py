@@ -6,14 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from epigone.files import write_aside
-from epigone.report.charts import all_series
 from epigone.report.document import Figure, document, line
 from epigone.report.figures import needed, static, svg
 from epigone.report.markdown import markdown
+from epigone.report.page import drawn_charts
 from epigone.report.pdf import pdf
 from epigone.report.view import ReportView
 
 FOLDER = "figures"
+_PLANE = (
+    "Every student at the share of the gap in style that it closed, and at its capability. Bars "
+    "are 95% intervals; the mark grows with the amount of data."
+)
 
 
 def write(view: ReportView, out: Path, formats: Sequence[str]) -> list[Path]:
@@ -40,15 +44,20 @@ def write(view: ReportView, out: Path, formats: Sequence[str]) -> list[Path]:
 
 
 def figures_of(view: ReportView) -> list[Figure]:
-    """The page's charts as figures."""
-    from epigone.report.page import _FAMILIES, _charts
-
-    series = all_series(view.findings.values)
-    found = []
-    for family, _ in _FAMILIES:
-        for chart in _charts(view, family, series):
-            title = line(f"{chart.title} ({chart.direction})")
-            spec = static(chart.spec, title, series)
-            found.append(Figure(chart.id, title, line(chart.meaning), line(chart.summary),
-                                spec))  # fmt: skip
+    """The page's charts as figures, but for the curves of training."""
+    drawn, _ = drawn_charts(view)
+    series, found = drawn["series"], []
+    if (plane := drawn["plane"]) is not None:
+        title = "The imitation plane"
+        found.append(
+            Figure(plane.id, title, _PLANE, plane.summary, static(plane.spec, title, series))
+        )
+    charts = [(c, series) for row in drawn["amounts"] for c in row.charts]
+    charts += [(c, drawn["size_series"]) for c in drawn["sizes"]]
+    charts += [(c, series) for c in drawn["safety"]]
+    for chart, lines in charts:
+        title = f"{chart.title} ({chart.direction})" if chart.direction else chart.title
+        caption = " ".join([chart.meaning, *(f"{note}." for note in chart.notes)])
+        spec = static(chart.spec, line(title), lines)
+        found.append(Figure(chart.id, line(title), line(caption), line(chart.summary), spec))
     return found
