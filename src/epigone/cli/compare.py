@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from epigone.api.compare import compare as set_beside
+from epigone.api import compare as set_beside
 from epigone.cli.common import Json, Runs, say_json, table
 
 if TYPE_CHECKING:

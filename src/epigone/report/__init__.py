@@ -56,6 +56,6 @@ def export(view: ReportView, out: Path, formats: Sequence[str]) -> list[Path]:
     The files are returned in the order of `formats`. Raises MissingExtra where the packages that
     draw the figures are not installed.
     """
-    from epigone.report.papers import write
+    from epigone.report.printed import write
 
     return write(view, out, formats)

@@ -16,7 +16,7 @@ from epigone.errors import MissingExtra
 from epigone.report import export
 from epigone.report.document import Heading, Paragraph, Table, document, line
 from epigone.report.markdown import escaped, markdown
-from epigone.report.papers import figures_of
+from epigone.report.printed import figures_of
 
 READER = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 MARKUP = ("# h", "$x$", "#panic(1)", "[a](b)", "| a | b |", "1. x", "- x", "***", "===", "~~~",

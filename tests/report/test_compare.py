@@ -1,18 +1,16 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from report_reading import Page
 
 from epigone.files import read_jsonl, write_jsonl
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
-from report_reading import Page
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -78,3 +76,25 @@ def test_what_is_no_run_is_the_users_mistake(cli: Cli, two: Path) -> None:
     assert done.returncode == 2
     assert "nothing is done yet: fresh" in done.stderr
     assert not (two / "compare.html").exists()
+
+
+def test_a_finished_study_as_markdown_and_pdf(cli: Cli, two: Path) -> None:
+    pytest.importorskip("typst", reason="needs the extra 'pdf'")
+    done = cli("report", "study.yaml", "--format", "pdf", "--format", "md", "--json", cwd=two)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["report"] is None
+    assert {k: Path(v).name for k, v in told["files"].items()} == {
+        "md": "report.md", "pdf": "report.pdf"
+    }  # fmt: skip
+    folder = Path(told["files"]["md"]).parent
+    text = Path(told["files"]["md"]).read_text()
+    figures = re.findall(r"\]\((figures/[\w-]+\.svg)\)", text)
+    assert figures
+    assert sorted(p.name for p in folder.glob("figures/*")) == sorted(Path(f).name for f in figures)
+
+
+def test_a_format_that_is_none_is_told_with_those_that_are(cli: Cli, two: Path) -> None:
+    done = cli("report", "study.yaml", "--format", "docx", cwd=two)
+    assert done.returncode == 2
+    assert done.stderr == "epigone: unknown format: docx (known: html, md, pdf)\n"
