@@ -1,16 +1,25 @@
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import report_example
 from report_reading import Page
 
 from epigone.files import read_jsonl, write_jsonl
+from epigone.findings import Side, compare
+from epigone.report import ReportView
+from epigone.report.compare_page import render
+from epigone.report.compared import Compared, Setting
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -98,3 +107,30 @@ def test_a_format_that_is_none_is_told_with_those_that_are(cli: Cli, two: Path) 
     done = cli("report", "study.yaml", "--format", "docx", cwd=two)
     assert done.returncode == 2
     assert done.stderr == "epigone: unknown format: docx (known: html, md, pdf)\n"
+
+
+def page_of(make: Callable[[], ReportView], name: str, folder: Path) -> Page:
+    """A view beside itself, where nothing was measured in the same way, as a page."""
+    view = make()
+    sides = [
+        Side(view.subjects, view.scores, view.findings.summaries, view.findings.verdicts,
+             conditions={"facts": {"shots": shots, name: name}})
+        for shots in (name, 5)
+    ]  # fmt: skip
+    run: Any = SimpleNamespace(view=view, name=name, place=name, finished=(1, 2))
+    found = Compared(run, run, (Setting(name, name, None),), compare(*sides))
+    return Page(render(found, folder / "compare.html").read_text(encoding="utf-8"))
+
+
+def test_hostile_text_adds_nothing_to_the_page(tmp_path: Path) -> None:
+    usual = page_of(report_example.example, "usual", tmp_path)
+    page = page_of(report_example.hostile_view, report_example.NASTY, tmp_path)
+    kinds = [{(t, *sorted(a)) for t, a in p.tags} for p in (page, usual)]
+    assert kinds[0] <= kinds[1]
+    assert not page.scripts
+    (style,) = page.styles
+    digest = base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode()
+    policy = next(a["content"] for a in page.all("meta") if "content" in a and "http-equiv" in a)
+    assert f"style-src 'sha256-{digest}'" in policy
+    assert "default-src 'none'" in policy
+    assert "\u202e" not in page.text and "\x1b" not in page.text

@@ -17,6 +17,7 @@ from epigone.errors import MissingExtra
 from epigone.report import export
 from epigone.report.document import Heading, Paragraph, Table, document, line
 from epigone.report.markdown import escaped, markdown
+from epigone.report.pdf import source
 from epigone.report.printed import figures_of
 
 READER = MarkdownIt("commonmark").enable(["table", "strikethrough"])
@@ -143,3 +144,13 @@ def test_the_files_are_the_same_twice_and_need_no_font(tmp_path) -> None:
     assert pdf.startswith(b"%PDF-")
     assert b"/FontFile" in pdf
     assert not re.search(rb"CreationDate|ModDate|CreateDate|ModifyDate", pdf)
+
+
+def test_no_text_is_read_as_typst(tmp_path) -> None:
+    typst = pytest.importorskip("typst", reason="needs the extra 'pdf'")
+    text = '#panic(1) #read("/etc/passwd") $x$ [y] *b* @ref <l> = h // c \\u{41} `r` ' + line(NASTY)
+    blocks = [Heading(1, text), Paragraph(text), Table(text, (text, "b"), ((text, text),))]
+    template, told = source(blocks, {})
+    for selector in ("heading", "par", "figure.caption"):
+        bodies = json.loads(typst.query(template, selector, field="body", sys_inputs=told))
+        assert bodies == [{"func": "text", "text": text}], selector
