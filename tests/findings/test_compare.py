@@ -81,6 +81,10 @@ def test_a_format_of_a_task_has_the_conditions_of_its_name() -> None:
     how = {"toxicity:proxy": {"samples": 25}}, {"toxicity:proxy": {"samples": 5}}
     found = row(compare(*(side(s, conditions=h) for s, h in zip(scores, how, strict=True))))
     assert found.why == "measured in another way: samples 25 against 5"
+    # What style was measured under says nothing of a task.
+    how = {"": {"max_new_tokens": 64}}, {"": {"max_new_tokens": 256}}
+    found = row(compare(*(side(s, conditions=h) for s, h in zip(scores, how, strict=True))))
+    assert found.difference.value == 0.0
 
 
 def test_style_is_compared_where_the_teachers_said_the_same() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -63,29 +64,27 @@ def _tell(found: Compared) -> None:
         print(f"{letter}: {name}")
     for remark in found.comparison.remarks:
         print(remark)
-    print()
-    table(
-        "Settings that differ",
-        ("setting", "A", "B"),
-        [[s.name, s.first or "-", s.second or "-"] for s in found.settings],
-    )
+    settings = [[s.name, s.first or "-", s.second or "-"] for s in found.settings]
+    _table("Settings that differ", ("setting", "A", "B"), settings)
     rows = []
     for f in found.comparison.families:
         show = percent if f.family == "style" else points
         own = ["-" if s is None else estimate(s.estimate, show) for s in (f.first, f.second)]
-        moved = f.difference
-        rows.append([cell_name(f.pair), f.family, *own,
-                     estimate(moved, points) if moved.value is not None else "-"])  # fmt: skip
-    print()
-    table("Families of metrics", ("students", "family", "A", "B", "B minus A"), rows)
-    told = [s for s in found.comparison.scores if tells(s.difference)]
-    print()
-    table(
-        "Scores that differ",
-        ("model", "metric", "A", "B", "B minus A"),
-        [
-            [pair_name(s.pair), metric_text(found.first.view, s.task, s.metric).title,
-             estimate(s.first), estimate(s.second), estimate(s.difference, signed)]
-            for s in told
-        ],
-    )  # fmt: skip
+        moved = estimate(f.difference, points) if f.difference.value is not None else "-"
+        rows.append([cell_name(f.pair), f.family, *own, moved])
+    _table("Families of metrics", ("students", "family", "A", "B", "B minus A"), rows)
+    told = [
+        [pair_name(s.pair), metric_text(found.first.view, s.task, s.metric).title,
+         estimate(s.first), estimate(s.second), estimate(s.difference, signed)]
+        for s in found.comparison.scores
+        if tells(s.difference)
+    ]  # fmt: skip
+    _table(
+        "Scores whose difference is told from 0", ("model", "metric", "A", "B", "B minus A"), told
+    )
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    print(f"\n{title}{':' if rows else ': none'}")
+    if rows:
+        table("", columns, rows)

@@ -204,7 +204,8 @@ class _Tables:
 
 
 def _condition(conditions: Mapping[str, Mapping[str, object]], task: str) -> Mapping[str, object]:
-    while task and task not in conditions:
+    """How a task was measured, by its name or what stands before one of its colons."""
+    while ":" in task and task not in conditions:
         task = task.rpartition(":")[0]
     return conditions.get(task, {})
 
