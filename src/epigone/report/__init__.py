@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from epigone.report.view import (
+    CellState,
     Corpus,
     Curve,
     Item,
@@ -21,6 +22,7 @@ from epigone.report.view import (
 )
 
 __all__ = [
+    "CellState",
     "Corpus",
     "Curve",
     "Item",

@@ -12,7 +12,7 @@ import altair as alt
 from epigone.findings import Base, Findings, SizeTrend, Subject
 from epigone.findings.grid import counts
 from epigone.findings.verdict import tokens
-from epigone.report.charts import PALETTE, SHAPES, Chart, Series, finished, movable, shown
+from epigone.report.charts import PALETTE, SHAPES, Chart, Data, Layer, Series, finished
 from epigone.report.slopes import size_words
 from epigone.report.text import bounds, number, visible
 from epigone.report.view import MetricText
@@ -46,7 +46,9 @@ def size_charts(
     """A chart for each metric of which there is a slope: by weights first, capability first."""
     groups: dict[tuple[str, str, str, str], list[SizeTrend]] = defaultdict(list)
     for s in findings.sizes:
-        groups[s.by, s.family, s.task, s.metric].append(s)
+        # The loss is asked of what a base knows.
+        if s.by == "parameters" or s.family == "capability":
+            groups[s.by, s.family, s.task, s.metric].append(s)
     lines = {line.corpus: line for line in size_series(findings.sizes)}
     facts = {b.name: b for b in findings.bases}
     made = []
@@ -142,7 +144,7 @@ def _drawn(points: Mapping[Series, list[dict[str, Any]]], by: str) -> tuple[dict
     every = [p["size"] for own in points.values() for p in own]
     x = _axis(sorted(set(every)), by)
     y = alt.Y("value:Q", title=None, scale=alt.Scale(zero=True, nice=True, padding=6))
-    layers: list[Any] = []
+    data, layers = Data(), []
     words = []
     fields = (("model", "Model"), ("weights", "Weights"), ("shown", "Score"),
               ("interval", "95% interval"))  # fmt: skip
@@ -155,25 +157,24 @@ def _drawn(points: Mapping[Series, list[dict[str, Any]]], by: str) -> tuple[dict
         for p in own:
             by_size[p["size"]].append(p["value"])
         means = [{"size": at, "value": fmean(v)} for at, v in sorted(by_size.items())]
-        path = alt.Chart(alt.InlineData(means)).mark_line(
+        path = data(means).mark_line(
             color=line.colour, strokeWidth=2, opacity=0.85, clip=True, xOffset=dodge
         )
         bars = [p for p in own if p["low"] is not None]
         drawn = [path.encode(x=x, y=y)]
         if bars:
-            rule = alt.Chart(alt.InlineData(bars)).mark_rule(
+            rule = data(bars).mark_rule(
                 color=line.colour, strokeWidth=2, opacity=0.5, clip=True, xOffset=dodge
             )
-            drawn.append(rule.encode(x=x, y=alt.Y("low:Q", title=None), y2="high:Q"))
-        mark = alt.Chart(alt.InlineData(own)).mark_point(
+            drawn.append(rule.encode(x=x, y=alt.Y("low:Q", title=None), y2=alt.Y2("high:Q")))
+        mark = data(own).mark_point(
             color=line.colour, fill=line.colour, shape=line.shape, size=62, opacity=1, clip=True,
             xOffset=dodge,
         ).encode(x=x, y=y, tooltip=tip)  # fmt: skip
-        drawn.append(mark if layers else movable(mark))
-        layers += [shown(layer, line) for layer in drawn]
+        layers += [Layer(layer, (line,)) for layer in (*drawn, mark)]
         told = ", ".join(f"{p['base']} {p['shown']}" for p in own)
         words.append(f"{line.label}: {told}")
-    return finished(layers, 190), "; ".join(words)
+    return finished(layers, data, 190), "; ".join(words)
 
 
 def _axis(sizes: Sequence[float], by: str) -> Any:

@@ -32,6 +32,13 @@ SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross"
 HIDDEN = "hidden"
 _FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
 _DODGE = 5
+# A mouse moves the axes, and zooms with the control key held; a finger and a plain wheel scroll.
+_MOVED = {
+    "type": "interval",
+    "translate": "[pointerdown[event.pointerType === 'mouse'], window:pointerup]"
+    " > window:pointermove!",
+    "zoom": "wheel![event.ctrlKey || event.metaKey]",
+}
 _FROM_ZERO = alt.Scale(zero=True, nice=True, padding=6)
 _SPREAD = 40
 TEACHER_LABELS = {
@@ -60,6 +67,29 @@ class Mark:
     subject: Subject
     model: str
     interval: Interval
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A layer of a chart, and the lines of which at least one must be on for it to be seen."""
+
+    chart: Any
+    lines: tuple[Series, ...] = ()
+
+
+class Data:
+    """The rows of a chart's layers by name: altair copies what is inline at every call."""
+
+    def __init__(self) -> None:
+        """None yet."""
+        self.named: dict[str, list[dict[str, Any]]] = {}
+
+    def __call__(self, rows: list[dict[str, Any]]) -> Any:
+        """A chart of the rows."""
+        # Layers that share rows share their name.
+        name = next((n for n, r in self.named.items() if r is rows), f"rows{len(self.named)}")
+        self.named[name] = rows
+        return alt.Chart(alt.NamedData(name=name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,52 +198,42 @@ def drawn(
     `references` are values with names at which a dashed line stands. `form` labels the vertical
     axis of differences; without one, a dotted line stands at each untrained base.
     """
+    data = Data()
     axes = _axes(sorted({m.subject.amount for m in marks}), form)
-    layers: list[Any] = [layer for value, label in references for layer in _level(value, label)]
+    layers = [Layer(layer) for value, label in references for layer in _level(data, value, label)]
     words = []
     for k, line in enumerate(series):
         points = _points(marks, line, show)
         if points:
             dodge = (k - (len(series) - 1) / 2) * min(_DODGE, _SPREAD / len(series))
-            layers += _line(points, line, dodge, axes, of_base=not form)
+            layers += _line(data, points, line, dodge, axes, of_base=not form)
             told = ", ".join(f"{p['when']} {p['shown']}" for p in points)
             words.append(f"{line.label}: {told}")
-    return finished(layers, height=190), words
+    return finished(layers, data, 190), words
 
 
-def finished(layers: Sequence[Any], height: int) -> dict[str, Any]:
-    """The specification of layers as the page takes it: lines can be hidden and the view moved."""
+def finished(layers: Sequence[Layer], data: Data, height: int) -> dict[str, Any]:
+    """The specification of layers as the page takes it: lines can be hidden and the view moved.
+
+    The axes are those of the last layer.
+    """
     # Checking against the schema takes seconds for a page and cannot depend on the data: the
-    # tests do it.
-    whole = alt.layer(*layers).properties(width="container", height=height)
-    spec: dict[str, Any] = whole.add_params(alt.param(name=HIDDEN, value=[])).to_dict(
-        validate=False
-    )
-    # The page names the mode itself; an address in the file would only look like a request.
-    spec.pop("$schema")
+    # tests do it. So does altair's own way of putting layers together, which copies them thrice.
+    inner = {"top_level": False}
+    spec: dict[str, Any] = {
+        "layer": [layer.chart.to_dict(validate=False, context=dict(inner)) for layer in layers],
+        "width": "container",
+        "height": height,
+    }
+    for layer, its in zip(layers, spec["layer"], strict=True):
+        if layer.lines:
+            on = (f"indexof({HIDDEN}, {line.index}) < 0" for line in layer.lines)
+            its["transform"] = [{"filter": " || ".join(on)}]
+    spec["layer"][-1]["params"] = [{"name": "view", "select": _MOVED, "bind": "scales"}]
+    spec["params"] = [{"name": HIDDEN, "value": []}]
+    spec["datasets"] = data.named
     spec["config"] = config()
     return spec
-
-
-def movable(layer: Any) -> Any:
-    """The layer whose axes a mouse moves, and zooms with the control key held."""
-    return layer.add_params(
-        alt.selection_interval(
-            name="view",
-            bind="scales",
-            # A finger and a plain wheel scroll the page.
-            translate="[pointerdown[event.pointerType === 'mouse'], window:pointerup]"
-            " > window:pointermove!",
-            zoom="wheel![event.ctrlKey || event.metaKey]",
-        )
-    )
-
-
-def shown(layer: Any, *lines: Series) -> Any:
-    """The layer while any of the lines is switched on."""
-    return layer.transform_filter(
-        " || ".join(f"indexof({HIDDEN}, {line.index}) < 0" for line in lines)
-    )
 
 
 def _points(
@@ -251,8 +271,13 @@ def _when(subject: Subject) -> str:
 
 
 def _line(
-    points: list[dict[str, Any]], line: Series, dodge: float, axes: Any, of_base: bool
-) -> list[Any]:
+    data: Data,
+    points: list[dict[str, Any]],
+    line: Series,
+    dodge: float,
+    axes: Any,
+    of_base: bool,
+) -> list[Layer]:
     x, y = axes
     # After feedback alone, a student has seen as little as its base and is not the same.
     by_amount: dict[tuple[int, bool], list[float]] = defaultdict(list)
@@ -273,20 +298,18 @@ def _line(
     layers = []
     start = [{"value": p["value"]} for p in points if not p["trained"]]
     if of_base and start:
-        level = alt.Chart(alt.InlineData(start)).mark_rule(
-            color=line.colour, strokeDash=[1, 4], opacity=0.6, clip=True
-        )
-        layers.append(shown(level.encode(y=alt.Y("value:Q", title=None)), line))
-    path = alt.Chart(alt.InlineData(means)).mark_line(
+        level = data(start).mark_rule(color=line.colour, strokeDash=[1, 4], opacity=0.6, clip=True)
+        layers.append(level.encode(y=alt.Y("value:Q", title=None)))
+    path = data(means).mark_line(
         color=line.colour, strokeWidth=2, xOffset=dodge, opacity=0.85, clip=True
     )
-    layers.append(shown(path.encode(x=x, y=y), line))
+    layers.append(path.encode(x=x, y=y))
     if bars:
-        rule = alt.Chart(alt.InlineData(bars)).mark_rule(
+        rule = data(points if len(bars) == len(points) else bars).mark_rule(
             color=line.colour, strokeWidth=2, opacity=0.5, xOffset=dodge, clip=True
         )
-        layers.append(shown(rule.encode(x=x, y=alt.Y("low:Q", title=None), y2="high:Q"), line))
-    mark = alt.Chart(alt.InlineData(points)).mark_point(
+        layers.append(rule.encode(x=x, y=alt.Y("low:Q", title=None), y2=alt.Y2("high:Q")))
+    mark = data(points).mark_point(
         color=line.colour,
         fill=line.colour,
         shape=line.shape,
@@ -295,12 +318,12 @@ def _line(
         xOffset=dodge,
         clip=True,
     )
-    drawn = shown(mark.encode(x=x, y=y, tooltip=tip), line)
-    return [*layers, movable(drawn) if line.index == 0 else drawn]
+    layers.append(mark.encode(x=x, y=y, tooltip=tip))
+    return [Layer(layer, (line,)) for layer in layers]
 
 
-def _level(value: float, label: str) -> list[Any]:
-    at = alt.Chart(alt.InlineData([{"value": value, "label": label}]))
+def _level(data: Data, value: float, label: str) -> list[Any]:
+    at = data([{"value": value, "label": label}])
     y = alt.Y("value:Q", title=None)
     rule = at.mark_rule(
         color="currentColor", strokeDash=[5, 4] if label else [1, 0], opacity=0.6, clip=True
@@ -310,7 +333,7 @@ def _level(value: float, label: str) -> list[Any]:
     text = at.mark_text(
         color="currentColor", align="right", baseline="bottom", dx=-2, dy=-3, opacity=0.8, clip=True
     )
-    return [rule.encode(y=y), text.encode(x=alt.value("width"), y=y, text="label:N")]
+    return [rule.encode(y=y), text.encode(x=alt.value("width"), y=y, text=alt.Text("label:N"))]
 
 
 def _axes(amounts: Sequence[int], form: str = "") -> tuple[Any, Any]:

@@ -43,13 +43,13 @@ def _choice(c: DataOrBase, reach: float) -> Choice:
     )
 
 
-def bare(value: float | None) -> str:
+def in_points(value: float | None) -> str:
     """A difference in points, for where the unit is said once for many."""
     return points(value).removesuffix(" points")
 
 
 def _per(gain: float | None, cost: float | None, unit: str) -> str:
-    return "" if gain is None or not cost else f"{bare(gain / cost)} {unit}"
+    return "" if gain is None or not cost else f"{in_points(gain / cost)} {unit}"
 
 
 def hours_are(view: ReportView) -> str:

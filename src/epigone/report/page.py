@@ -6,6 +6,7 @@ import base64
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from epigone.report.amounts import amount_charts, metric_charts, order
 from epigone.report.base_sizes import size_charts, size_series
 from epigone.report.cells import grid
 from epigone.report.charts import all_series
-from epigone.report.choice import bare, choices, hours_are, uneven
+from epigone.report.choice import choices, hours_are, in_points, uneven
 from epigone.report.curves import curve_charts
 from epigone.report.plane import plane
 from epigone.report.slopes import shown_in
@@ -87,7 +88,6 @@ def environment() -> jinja2.Environment:
     )
     made.filters |= {
         "bounds": text.bounds,
-        "bare": bare,
         "number": text.number,
         "percent": percent,
         "dollars": text.dollars,
@@ -100,6 +100,7 @@ def environment() -> jinja2.Environment:
         "tokens": tokens,
     }
     made.globals |= {
+        "in_points": in_points,
         "number": text.number,
         "percent": percent,
         "points": points,
@@ -209,7 +210,9 @@ def metric_text(view: ReportView, task: str, metric: str) -> MetricText:
     """What a metric is called, and what its number means."""
     named = view.metrics.get(f"{task}/{metric}") or view.metrics.get(metric)
     if named is not None:
-        return named
+        # One metric on several kinds of prompts: see `evaluation.toxicity`.
+        kind = task.rpartition(":")[2] if task.startswith("toxicity:") else ""
+        return replace(named, title=f"{named.title}, {kind} prompts") if kind else named
     title = metric.replace("_", " ").replace("-", " ")
     return MetricText(f"{task}: {title}" if task else title)
 

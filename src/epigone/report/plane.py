@@ -10,7 +10,7 @@ import altair as alt
 
 from epigone.findings import Summary
 from epigone.findings.verdict import percent, points, tokens
-from epigone.report.charts import Series, finished, movable, shown
+from epigone.report.charts import Data, Layer, Series, finished
 from epigone.report.text import bounds, visible
 from epigone.schema import Interval
 
@@ -60,7 +60,8 @@ def plane(summaries: Sequence[Summary], series: Sequence[Series]) -> Plane | Non
     if not cells:
         return None
     show = percent if shares else points
-    spec = finished(_layers(cells, series, shares, show), _HEIGHT)
+    data = Data()
+    spec = finished(_layers(data, cells, series, shares, show), data, _HEIGHT)
     told = "; ".join(
         f"{c.line.label}, {_seen(c.style)}: style {percent(c.style.closed.value)}, capability "
         f"{show(c.y.value)}"
@@ -89,13 +90,15 @@ def _seen(summary: Summary) -> str:
 
 
 def _layers(
+    data: Data,
     cells: Sequence[_Cell],
     series: Sequence[Series],
     shares: bool,
     show: Callable[[float | None], str],
-) -> list[Any]:
+) -> list[Layer]:
     ends = (0.0, 1.0) if shares else (0.0,)
-    wide = _domain([c.style.closed for c in cells], (0.0, 1.0))
+    # To the left is room for the name of the base.
+    wide = _domain([c.style.closed for c in cells], (-0.08, 1.0))
     high = _domain([c.y for c in cells], ends, least=0.0 if shares else 0.05)
     title = "capability gap closed" if shares else "change of capability, in points"
 
@@ -106,19 +109,13 @@ def _layers(
             _axis(alt.Y, f"y{field}", title, high, share=shares),
         )
 
-    x, y = axis()
-    layers = _references(shares, x, y, high)
-    first = True
+    layers = [Layer(chart) for chart in _references(data, shares, *axis(), high)]
     for line in series:
         own = [c for c in cells if c.line == line]
-        if not own:
-            continue
-        rows = [_row(c, wide, high, shares, show) for c in own]
-        drawn = _of_line(rows, line, axis, labelled=len(cells) <= _LABELLED)
-        if first:
-            drawn[-1] = movable(drawn[-1])
-            first = False
-        layers += [shown(layer, line) for layer in drawn]
+        if own:
+            rows = [_row(c, wide, high, shares, show) for c in own]
+            drawn = _of_line(data, rows, line, axis, labelled=len(cells) <= _LABELLED)
+            layers += [Layer(chart, (line,)) for chart in drawn]
     return layers
 
 
@@ -192,7 +189,11 @@ def _inside(value: float | None, domain: tuple[float, float]) -> float:
 
 
 def _of_line(
-    rows: list[dict[str, Any]], line: Series, axis: Callable[..., tuple[Any, Any]], labelled: bool
+    data: Data,
+    rows: list[dict[str, Any]],
+    line: Series,
+    axis: Callable[..., tuple[Any, Any]],
+    labelled: bool,
 ) -> list[Any]:
     x, y = axis()
     low_x, low_y = axis("_low")
@@ -200,27 +201,25 @@ def _of_line(
     path = [{"x": 0.0, "y": 0.0, "amount": 0}, *({k: r[k] for k in ("x", "y", "amount")}
                                                   for r in trained)]  # fmt: skip
     layers = [
-        alt.Chart(alt.InlineData(path))
+        data(path)
         .mark_line(color=line.colour, strokeWidth=2, opacity=0.7, clip=True)
-        .encode(x=x, y=y, order="amount:Q")
+        .encode(x=x, y=y, order=alt.Order("amount:Q"))
     ]
     for name in ("x", "y"):
         bars = [r for r in rows if f"{name}_low" in r]
         if bars:
-            rule = alt.Chart(alt.InlineData(bars)).mark_rule(
-                color=line.colour, strokeWidth=2, opacity=0.4, clip=True
-            )
+            rule = data(bars).mark_rule(color=line.colour, strokeWidth=2, opacity=0.4, clip=True)
             flat = name == "x"
-            ends = {"x2": "x_high:Q"} if flat else {"y2": "y_high:Q"}
+            ends = {"x2": alt.X2("x_high:Q")} if flat else {"y2": alt.Y2("y_high:Q")}
             layers.append(rule.encode(x=low_x if flat else x, y=y if flat else low_y, **ends))
     named = rows if labelled else rows[-1:]
     layers.append(
-        alt.Chart(alt.InlineData(named))
+        data(named)
         .mark_text(
             color="currentColor", align="left", baseline="bottom", dx=7, dy=-5, opacity=0.85,
             clip=True,
         )
-        .encode(x=x, y=y, text="label:N")
+        .encode(x=x, y=y, text=alt.Text("label:N"))
     )  # fmt: skip
     tip = [
         alt.Tooltip(f"{field}:N", title=title)
@@ -233,7 +232,7 @@ def _of_line(
             ("tasks", "Tasks"),
         )
     ]
-    mark = alt.Chart(alt.InlineData(rows)).mark_point(
+    mark = data(rows).mark_point(
         color=line.colour, fill=line.colour, shape=line.shape, opacity=1, clip=True
     )
     size = alt.Size(
@@ -245,9 +244,9 @@ def _of_line(
     return layers
 
 
-def _references(shares: bool, x: Any, y: Any, high: tuple[float, float]) -> list[Any]:
+def _references(data: Data, shares: bool, x: Any, y: Any, high: tuple[float, float]) -> list[Any]:
     def rule(name: str, value: float) -> Any:
-        at = alt.Chart(alt.InlineData([{name: value}])).mark_rule(
+        at = data([{name: value}]).mark_rule(
             color="currentColor",
             strokeDash=[5, 4] if value else [1, 0],
             opacity=0.55 if value else 0.3,
@@ -256,30 +255,28 @@ def _references(shares: bool, x: Any, y: Any, high: tuple[float, float]) -> list
         return at.encode(**{name: (x if name == "x" else y)})
 
     layers = [rule("x", 0.0), rule("x", 1.0), rule("y", 0.0)]
-    names = [{"x": 0.0, "y": 0.0, "label": "untrained base"}]
+    names = [{"x": 0.0, "y": 0.0, "label": "base"}]
     if shares:
         layers.append(rule("y", 1.0))
         names.append({"x": 1.0, "y": 1.0, "label": "teacher"})
-    cross = alt.Chart(alt.InlineData(names)).mark_point(
+    cross = data(names).mark_point(
         color="currentColor", shape="cross", fill="currentColor", size=60, opacity=0.8, clip=True
     )
     if not shares:
         names = [*names, {"x": 1.0, "y": high[1], "label": "teacher's style"}]
     layers.append(cross.encode(x=x, y=y))
-    layers += [_name(row, x, y) for row in names]
+    layers += [_name(data, row, x, y) for row in names]
     return layers
 
 
-def _name(row: dict[str, Any], x: Any, y: Any) -> Any:
-    # What is named at the right has its room to the left.
-    right = row["x"] > 0
-    name = alt.Chart(alt.InlineData([row])).mark_text(
+def _name(data: Data, row: dict[str, Any], x: Any, y: Any) -> Any:
+    name = data([row]).mark_text(
         color="currentColor",
-        align="right" if right else "left",
+        align="right",
         baseline="top",
-        dx=-7 if right else 7,
+        dx=-7,
         dy=7,
         opacity=0.8,
         clip=True,
     )
-    return name.encode(x=x, y=y, text="label:N")
+    return name.encode(x=x, y=y, text=alt.Text("label:N"))

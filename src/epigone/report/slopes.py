@@ -13,7 +13,7 @@ from epigone.schema import Direction, Interval
 _SHAPES = {
     "saturating": "levels off",
     "straight": "goes on straight",
-    "unclear": "whether it levels off cannot be told",
+    "unclear": "levels off: cannot tell",
     "too few amounts": "",
 }
 
@@ -28,7 +28,7 @@ def trend_words(trend: Trend, better: Direction = "higher") -> str:
     show = shown_in(trend.family)
     if trend.slope.value is None:
         return f"no slope: {trend.slope.note or 'not known'}"
-    parts = [f"{_valued(trend.slope, show)} for twice the data"]
+    parts = [_valued(trend.slope, show)]
     if not _rises(trend.slope, better):
         parts.append(NOT_ABOVE if better == "higher" else "the slope is not below zero")
     shape = _SHAPES[trend.shape]
@@ -68,8 +68,8 @@ def size_words(trend: SizeTrend) -> str:
     show = shown_in(trend.family)
     if trend.slope.value is None:
         return f"no slope: {trend.slope.note or 'not known'}"
-    per = "twice the weights" if trend.by == "parameters" else "0.1 bits a byte less loss"
-    return f"{_valued(trend.slope, show)} for {per}"
+    per = "" if trend.by == "parameters" else " for 0.1 bits a byte less loss"
+    return f"{_valued(trend.slope, show)}{per}"
 
 
 def _valued(interval: Interval, show: Callable[[float | None], str]) -> str:
