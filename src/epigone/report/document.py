@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from epigone.findings import GapRow, Subject, Summary, ValueRow
+from epigone.findings.model import FamilyName
 from epigone.findings.verdict import percent, points, probability, tokens
 from epigone.report.charts import TEACHER_LABELS
 from epigone.report.page import metric_text
@@ -15,6 +16,7 @@ from epigone.report.text import number, p_value, signed, visible
 from epigone.report.view import ReportView
 from epigone.schema import Interval
 
+_FAMILIES: tuple[FamilyName, ...] = get_args(FamilyName)
 Show = Callable[[float | None], str]
 
 
@@ -142,7 +144,8 @@ def _summaries(view: ReportView) -> Iterator[Block]:
     local = any(s.family == "supported" for s in own)
     own = tuple(s for s in own if local or s.family != "unsupported")
     for base in dict.fromkeys(s.base for s in own):
-        rows = [_summary(s) for s in own if s.base == base]
+        mine = [s for s in own if s.base == base]
+        rows = [_summary(s) for s in sorted(mine, key=lambda s: _FAMILIES.index(s.family))]
         header = ("Family", "Corpus", "Tokens", "Estimate", "Gap closed", "Detectable", "p (Holm)")
         yield from _table(base, header, rows)
 

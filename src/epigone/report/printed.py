@@ -57,7 +57,6 @@ def figures_of(view: ReportView) -> list[Figure]:
     charts += [(c, series) for c in drawn["safety"]]
     for chart, lines in charts:
         title = f"{chart.title} ({chart.direction})" if chart.direction else chart.title
-        caption = " ".join([chart.meaning, *(f"{note}." for note in chart.notes)])
         spec = static(chart.spec, line(title), lines)
-        found.append(Figure(chart.id, line(title), line(caption), line(chart.summary), spec))
+        found.append(Figure(chart.id, line(title), line(chart.meaning), line(chart.summary), spec))
     return found
