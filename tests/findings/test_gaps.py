@@ -122,6 +122,24 @@ def test_share_closed_agrees_with_scipy_bootstrap():
     assert got.high == pytest.approx(want.high, abs=0.03 * (want.high - want.low))
 
 
+@pytest.mark.parametrize("apart", [0.45, 1.0])
+def test_share_closed_agrees_with_fieller(apart):
+    # E. C. Fieller, Journal of the Royal Statistical Society B 16, 1954: the ratios r for which the
+    # mean of (student - base) - r (teacher - base) is not told from 0 by a t test.
+    rng = np.random.default_rng(5)
+    base = rng.normal(0, 1, 120)
+    student, teacher = base + rng.normal(0.3, 1, 120), base + rng.normal(apart, 1, 120)
+    x, y = student - base, teacher - base
+    t2 = scipy.stats.t.ppf(0.975, 119) ** 2
+    (vx, vxy), (_, vy) = np.cov(x, y) / 120
+    a, b, c = y.mean() ** 2 - t2 * vy, x.mean() * y.mean() - t2 * vxy, x.mean() ** 2 - t2 * vx
+    root = (b * b - a * c) ** 0.5
+    got = gap_closed(score(base), score(student), score(teacher), resamples=40_000)
+    width = 2 * root / a
+    assert got.low == pytest.approx((b - root) / a, abs=0.05 * width)
+    assert got.high == pytest.approx((b + root) / a, abs=0.08 * width)
+
+
 def test_expanded_percentile_reaches_the_t_interval_of_a_mean():
     x = np.random.default_rng(3).normal(size=12)
     got = value_interval(score(x), resamples=40_000)

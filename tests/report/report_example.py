@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from epigone.findings import Base, Subject, analyse
+from epigone.findings.resample import RESAMPLES
 from epigone.report import (
     CellState,
     Corpus,
@@ -19,7 +20,9 @@ from epigone.report import (
     Step,
     Teacher,
 )
+from epigone.report.view import Beside
 from epigone.schema import Message, Score
+from epigone.study.published import Figure
 
 SMALL, LARGE = "smollm2-135m-instruct", "gemma-3-270m"
 TEACHER = "chatgpt-2023"
@@ -53,6 +56,7 @@ HOSTILE = (
     "\ud800 lone",
 )
 NASTY = " ".join(HOSTILE)
+SOUND = NASTY.replace("\ud800", "")  # a study file cannot hold half a character
 
 LONG = "\n".join(f"{k}. Step {k}: think of what a careful answer would need." for k in range(1, 40))
 
@@ -164,6 +168,11 @@ def example(**changes):
             "Every amount is a checkpoint of one run of 96 optimiser steps, 10 of warm-up.",
         ),
         "created": "2025-01-01",
+        "kinds": {"sharegpt": "broad"},
+        "beside": (
+            Beside(SMALL, "facts", "exact_match", 0.4, 0.42, "a published table", "another size"),
+        ),
+        "figures": (Figure(figure="1", shows="preference", says="about half"),),
     }
     return ReportView(**(defaults | parts))
 
@@ -225,17 +234,23 @@ def grid_scores(people, n=60):
     return tuple(found)
 
 
-def grid_view(bases=tuple(GRID), seeds=(0, 1), n=60, **changes):
+def grid_view(bases=tuple(GRID), seeds=(0, 1), n=60, resamples=RESAMPLES, **changes):
     """Three bases, two corpora, four amounts and two seeds, with scores of every family."""
     people = grid_subjects(bases, seeds)
     own = grid_scores(people, n)
     size = tuple(Base(b, GRID[b], 1.2 - 0.1 * k) for k, b in enumerate(bases))
-    made = analyse(people, own, TEACHER, bases=size)
+    made = analyse(people, own, TEACHER, bases=size, resamples=resamples)
     cells = [CellState(s, "done", 6, 6) for s in people]
     cells[1] = CellState(people[1], "failed", 2, 6, "train tiny: out of memory")
     cells[2] = CellState(people[2], "pending", 0, 6)
-    parts = {"subjects": people, "scores": own, "findings": made, "cells": tuple(cells),
-             "text": "name: grid\nbases: [a, b]\n", "locked": {"sharegpt": "sha256:99af"}}  # fmt: skip
+    parts = {
+        "subjects": people,
+        "scores": own,
+        "findings": made,
+        "cells": tuple(cells),
+        "text": "name: grid\nbases: [a, b]\n",
+        "locked": {"sharegpt": "sha256:99af"},
+    }
     return replace(example(), **(parts | changes))
 
 
@@ -274,4 +289,7 @@ def hostile_view():
         metrics={},
         remarks=(NASTY,),
         created=NASTY,
+        kinds={NASTY: "broad"},
+        beside=(Beside(NASTY, NASTY, NASTY, 0.5, None, NASTY, NASTY),),
+        figures=(Figure(figure=SOUND, shows=SOUND, says=SOUND),),
     )

@@ -32,7 +32,6 @@ def compare(
 
 
 def _run(path: Path, runs: str | Path) -> Run:
-    from epigone.report.assemble import view_of
     from epigone.report.compared import run_of
 
     if path.is_dir() and not (path / "study.yaml").is_file():
@@ -41,6 +40,5 @@ def _run(path: Path, runs: str | Path) -> Run:
     if path.is_dir() and (path / "steps").is_dir():
         # A run folder may have been moved or renamed, its steps with it.
         study = Study(study.declaration, study.file, path.resolve())
-    expansion, store = study.expansion(), study.store
-    view = view_of(study.declaration, expansion, store)
-    return run_of(str(path), study.declaration, expansion, store, view)
+    expansion = study.expansion()
+    return run_of(str(path), study.declaration, expansion, study.store, study.view())

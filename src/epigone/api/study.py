@@ -19,6 +19,7 @@ from epigone.runs.store import Store
 from epigone.runs.teacher_cost import check_budget
 from epigone.study.declare import Declaration
 from epigone.study.file import located, read
+from epigone.study.publications import publications
 from epigone.study.specs import (
     AskSpec,
     CorpusSpec,
@@ -32,6 +33,7 @@ from epigone.study.values import Mistake
 
 if TYPE_CHECKING:
     from epigone.findings import Findings
+    from epigone.report import ReportView
 
 
 Format = Literal["html", "md", "pdf"]
@@ -112,6 +114,7 @@ class Study:
             raise UnknownName("stage", only, STAGES)
         expansion, world = self._expand(True)
         self.check_terms(use)
+        publications(self.declaration, expansion, self.file)
         check_before(self.declaration, self.file.parent)
         check_budget(expansion.steps, budget)
         with lease.hold(self.root):
@@ -127,7 +130,9 @@ class Study:
         """Gaps, intervals and verdict of the scores that are there."""
         from epigone.report.assemble import findings_of
 
-        return findings_of(self.declaration, self.expansion(), self.store)
+        expansion = self.expansion()
+        given = publications(self.declaration, expansion, self.file)
+        return findings_of(self.declaration, expansion, self.store, given)
 
     def report(self) -> Path:
         """Build report/index.html and its tables from what is done; the page's path is returned."""
@@ -140,10 +145,9 @@ class Study:
         packages that draw them are not installed.
         """
         from epigone.report import build, export
-        from epigone.report.assemble import view_of
 
         asked = dict.fromkeys(formats)
-        view = view_of(self.declaration, self.expansion(), self.store)
+        view = self.view()
         found: dict[Format, Path] = {}
         if "html" in asked:
             found["html"] = build(view, self.root / "report")
@@ -151,6 +155,14 @@ class Study:
         if papers:
             found |= zip(papers, export(view, self.root / "report", papers), strict=True)
         return found
+
+    def view(self) -> ReportView:
+        """Everything that a report shows, of what is done and of what was reported."""
+        from epigone.report.assemble import view_of
+
+        expansion = self.expansion()
+        given = publications(self.declaration, expansion, self.file)
+        return view_of(self.declaration, expansion, self.store, given)
 
     def _expand(self, online: bool) -> tuple[Expansion, World]:
         world = World(online=online, locked=locked_fingerprints(self.root), folder=self.file.parent)

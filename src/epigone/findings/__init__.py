@@ -11,6 +11,7 @@ from epigone.findings.compare import (
     Side,
     compare,
 )
+from epigone.findings.fooled import Corrected, Fooled, fooled
 from epigone.findings.gaps import change, detectable, gap_closed, value_interval
 from epigone.findings.judged import Compared, Judged, judged
 from epigone.findings.length_control import LengthControlled, length_controlled
@@ -52,9 +53,11 @@ __all__ = [
     "Base",
     "Compared",
     "Comparison",
+    "Corrected",
     "DataOrBase",
     "FamilyBeside",
     "Findings",
+    "Fooled",
     "GapRow",
     "Judged",
     "LengthControlled",
@@ -84,6 +87,7 @@ __all__ = [
     "compare",
     "counted",
     "detectable",
+    "fooled",
     "gap_closed",
     "judged",
     "length_controlled",

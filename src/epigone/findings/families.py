@@ -11,7 +11,8 @@ import numpy as np
 from epigone.findings.gaps import NO_GAP, UNKNOWN, gap_exists, share
 from epigone.findings.grid import ScoreGrid
 from epigone.findings.model import FamilyName, Subject, Summary
-from epigone.findings.panel import NO_ITEMS, Column, Panel
+from epigone.findings.panel import Column, Panel
+from epigone.findings.resample import NO_ITEMS
 from epigone.findings.style_gap import StyleMetric, style_closed
 from epigone.schema import Interval
 

@@ -12,6 +12,8 @@ from epigone.findings.bank import Bank
 from epigone.findings.model import TeacherValue
 from epigone.findings.resample import (
     LEVEL,
+    NO_ITEMS,
+    PUBLISHED,
     RESAMPLES,
     Array,
     Resampler,
@@ -47,7 +49,8 @@ def value_interval(score: Score, seed: int = 0, resamples: int = RESAMPLES) -> I
     """
     items = sorted(usable(score))
     if not items:
-        return Interval(score.value, None, None, score.n, "no per-item values")
+        why = NO_ITEMS if score.method == PUBLISHED else "no per-item values"
+        return Interval(score.value, None, None, score.n, why)
     values = [score.values[i] for i in items]
     n = len(values)
     # A rating or a ratio that happens to be 0 or 1 on every item is no share.
@@ -119,7 +122,8 @@ def paired_change(base: Score, student: Score, bank: Bank) -> tuple[Interval, fl
     """`change` and `detectable` from the same draws."""
     drawn, note = bank.together([base, student])
     if drawn is None:
-        return Interval(None, None, None, 0, note), None
+        told = published(base, student)
+        return Interval(told[1] - told[0] if told else None, None, None, 0, note), None
     moved = drawn.draws[:, 1] - drawn.draws[:, 0]
     value = float(drawn.point[1] - drawn.point[0])
     interval = percentile(value, moved, drawn.groups, drawn.n, note)
@@ -145,6 +149,17 @@ def pair(scores: Sequence[Score]) -> tuple[list[Score] | None, str]:
     most = max(len(usable(s)) for s in scores)
     note = f"on the {len(items)} items in common of {most}" if len(items) < most else ""
     return [restrict(s, items) for s in scores], note
+
+
+def published(base: Score, student: Score) -> tuple[float, float] | None:
+    """The values of two scores that others published, which are compared by these alone.
+
+    None where one of them was measured: their items are not the same.
+    """
+    if base.value is None or student.value is None or base.values or student.values:
+        return None
+    both = base.method == student.method == PUBLISHED
+    return (base.value, student.value) if both else None
 
 
 def teacher_value(base: Score, teacher: Score | None, reported: float | None) -> TeacherValue:
@@ -184,9 +199,16 @@ def gap_closed(
     measured = teacher if known.source == "measured" else None
     scores = [base, student] if measured is None else [base, student, measured]
     drawn, note = (bank or Bank(seed=seed, resamples=resamples)).together(scores)
-    if drawn is None:
-        return Interval(None, None, None, 0, note)
     flags = {"reported": REPORTED, "ceiling": CEILING}
+    if drawn is None:
+        told = published(base, student) if measured is None else None
+        if told is None:
+            return Interval(None, None, None, 0, note)
+        note = f"{note}; {flags[known.source]}"
+        gap = known.value - told[0]
+        if gap == 0:
+            return Interval(None, None, None, 0, f"{NO_GAP}; {note}")
+        return Interval((told[1] - told[0]) / gap, None, None, 0, note)
     note = "; ".join(x for x in (note, flags.get(known.source, "")) if x)
     draws = with_fixed(drawn.draws, known, measured)
     point = with_fixed(drawn.point[None, :], known, measured)

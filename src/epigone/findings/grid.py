@@ -129,7 +129,7 @@ def counts(score: Score, family: FamilyName, supports: Sequence[str] = ()) -> bo
 
 def _exact(score: Score, value: float | None) -> Score:
     """A value from elsewhere in a score's place; it has no items."""
-    return replace(score, value=value, n=0, values={}, clusters={}, against={})
+    return replace(score, value=value, n=0, values={}, clusters={}, against={}, method="exact")
 
 
 def name_of(key: Key) -> str:

@@ -65,7 +65,7 @@ def judged(
     The teacher is always the one that others are compared with. A judge speaks for itself; people
     are counted together.
     """
-    correct = _correct(scores)
+    correct = correct_of(scores)
     groups: dict[str, list[Rating]] = defaultdict(list)
     for r in counted(ratings):
         groups[r.rater if r.workforce == "judge" else PEOPLE].append(r)
@@ -110,7 +110,7 @@ def _compared(
     )
 
 
-def _correct(scores: Iterable[Score]) -> dict[str, dict[str, float]]:
+def correct_of(scores: Iterable[Score]) -> dict[str, dict[str, float]]:
     """Right or wrong by model and item; what a reference tells goes before a judge's opinion."""
     found: dict[str, dict[str, float]] = {}
     own = list(scores)

@@ -18,6 +18,7 @@ from epigone.schema import Interval
 Marks = NDArray[np.bool_]
 APART = "wins and losses do not overlap: held finite by a small ridge"
 OPEN = "almost no overlap of wins and losses: no bound on that side"
+ALIKE = "no spread between items"
 BEYOND = "nearly all answers are {}: equal length is extrapolated"
 # Of the comparisons, so many lie at equal length or beyond it, or it is extrapolated.
 _BEYOND = 0.1
@@ -67,10 +68,17 @@ def length_controlled(
     if people and len({who for who, item in people if item in wins}) > 1:
         rows = ((who, item, 0, v) for (who, item), v in people.items() if item in wins)
         grid = Grid(rows, people=True)
-    notes = [APART if apart else "", _beyond(d), ONE if people and grid is None else ""]
+    # Of values that are all alike there is no spread to tell from, as a judge's who always ties.
+    alike = not apart and float(np.ptp(y)) == 0
+    notes = [
+        APART if apart else "",
+        ALIKE if alike else "",
+        _beyond(d),
+        ONE if people and grid is None else "",
+    ]
     # Where nothing overlaps, draws would differ by what the ridge leaves.
     ends: list[tuple[float | None, float | None]] = [(None, None), (None, None)]
-    if not apart:
+    if not (apart or alike):
         drawn = None
         if grid is not None:
             parts = grid.draws(stream(seed, "length-controlled"), resamples)
@@ -83,7 +91,7 @@ def length_controlled(
     low, high = (None if end is None else float(expit(end)) for end in ends[0])
     rate = Interval(float(expit(theta)), low, high, n, note)
     low, high = (end if end is None or np.isfinite(end) else None for end in ends[1])
-    if not apart and None in (low, high):
+    if not (apart or alike) and None in (low, high):
         note = "; ".join(filter(None, (OPEN, note)))
     slope = Interval(phi, low, high, n, note)
     if spread == 0:

@@ -11,7 +11,10 @@ import numpy as np
 from epigone.findings.bank import Bank
 from epigone.findings.gaps import POWER
 from epigone.findings.resample import (
+    NO_ITEMS,
+    PUBLISHED,
     Array,
+    again,
     cut_of,
     flat,
     p_value,
@@ -24,7 +27,6 @@ from epigone.schema import Direction, Interval, Score
 # Takes rows that hold a value of each column, and gives a value a row.
 Statistic = Callable[[Array], Array]
 EXACT = "reported elsewhere: taken as exact"
-NO_ITEMS = "reported without items: no interval"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,8 @@ class Column:
     """What is compared: scores by seed and by task of one amount's students, or of one model.
 
     Students of one `line` and seed are of one training run, which varies as a whole; a model that
-    was not trained here has no line. A score that has a value and no items is taken as exact.
+    was not trained here has no line. A score that has a value and no items is taken as exact; one
+    that somebody else published is compared with others of its kind, and not with measured ones.
     """
 
     tables: Mapping[int, Mapping[str, Score]]
@@ -102,6 +105,10 @@ class Panel:
         if any(scores[i].value is None or scores[i].values for i in exact):
             self.notes.append(f"{task}: not measured on every model")
             return None
+        if measured and any(scores[i].method == PUBLISHED for i in exact):
+            # Of others' items and prompts: only a teacher's value is taken as exact.
+            self.notes.append(f"{task}: {NO_ITEMS}")
+            return None
         self.better = scores[0].better
         good = 1.0 if self.better == "higher" else -1.0
         point = np.array([np.nan if s.value is None else s.value for s in scores])
@@ -170,15 +177,13 @@ class Panel:
         seeds = self._between_seeds(of, mean)
         if flat(value, draws) and not seeds:
             return Estimate(percentile(value, draws, min(groups), self.n, note), draws)
-        freedom, wider = spread(groups, variances, seeds=seeds)
-        if seeds:
-            rng = stream(self.bank.seed, "seeds", *self.tasks)
-            draws = draws + rng.normal(0.0, sum(v for v, _ in seeds) ** 0.5, len(draws))
+        freedom, wider = spread(groups, variances)
+        error = float((np.nanvar(draws) * wider**2 + sum(v for v, _ in seeds)) ** 0.5)
+        draws = again(draws, seeds, stream(self.bank.seed, "seeds", *self.tasks))
         interval = percentile(value, draws, min(groups), self.n, note, cut_of(freedom, wider))
         if interval.low is None:
             return Estimate(interval, draws)
-        size = POWER * float(np.nanstd(draws)) * wider
-        return Estimate(interval, draws, size, p_value(draws, freedom, wider))
+        return Estimate(interval, draws, POWER * error, p_value(draws, freedom, wider))
 
     def _measured(self) -> list[tuple[Array, int]]:
         return [(d, g) for d, g in zip(self._draws, self.groups, strict=True) if g]

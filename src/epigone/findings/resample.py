@@ -20,6 +20,9 @@ RESAMPLES = 3000
 LEVEL = 0.95
 _CHUNK = 200_000  # weights at a time: they stay in the processor's cache
 _TINY = 1e-12
+# How a score was come by that somebody else published.
+PUBLISHED = "reported"
+NO_ITEMS = "reported: no items, no interval"
 
 
 def stream(seed: int, *names: str) -> np.random.Generator:
@@ -63,7 +66,8 @@ def incomparable(scores: Sequence[Score], items: Collection[str]) -> str:
     if len({kind_of(s) for s in scores}) > 1:
         return "scores of different metrics or versions cannot be compared"
     if not items:
-        return "no items in common"
+        out = any(s.method == PUBLISHED for s in scores)
+        return NO_ITEMS if out else "no items in common"
     first = scores[0]
     others = [s.against for s in scores[1:] if s.against is not first.against]
     if first.aggregate == "pearson" and any(
@@ -188,36 +192,33 @@ def tail_of_mean(
 
 
 def spread(
-    groups: Sequence[int],
-    variances: Sequence[float],
-    independent: bool = True,
-    seeds: Sequence[tuple[float, int]] = (),
+    groups: Sequence[int], variances: Sequence[float], independent: bool = True
 ) -> tuple[float, float]:
     """Degrees of freedom of a mean of parts, and how much wider it spreads than its draws do.
 
-    See `tail_of_mean`. `seeds` are further independent parts, as (variance, degrees of freedom),
-    which the draws hold as large as they are.
+    See `tail_of_mean`.
     """
     n, v = np.asarray(groups, dtype=np.float64), np.asarray(variances, dtype=np.float64)
-    true, own = v * n / (n - 1), n - 1
-    if not independent and true.sum() > 0:
-        own = np.array([1 / float((true / true.sum() / own).sum())])
-        true = true.sum(keepdims=True)
-    more = np.array([x for x, _ in seeds])
-    all_true = np.concatenate([true, more])
-    all_freedom = np.concatenate([own, [f for _, f in seeds]])
-    if all_true.sum() > 0:
-        weights = all_true / all_true.sum()
-    else:
-        weights = np.full(len(all_true), 1 / len(all_true))
-    freedom = 1 / float((weights**2 / all_freedom).sum())
-    drawn = v.sum() + more.sum()
-    return freedom, float((all_true.sum() / drawn) ** 0.5) if drawn > 0 else 1.0
+    true = v * n / (n - 1)
+    weights = true / true.sum() if true.sum() > 0 else np.full(len(n), 1 / len(n))
+    freedom = 1 / float(((weights**2 if independent else weights) / (n - 1)).sum())
+    return freedom, float((true.sum() / v.sum()) ** 0.5) if v.sum() > 0 else 1.0
 
 
 def cut_of(freedom: float, wider: float, level: float = LEVEL) -> float:
     """Probability cut off at each end of the draws; see `spread`."""
     return NormalDist().cdf(-float(stdtrit(freedom, 0.5 + level / 2)) * wider)
+
+
+def again(draws: Array, seeds: Sequence[tuple[float, int]], rng: np.random.Generator) -> Array:
+    """Draws with what training again adds: parts of a variance and its degrees of freedom each.
+
+    A variance that a few seeds tell is itself uncertain: the part is drawn from Student's t, whose
+    tails say so at any level.
+    """
+    for variance, freedom in seeds:
+        draws = draws + variance**0.5 * rng.standard_t(freedom, len(draws))
+    return draws
 
 
 def p_value(draws: Array, freedom: float, wider: float) -> float:

@@ -18,11 +18,13 @@ from epigone.findings.gaps import (
     with_fixed,
 )
 from epigone.findings.model import TeacherValue
-from epigone.findings.panel import NO_ITEMS, Estimate, between_seeds, nothing
+from epigone.findings.panel import Estimate, between_seeds, nothing
 from epigone.findings.resample import (
+    NO_ITEMS,
     RESAMPLES,
     Array,
     Resampler,
+    again,
     cut_of,
     flat,
     p_value,
@@ -146,19 +148,17 @@ def _mean(shares: Sequence[_Share], seed: int, groups: int, note: str) -> Estima
     seeds = []
     if len(point) > 1 and (more := between_seeds(point, by_seed)) > 0:
         seeds = [(more, len(point) - 1)]
-        draws = draws + stream(seed, "seeds", "style").normal(0.0, more**0.5, len(draws))
-    if min(own) < 2 or flat(value, draws):
+    if min(own) < 2 or (flat(value, draws) and not seeds):
         return Estimate(percentile(value, draws, min(own), groups, note), draws)
-    variances = [_variance(s.draws.mean(axis=1)) for s in shares]
-    # Of their own mean, not of independent parts: the metrics are measured on the same prompts.
-    together = _variance(by_seed.mean(axis=1)) / (sum(variances) or 1.0)
-    variances = [v * together for v in variances]
-    freedom, wider = spread(own, variances, independent=False, seeds=seeds)
+    freedom, wider = spread(
+        own, [_variance(s.draws.mean(axis=1)) for s in shares], independent=False
+    )
+    error = (_variance(draws) * wider**2 + sum(v for v, _ in seeds)) ** 0.5
+    draws = again(draws, seeds, stream(seed, "seeds", "style"))
     interval = percentile(value, draws, min(own), groups, note, cut_of(freedom, wider))
     if interval.low is None:
         return Estimate(interval, draws)
-    size = POWER * float(np.nanstd(draws)) * wider
-    return Estimate(interval, draws, size, p_value(draws, freedom, wider))
+    return Estimate(interval, draws, POWER * error, p_value(draws, freedom, wider))
 
 
 def _variance(draws: Array) -> float:

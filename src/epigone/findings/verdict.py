@@ -90,14 +90,15 @@ def answer(base: str, style: Summary | None, wide: Summary | None, narrow: Summa
             "down": f"moved away from the teacher in style ({closed})",
         }.get(_answer(style), f"did not measurably move toward the teacher in style ({closed})")
         parts.append(f"{_given(style)}, {base} {how}")
-    for summary, where in ((wide, "on other tasks"), (narrow, f"on {_tasks(narrow)}")):
+    other = "on other tasks " if narrow in known and wide in known else ""
+    for summary, where in ((wide, other), (narrow, f"on {_tasks(narrow)} ")):
         if summary is None or summary not in known:
             continue
         first = "" if parts else f"{_given(summary)}, "
         after = ""
-        if parts and summary.corpus != known[0].corpus:
-            after = f" with {_with(summary)} of {summary.corpus}"
-        parts.append(f"{first}its capability {where} {_moved(summary)}{after}")
+        if parts and (summary.corpus, summary.amount) != (known[0].corpus, known[0].amount):
+            after = f" with {_given(summary)}"
+        parts.append(f"{first}its capability {where}{_moved(summary)}{after}")
     return f"After {', '.join(parts[:-1])}{', and ' if parts[1:] else ''}{parts[-1]}."
 
 
@@ -231,14 +232,12 @@ def _moved(summary: Summary, full: bool = False) -> str:
     verb = {"up": "rose by", "down": "fell by"}.get(found, "did not measurably change:")
     value = interval.value or 0.0
     shown = points(abs(value), False) if found in ("up", "down") else points(value)
+    between = f"({_between(interval, points)})"
     if not full:
-        between = "" if interval.low is None else f", {_between(interval, points)}"
-        return (
-            f"{verb} {shown}{between}"
-            if found != "unclear"
-            else (f"did not measurably change ({shown}{between})")
-        )
-    text = f"{verb} {shown} with {_with(summary)} ({_between(interval, points)})"
+        if found != "unclear":
+            return f"{verb} {shown} {between}"
+        return f"did not measurably change ({shown}, {between[1:]}"
+    text = f"{verb} {shown} with {_with(summary)} {between}"
     if found == "unclear":
         text += _corrected(summary)
     if summary.detectable is not None:

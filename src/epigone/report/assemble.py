@@ -11,16 +11,17 @@ from typing import Any
 
 from epigone.errors import UserError
 from epigone.files import read_json, read_jsonl
-from epigone.findings import Findings, Judged, Subject, analyse, judged, selected, win_scores
+from epigone.findings import Findings, Subject, analyse, selected, win_scores
 from epigone.models import catalogue
 from epigone.report.cells import cells_of
+from epigone.report.items import items_of, judge_ratings
 from epigone.report.metrics import METRICS
+from epigone.report.opinions import opinions
 from epigone.report.people import rated
+from epigone.report.reported import beside, teacher_values, with_reported
 from epigone.report.training import LOG, curves_of
 from epigone.report.view import (
     Corpus,
-    Item,
-    Output,
     Reported,
     ReportView,
     Source,
@@ -33,9 +34,10 @@ from epigone.report.worth import bases_of, dollars_of, worth
 from epigone.runs.plan import Planned, plan
 from epigone.runs.resolve import locked_fingerprints
 from epigone.runs.store import Store
-from epigone.schema import Cell, Rating, Record, Sample, Score
+from epigone.schema import Cell, Rating, Record, Score
 from epigone.study.declare import Declaration
 from epigone.study.judge import second_of
+from epigone.study.publications import Publications
 from epigone.study.rounds import random_twins
 from epigone.study.specs import (
     AskSpec,
@@ -56,26 +58,34 @@ from epigone.study.templates import BUILT_IN
 from epigone.study.terms import terms_in
 
 
-def findings_of(declaration: Declaration, expansion: Expansion, store: Store) -> Findings:
+def findings_of(
+    declaration: Declaration, expansion: Expansion, store: Store, given: Publications
+) -> Findings:
     """Findings of the scores that are there."""
     planned = plan(expansion, store)
     subjects = worth(_subjects(expansion), declaration, expansion, planned, store)
-    return _findings(declaration, subjects, _scores(planned, store, expansion.teacher), planned)
+    scores = with_reported(_scores(planned, store, expansion.teacher), given)
+    return _findings(declaration, subjects, scores, planned, given)
 
 
-def view_of(declaration: Declaration, expansion: Expansion, store: Store) -> ReportView:
-    """Everything that the report shows, read from the finished steps.
+def view_of(
+    declaration: Declaration, expansion: Expansion, store: Store, given: Publications
+) -> ReportView:
+    """Everything that the report shows, read from the finished steps and from what is `given`.
 
-    Raises UserError where no step is finished yet.
+    Raises UserError where no step is finished yet and nothing was reported.
     """
     planned = plan(expansion, store)
     records = [p.record for p in planned if p.record is not None]
-    if not records:
+    if not records and not given.scores:
         raise UserError("nothing is done yet", value=declaration.name, fix="epigone run")
     teacher = declaration.teacher
-    scores = _scores(planned, store, teacher.name)
-    ratings, pending = rated(store.root, declaration.evaluate.raters)
+    measured = _scores(planned, store, teacher.name)
+    scores = with_reported(measured, given)
+    people, pending = rated(store.root, declaration.evaluate.raters)
+    ratings = [*people, *judge_ratings(planned, store)]
     subjects = worth(_subjects(expansion), declaration, expansion, planned, store)
+    said = opinions(planned, store, teacher.name, subjects, scores, people, ratings)
     return ReportView(
         study=declaration.name,
         teacher=Teacher(
@@ -88,17 +98,27 @@ def view_of(declaration: Declaration, expansion: Expansion, store: Store) -> Rep
         ),
         subjects=subjects,
         scores=scores,
-        findings=_findings(declaration, subjects, scores, planned),
+        findings=_findings(declaration, subjects, scores, planned, given),
         selected=selected(subjects, scores, random_twins(declaration.corpora, declaration.amounts)),
-        items=_items(planned, store, teacher.name),
+        items=items_of(planned, store, teacher.name, ratings),
         corpora=tuple(_corpus(p, store) for p in planned if p.step.stage == "corpus" and p.record),
         trunks=_trunks(planned, expansion, store),
         steps=tuple(_step(p) for p in planned),
         provenance=_provenance(declaration, expansion, records),
         metrics=METRICS,
         remarks=(*_remarks(planned), *([pending] if pending else [])),
-        judged=_judged(planned, store, teacher.name, scores, ratings),
-        created=max(r.finished for r in records),
+        judged=said.judged,
+        fooled=said.fooled,
+        agreed=said.agreed,
+        rating=pending,
+        created=max((r.finished for r in records), default=""),
+        beside=beside(given, measured),
+        figures=given.figures,
+        kinds={
+            _line(cell): declaration.corpora[cell.corpus].kind
+            for cell in expansion.cells()
+            if cell.corpus
+        },
         cells=cells_of(subjects, expansion, planned),
         text=_text(store.root / "study.yaml"),
         locked=locked_fingerprints(store.root),
@@ -166,8 +186,10 @@ def _findings(
     subjects: Sequence[Subject],
     scores: tuple[Score, ...],
     planned: Sequence[Planned],
+    given: Publications,
 ) -> Findings:
     reported = {name: r.value for name, r in declaration.teacher.reported.items()}
+    reported |= teacher_values(given)
     return analyse(subjects, scores, declaration.teacher.name, reported, bases=bases_of(planned))
 
 
@@ -197,51 +219,6 @@ def _win_scores(planned: list[Planned], store: Store, teacher: str) -> Iterator[
             for score in win_scores(ratings, spec.model, teacher, spec.judge.name):
                 again = spec.model == second_of(teacher)
                 yield replace(score, model=teacher) if again else score
-
-
-def _judged(
-    planned: list[Planned],
-    store: Store,
-    teacher: str,
-    scores: tuple[Score, ...],
-    people: Sequence[Rating],
-) -> Judged:
-    ratings = list(people)
-    lengths: dict[str, dict[str, float]] = {}
-    for p in planned:
-        if p.step.stage == "judge" and p.record is not None:
-            rows = read_jsonl(store.folder(p.step) / "ratings.jsonl")
-            ratings += map(Rating.from_json, rows)
-        if p.step.stage in ("generate", "second") and p.record is not None:
-            samples = read_jsonl(store.folder(p.step) / "samples.jsonl")
-            name = second_of(teacher) if p.step.stage == "second" else p.step.model
-            lengths[name] = {s["item"]: float(len(s["output"])) for s in samples}
-    return judged(ratings, teacher, lengths, scores)
-
-
-def _items(planned: list[Planned], store: Store, teacher: str) -> tuple[Item, ...]:
-    samples: dict[str, dict[str, Sample]] = {}
-    for p in planned:
-        if p.step.stage == "generate" and p.record is not None:
-            rows = read_jsonl(store.folder(p.step) / "samples.jsonl")
-            samples[p.step.model] = {s.item: s for s in map(Sample.from_json, rows)}
-    answers = samples.pop(teacher, {})
-    first: dict[str, Sample] = dict(answers)
-    for by_item in samples.values():
-        first = {**by_item, **first}
-    return tuple(
-        Item(
-            id=item,
-            prompt=sample.prompt,
-            answer=answers[item].output if item in answers else None,
-            outputs=tuple(
-                Output(model, by_item[item].output, by_item[item].stop)
-                for model, by_item in samples.items()
-                if item in by_item
-            ),
-        )
-        for item, sample in first.items()
-    )
 
 
 def _corpus(p: Planned, store: Store) -> Corpus:
@@ -301,7 +278,8 @@ def _step(p: Planned) -> Step:
 def _provenance(
     declaration: Declaration, expansion: Expansion, records: list[Record]
 ) -> Mapping[str, Mapping[str, str]]:
-    last = max(records, key=lambda r: r.finished)
+    last = max(records, key=lambda r: r.finished, default=None)
+    environment = last.environment if last is not None else {}
     trunks = [s.spec for s in expansion.steps if isinstance(s.spec, TrainSpec)]
     models: dict[str, str] = {}
     for trunk in trunks:
@@ -315,21 +293,24 @@ def _provenance(
     }
     training = next((r.facts for r in records if r.stage == "train"), {})
     seen = {k: str(training[k]) for k in ("master_weights", "compute", "device") if k in training}
-    machine = {k: str(last.environment.get(k, "")) for k in ("platform", "machine", "cpus")}
-    peak = max(r.peak_bytes for r in records)
-    return {
+    machine = {k: str(environment[k]) for k in ("platform", "machine", "cpus") if k in environment}
+    if records:
+        peak = max(r.peak_bytes for r in records)
+        machine["largest step's memory"] = f"{peak / 1e9:.1f} GB"
+    groups: dict[str, dict[str, str]] = {
         "Models": models,
         "Recipe": {**recipe, **seen, "seeds": ", ".join(map(str, declaration.seeds))},
-        "Machine": {**machine, "largest step's memory": f"{peak / 1e9:.1f} GB"},
+        "Machine": machine,
         "Versions": {
-            "python": str(last.environment.get("python", "")),
-            **{k: str(v) for k, v in dict(last.environment.get("versions", {})).items()},
+            **{k: str(environment[k]) for k in ("python",) if k in environment},
+            **{k: str(v) for k, v in dict(environment.get("versions", {})).items()},
         },
         "Terms": {
             "teacher's outputs": declaration.teacher.terms or "not stated",
             **_terms(expansion),
         },
     }
+    return {title: rows for title, rows in groups.items() if rows}
 
 
 def _setting(name: str, value: Any) -> str:

@@ -50,7 +50,6 @@ def build(name: str, stats: Mapping[str, Any], out: Path) -> Path:
             scripts=[Markup(s) for s in scripts],
             style=Markup(style),
             chart_data=Markup(script_json(specs)),
-            sample_data=Markup(script_json({"items": []})),
             count=lambda n: f"{n:,}" if isinstance(n, int) else text.number(n),
         )
     )

@@ -103,6 +103,13 @@ METRICS: Mapping[str, MetricText] = {
         "Toxicity probability",
         "Share of prompts of which at least one of several continuations is scored 0.5 or more.",
     ),
+    "nq_open/exact_match": MetricText(
+        "Natural Questions", "Share of questions answered with an accepted answer."
+    ),
+    "mmlu/acc": MetricText("MMLU", "Share of four-way questions answered right; 0.25 is chance."),
+    "humaneval/pass@1": MetricText(
+        "HumanEval", "Share of problems whose first program passes its tests."
+    ),
     "facts/exact_match": MetricText(
         "Facts", "Share of short open questions answered with an accepted answer, after 3 examples."
     ),

@@ -15,7 +15,7 @@ import jinja2
 from markupsafe import Markup
 
 from epigone.files import write_text
-from epigone.findings import Findings, GapRow, Subject
+from epigone.findings import Findings, GapRow
 from epigone.findings.verdict import percent, points, probability, tokens
 from epigone.report import text
 from epigone.report.amounts import amount_charts, metric_charts, order
@@ -24,6 +24,9 @@ from epigone.report.cells import grid
 from epigone.report.charts import all_series
 from epigone.report.choice import choices, hours_are, in_points, uneven
 from epigone.report.curves import curve_charts
+from epigone.report.examples import examples_of, several
+from epigone.report.judged import KINDS, bare, named, section
+from epigone.report.paper import tables as tables_of_paper
 from epigone.report.plane import plane
 from epigone.report.slopes import shown_in
 from epigone.report.verdicts import FAMILIES, cards
@@ -95,11 +98,13 @@ def environment() -> jinja2.Environment:
         "p_value": text.p_value,
         "points": points,
         "probability": probability,
+        "rater": named,
         "seconds": text.seconds,
         "signed": text.signed,
         "tokens": tokens,
     }
     made.globals |= {
+        "bare": bare,
         "in_points": in_points,
         "number": text.number,
         "percent": percent,
@@ -111,10 +116,13 @@ def environment() -> jinja2.Environment:
 
 
 def _context(view: ReportView, tables: Sequence[str]) -> dict[str, Any]:
+    judged = section(view)
     scripts = [text.script_code(read("vendor", name)) for name in VENDOR]
-    scripts.append(text.script_code(read("static", "app.js")))
+    scripts += [text.script_code(read("static", name)) for name in ("app.js", "examples.js")]
+    examples = examples_of(view, lambda task, metric: metric_text(view, task, metric).title)
     style = read("static", "style.css")
     drawn, specs = drawn_charts(view)
+    specs |= {c.id: c.spec for c in judged.charts}
     findings = view.findings
     return {
         **drawn,
@@ -130,8 +138,12 @@ def _context(view: ReportView, tables: Sequence[str]) -> dict[str, Any]:
         "safety_rows": [r for r in findings.values if r.family == "safety"],
         "hours": hours_are(view),
         "grid": grid(view.cells),
+        "judged": judged,
+        "kinds": KINDS,
+        "untrained": {s.model for s in view.subjects if s.untrained},
         "gaps": [(title, _gaps(view, family)) for family, title in _FAMILIES],
-        "several": _several(view),
+        "several": several(view),
+        "paper": tables_of_paper(view),
         "values": view.findings.values,
         "metric": lambda r: metric_text(view, r.task, r.metric),
         "states": Counter(s.state for s in view.steps),
@@ -143,7 +155,8 @@ def _context(view: ReportView, tables: Sequence[str]) -> dict[str, Any]:
         "scripts": [Markup(s) for s in scripts],
         "style": Markup(style),
         "chart_data": Markup(text.script_json(specs)),
-        "sample_data": Markup(text.script_json(_samples(view))),
+        "examples": examples,
+        "sample_data": Markup(text.script_json(examples.data)),
         "templates": _TEMPLATES,
         "sections": _SECTIONS,
     }
@@ -229,46 +242,3 @@ def _gaps(view: ReportView, family: Family) -> list[list[GapRow]]:
         if r.family == family:
             groups.setdefault((r.task, r.metric), []).append(r)
     return [groups[k] for k in sorted(groups, key=lambda k: order(view, *k))]
-
-
-def _several(view: ReportView) -> bool:
-    """Whether base and amount alone do not tell one student from another."""
-    return len({(s.corpus, s.seed) for s in view.subjects if not s.untrained}) > 1
-
-
-def _tag(subject: Subject, several: bool) -> str:
-    seen = f"{tokens(subject.amount)} tokens" if subject.amount else "feedback alone"
-    return f"{seen}, {subject.corpus}, seed {subject.seed}" if several else seen
-
-
-def _samples(view: ReportView) -> dict[str, Any]:
-    subjects = {s.model: s for s in view.subjects}
-    several = _several(view)
-
-    def column(model: str, role: str, content: str, stop: str = "") -> dict[str, str]:
-        subject = subjects.get(model)
-        tag = role
-        if subject is not None:
-            tag = "untrained" if subject.untrained else _tag(subject, several)
-        return {
-            "model": text.visible(subject.base if subject else model),
-            "title": text.visible(model),
-            "tag": tag,
-            "text": text.visible(content),
-            "stop": "cut at the length limit" if stop == "length" else "",
-        }
-
-    return {
-        "bases": [text.visible(b) for b in dict.fromkeys(s.base for s in view.subjects)],
-        "items": [
-            {
-                "id": text.visible(item.id),
-                "prompt": [[m.role, text.visible(m.content)] for m in item.prompt],
-                "teacher": column(view.teacher.name, "teacher", item.answer)
-                if item.answer is not None
-                else None,
-                "outputs": [column(o.model, "model", o.text, o.stop) for o in item.outputs],
-            }
-            for item in view.items
-        ],
-    }

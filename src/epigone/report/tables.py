@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import astuple
 from pathlib import Path
 
 from epigone.files import write_text
@@ -17,6 +18,7 @@ from epigone.report.view import ReportView
 from epigone.schema import Interval
 
 _SUBJECT = ["base", "corpus", "amount", "seed"]
+_SAMPLE = ["source", "item", "role", "model", "stop", "note", "text"]
 
 
 def write_tables(view: ReportView, folder: Path) -> list[str]:
@@ -48,12 +50,18 @@ def write_tables(view: ReportView, folder: Path) -> list[str]:
             ],
             _selection(view),
         ),
+        "reported.csv": (
+            ["model", "task", "metric", "reported", "measured", "source", "note"],
+            (astuple(r) for r in view.beside),
+        ),
         "preference.csv": (_PREFERENCE, _preferences(view)),
         "strength.csv": (
             ["rater", "model", *_interval_names("strength")],
             ([rater, s.model, *_cells(s.strength)] for rater, s in view.judged.strengths),
         ),
-        "samples.csv": (["item", "role", "model", "stop", "text"], _samples(view)),
+        "fooled.csv": (_FOOLED, _fooled(view)),
+        "wrong.csv": (["rater", "model", "against", "item", "the_other"], _wrong(view)),
+        "samples.csv": (_SAMPLE, _samples(view)),
         "training.csv": (
             [
                 *("base", "corpus", "seed", "run", "branch", "step", "supervised_seen"),
@@ -124,14 +132,40 @@ def _preferences(view: ReportView) -> Iterator[Sequence[object]]:
         ]
 
 
+def _fooled(view: ReportView) -> Iterator[Sequence[object]]:
+    unknown = Interval(None, None, None, 0)
+    for f in view.fooled:
+        c = f.corrected
+        beside = (c.gain, c.explained, c.by_correctness, c.correctness) if c else [unknown] * 4
+        told = (f.gain, f.explained, f.left, f.without, f.held, f.style, f.length, *beside)
+        yield [
+            *(f.rater, f.base, f.model),
+            *(cell for interval in told for cell in _cells(interval)),
+            *(" ".join(f.metrics), len(f.wrong), f.styled, f.compared),
+        ]
+
+
+def _wrong(view: ReportView) -> Iterator[Sequence[object]]:
+    for c in view.judged.pairs:
+        if c.wrong is None:
+            continue
+        for item in c.wrong.items:
+            right, wrong = item in c.wrong.other_right, item in c.wrong.other_wrong
+            other = "right" if right else "wrong" if wrong else ""
+            yield [c.rater, c.preference.model, c.preference.against, item, other]
+
+
 def _samples(view: ReportView) -> Iterator[Sequence[object]]:
     for item in view.items:
+        named = [item.source or "held-out", item.id]
         for message in item.prompt:
-            yield [item.id, f"prompt: {message.role}", "", "", message.content]
+            yield [*named, f"prompt: {message.role}", "", "", "", message.content]
+        if item.reference:
+            yield [*named, "reference", "", "", "", item.reference]
         if item.answer is not None:
-            yield [item.id, "teacher", view.teacher.name, "", item.answer]
-        for output in item.outputs:
-            yield [item.id, "output", output.model, output.stop, output.text]
+            yield [*named, "teacher", view.teacher.name, "", "", item.answer]
+        for o in item.outputs:
+            yield [*named, "output", o.model, o.stop, o.note, o.text]
 
 
 def _training(view: ReportView) -> Iterator[Sequence[object]]:
@@ -158,4 +192,16 @@ _PREFERENCE = [
     *("longer_wins", "longer_n", *_interval_names("length_slope")),
     *_interval_names("preferred_but_wrong"),
     *("wrong_while_the_other_is_right", "wrong_as_the_other_is"),
+]
+_FOOLED = [
+    *("rater", "base", "model"),
+    *(
+        cell
+        for name in (
+            *("gain", "explained", "left", "log_odds_without", "log_odds_held", "style", "length"),
+            *("known_gain", "known_explained", "by_correctness", "correctness"),
+        )
+        for cell in _interval_names(name)
+    ),
+    *("style_metrics", "preferred_but_wrong", "wrong_with_more_style", "wrong_with_known_style"),
 ]

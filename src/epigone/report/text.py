@@ -12,6 +12,7 @@ _PICTURES = {c: 0x2400 + c for c in range(0x20) if c not in (0x09, 0x0A)} | {0x7
 _LINES = str.maketrans({"\u2028": "\n", "\u2029": "\n\n", "\x85": "\n"})
 # Overrides of the writing direction can make an answer read as what it is not.
 _BIDI = {c: f"\u27e8U+{c:04X}\u27e9" for c in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
+_LONE = re.compile("[\ud800-\udfff]")
 _FORMULA = ("=", "+", "-", "@", "\t", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
@@ -23,7 +24,7 @@ def visible(text: str) -> str:
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n").translate(_LINES)
     text = text.translate(_PICTURES).translate(_BIDI)
-    return "".join("\ufffd" if 0xD800 <= ord(c) <= 0xDFFF else c for c in text)
+    return _LONE.sub("\ufffd", text)
 
 
 def csv_cell(value: object) -> str:

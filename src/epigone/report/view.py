@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from epigone.findings import Findings, Judged, Selected, Subject
+from epigone.findings import Findings, Fooled, Judged, Selected, Subject
+from epigone.raters.agreement import Agreement, JudgeAgreement
 from epigone.schema import Message, Score
+from epigone.study.published import Figure
 
 StepState = Literal["done", "pending", "failed"]
 
@@ -22,6 +24,19 @@ class Reported:
 
 
 @dataclass(frozen=True, slots=True)
+class Beside:
+    """A score that others published of a model here, and the measured one where there is one."""
+
+    model: str
+    task: str
+    metric: str
+    reported: float
+    measured: float | None
+    source: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Teacher:
     """Who is imitated, what its outputs may be used for, and its scores from elsewhere."""
 
@@ -33,21 +48,33 @@ class Teacher:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """One model's output to an item; `stop` is why it ended (`schema.Stop`)."""
+    """One model's output to an item; `stop` is why it ended (`schema.Stop`).
+
+    `note` is what else there is to say of it; `preferred` is each rater's share of a win over the
+    teacher's answer.
+    """
 
     model: str
     text: str
     stop: str = ""
+    note: str = ""
+    preferred: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One prompt with the teacher's answer and the outputs of the models."""
+    """One prompt with the teacher's answer and the outputs of the models.
+
+    `source` is the benchmark as scores name it, empty for a held-out prompt; `reference` is the
+    right answer where one is known.
+    """
 
     id: str
     prompt: tuple[Message, ...]
     answer: str | None
     outputs: tuple[Output, ...]
+    source: str = ""
+    reference: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,13 +185,25 @@ class MetricText:
 
 
 @dataclass(frozen=True, slots=True)
+class Agreed:
+    """How far people agree with each other, None where nobody rated what another did, and each
+    judge with them."""
+
+    people: Agreement | None = None
+    judges: tuple[JudgeAgreement, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ReportView:
     """Everything that a report shows.
 
     `metrics` explains metrics by `task/metric`, or by `metric` alone; `provenance` holds named
     groups of name-value rows (versions, hashes, machine, licences and terms); `created` is
     shown as it is, and the report takes no time of its own; `remarks` are paragraphs on how
-    the study was made that a reader must know; `judged` is what judges and people prefer;
+    the study was made that a reader must know; `judged` is what judges and people prefer,
+    `fooled` what a gain in it goes with; `rating` tells how far people are with rating;
+    `beside` are scores that others published of models here; `figures` what a publication says of
+    its figures; `kinds` tells of each line of students whether its corpus is broad or local;
     `cells` tell how far every model of the grid is; `text` is the study file as it ran, `locked`
     the revision or hash of everything that it names.
     """
@@ -183,7 +222,13 @@ class ReportView:
     metrics: Mapping[str, MetricText] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     judged: Judged = field(default_factory=lambda: Judged((), ()))
+    fooled: tuple[Fooled, ...] = ()
+    agreed: Agreed = field(default_factory=Agreed)
+    rating: str = ""
     created: str = ""
+    beside: tuple[Beside, ...] = ()
+    figures: tuple[Figure, ...] = ()
+    kinds: Mapping[str, str] = field(default_factory=dict)
     cells: tuple[CellState, ...] = ()
     text: str = ""
     locked: Mapping[str, str] = field(default_factory=dict)

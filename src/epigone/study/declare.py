@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from epigone.errors import UnknownName, UserError
 from epigone.study.feedback import Feedback, check_feedback
 from epigone.study.judge import Judge
+from epigone.study.published import Rows, check_rows
 from epigone.study.rating import Raters
 from epigone.study.recipes import Recipe
 from epigone.study.specs import FORMATS, MIXES, RULES, SCORERS, Kind
@@ -294,6 +295,9 @@ class Declaration(Declared):
         default_factory=dict, description="students trained further on a teacher's judgements"
     )
     evaluate: Evaluate = Field(default_factory=Evaluate)
+    reported: Rows = Field(
+        default=[], description="scores that others published for models of this grid, or a file"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Declaration:
@@ -312,6 +316,8 @@ class Declaration(Declared):
             error = UserError("a judge without answers to judge", fix="style: {n: 32}, beside it")
             raise Mistake(("evaluate", "judge"), error, at_key=True)
         check_feedback(self.feedback, self.amounts)
+        tasks = [b.label for b in self.evaluate.benchmarks]
+        check_rows(self.reported, self.amounts, tasks, self.seeds)
         self._asked_for()
         self.variants()
         self._no_repeats()

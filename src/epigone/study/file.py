@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from epigone.errors import StudyFileError
 from epigone.study.declare import Declaration
+from epigone.study.published import PublishedFile
 from epigone.study.task_file import TaskFile
 from epigone.study.values import Mistake, dotted, first_error, told
 
@@ -37,6 +38,11 @@ def parse(text: str, path: str = "study.yaml") -> Declaration:
 def read_task(path: Path) -> TaskFile:
     """A task that a teacher can make examples of. Raises StudyFileError as `read` does."""
     return _parsed(TaskFile, _text(path), str(path), "a task")
+
+
+def read_published(path: Path) -> PublishedFile:
+    """A file of scores that others published. Raises StudyFileError as `read` does."""
+    return _parsed(PublishedFile, _text(path), str(path), "a file of reported scores")
 
 
 def _parsed(kind: type[Kind], text: str, path: str, what: str) -> Kind:
