@@ -5,6 +5,7 @@ import json
 import re
 import sys
 from dataclasses import replace
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -13,15 +14,17 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from report_example import HOSTILE, NASTY, example, hostile_view
 
+from epigone.api import Study
 from epigone.errors import MissingExtra
 from epigone.report import export
-from epigone.report.document import Heading, Paragraph, Table, document, line
+from epigone.report.blocks import Heading, Paragraph, Table, line
+from epigone.report.document import document
 from epigone.report.markdown import escaped, markdown
 from epigone.report.pdf import source
 from epigone.report.printed import figures_of
 
 READER = MarkdownIt("commonmark").enable(["table", "strikethrough"])
-MARKUP = ("# h", "$x$", "#panic(1)", "[a](b)", "| a | b |", "1. x", "- x", "***", "===", "~~~",
+MARKUP = ("--- x", "12) y", "+", "-", "# h", "$x$", "#panic(1)", "[a](b)", "| a | b |", "1. x", "- x", "***", "===", "~~~",
           "\\", "`x`", "&lt;", "www.evil.example", "@everyone", "a\n\n# b", "![i](j)")  # fmt: skip
 
 
@@ -100,6 +103,15 @@ def test_the_document_says_what_the_findings_say() -> None:
         for name in {"Change", "Gap closed", "Estimate", "Value"} & set(table.header):
             k = table.header.index(name)
             assert all("[" in r[k] or r[k] in ("", "not known") for r in table.rows), table.caption
+
+
+def test_the_papers_tables_are_printed(tmp_path) -> None:
+    study = Study.load(Path(__file__).parents[2] / "studies/false-promise.yaml", runs=tmp_path)
+    text = markdown(document(study.view(), []), "figures")
+    row = "| llama-13b | 20% | 15% (150M tokens; \u22125.0 points; \u221245% of the gap) |"
+    assert row in text
+    # The paper's table 2: lists of LLaMA-13B, untrained and of 20M to 150M tokens, and of ChatGPT.
+    assert re.search(r"\| Lists \| 13% \| 50% \| 67% \| 81% \(.*\) \| 83% \|", text)
 
 
 def test_a_figure_stands_alone() -> None:

@@ -93,7 +93,7 @@ def _side(run: Run) -> Side:
         summaries=view.findings.summaries,
         verdicts=view.findings.verdicts,
         teacher=run.expansion.teacher,
-        answers={i.id: i.answer for i in view.items if i.answer is not None},
+        answers={i.id: i.answer for i in view.items if i.answer is not None and not i.source},
         conditions=dict(_conditions(run.expansion)),
     )
 

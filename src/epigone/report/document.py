@@ -2,64 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, get_args
+from collections.abc import Iterator, Sequence
+from typing import get_args
 
 from epigone.findings import GapRow, Subject, Summary, ValueRow
 from epigone.findings.model import FamilyName
 from epigone.findings.verdict import percent, points, probability, tokens
+from epigone.report import paper
+from epigone.report.blocks import Block, Figure, Heading, Show, interval, line, said, table
 from epigone.report.charts import TEACHER_LABELS
+from epigone.report.judged import named, section
 from epigone.report.page import metric_text
 from epigone.report.slopes import size_words, trend_words
-from epigone.report.text import number, p_value, signed, visible
+from epigone.report.text import number, p_value, signed
 from epigone.report.view import ReportView
-from epigone.schema import Interval
 
 _FAMILIES: tuple[FamilyName, ...] = get_args(FamilyName)
-Show = Callable[[float | None], str]
-
-
-@dataclass(frozen=True, slots=True)
-class Heading:
-    """A section's title; level 1 is the document's own."""
-
-    level: int
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Paragraph:
-    """One paragraph; `strong` are its first words, set apart."""
-
-    text: str
-    strong: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """Rows of text under a header; the first column names the row."""
-
-    caption: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A chart: its file's name, its title, what it shows in words, and its specification.
-
-    `words` tell the chart's numbers to those who cannot see it.
-    """
-
-    name: str
-    title: str
-    caption: str
-    words: str
-    spec: Mapping[str, Any]
-
-
-Block = Heading | Paragraph | Table | Figure
 
 
 def document(view: ReportView, figures: Sequence[Figure]) -> list[Block]:
@@ -73,6 +31,7 @@ def document(view: ReportView, figures: Sequence[Figure]) -> list[Block]:
         _choices(view),
         _local(view),
         _gaps(view),
+        _paper(view),
         _preferences(view),
         _values(view),
         _made(view),
@@ -80,52 +39,26 @@ def document(view: ReportView, figures: Sequence[Figure]) -> list[Block]:
     return [block for part in parts for block in part]
 
 
-def interval(found: Interval | None, show: Show = number) -> str:
-    """A number with its 95% interval in brackets, or why there is none."""
-    if found is None or found.value is None:
-        return "not known"
-    if found.low is None or found.high is None:
-        return f"{show(found.value)} [no interval]"
-    low, high = (show(x).removesuffix(" points") for x in (found.low, found.high))
-    return f"{show(found.value)} [{low}, {high}]"
-
-
-def _table(caption: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[Block]:
-    """A table, unless it has no rows."""
-    found = tuple(tuple(map(line, row)) for row in rows)
-    if found:
-        yield Table(line(caption), tuple(header), found)
-
-
-def _said(text: str, strong: str = "") -> Paragraph:
-    return Paragraph(line(text), line(strong))
-
-
-def line(text: str) -> str:
-    """Any text as one line that is safe to show as text."""
-    return " ".join(visible(text).split())
-
-
 def _head(view: ReportView) -> Iterator[Block]:
     yield Heading(1, line(f"What imitation taught: {view.study}"))
     about = f" ({view.teacher.description})" if view.teacher.description else ""
-    yield _said(f"The teacher is {view.teacher.name}{about}.")
+    yield said(f"The teacher is {view.teacher.name}{about}.")
     done = sum(s.state == "done" for s in view.steps)
     if done < len(view.steps):
-        yield _said(f"{done} of {len(view.steps)} steps are done.", "Not finished.")
+        yield said(f"{done} of {len(view.steps)} steps are done.", "Not finished.")
     for remark in view.remarks:
-        yield _said(remark)
+        yield said(remark)
 
 
 def _verdicts(view: ReportView) -> Iterator[Block]:
     yield Heading(2, "Verdict")
     for verdict in view.findings.verdicts:
         yield Heading(3, line(verdict.base))
-        yield _said(verdict.answer)
+        yield said(verdict.answer)
         for sentence in verdict.sentences:
-            yield _said(sentence.text, f"{sentence.headline}.")
+            yield said(sentence.text, f"{sentence.headline}.")
         if verdict.note:
-            yield _said(verdict.note)
+            yield said(verdict.note)
 
 
 def _summaries(view: ReportView) -> Iterator[Block]:
@@ -133,7 +66,7 @@ def _summaries(view: ReportView) -> Iterator[Block]:
     if not own:
         return
     yield Heading(2, "Families of metrics")
-    yield _said(
+    yield said(
         "Style is the mean share of the gap to the teacher that closed; the others are mean "
         "changes from the untrained base in points, of which up is good. 95% intervals are in "
         "brackets. "
@@ -147,7 +80,7 @@ def _summaries(view: ReportView) -> Iterator[Block]:
         mine = [s for s in own if s.base == base]
         rows = [_summary(s) for s in sorted(mine, key=lambda s: _FAMILIES.index(s.family))]
         header = ("Family", "Corpus", "Tokens", "Estimate", "Gap closed", "Detectable", "p (Holm)")
-        yield from _table(base, header, rows)
+        yield from table(base, header, rows)
 
 
 def _summary(s: Summary) -> tuple[str, ...]:
@@ -183,7 +116,7 @@ def _trends(view: ReportView) -> Iterator[Block]:
     if rows:
         yield Heading(2, "Score against amount")
         header = ("Base", "Corpus", "Metric", "Tokens", "Slope, with its 95% interval")
-        yield from _table("What twice the data gives", header, rows)
+        yield from table("What twice the data gives", header, rows)
     sizes = []
     for s in view.findings.sizes:
         name = s.metric if s.metric == s.family else metric_text(view, s.task, s.metric).title
@@ -192,7 +125,7 @@ def _trends(view: ReportView) -> Iterator[Block]:
     if sizes:
         yield Heading(2, "Score against base size")
         wide = ("Students", "Metric", "Bases", "Slope, with its 95% interval")
-        yield from _table("What a larger base gives", wide, sizes)
+        yield from table("What a larger base gives", wide, sizes)
 
 
 def _choices(view: ReportView) -> Iterator[Block]:
@@ -214,7 +147,7 @@ def _choices(view: ReportView) -> Iterator[Block]:
         yield Heading(2, "More data or a better base")
         header = ("Base", "Corpus", "Family", "Doubling the data", "Next base", "Base minus data",
                   "Probability of the base")  # fmt: skip
-        yield from _table("What each gives", header, rows)
+        yield from table("What each gives", header, rows)
 
 
 def _local(view: ReportView) -> Iterator[Block]:
@@ -233,7 +166,7 @@ def _local(view: ReportView) -> Iterator[Block]:
     if rows:
         yield Heading(2, "Local against broad imitation")
         header = ("Base", "Task", "Untrained", "Broad", "Local", "Teacher", "Local minus broad")
-        yield from _table("A student of the task's own data beside one of broad data", header, rows)
+        yield from table("A student of the task's own data beside one of broad data", header, rows)
 
 
 def _gaps(view: ReportView) -> Iterator[Block]:
@@ -242,7 +175,7 @@ def _gaps(view: ReportView) -> Iterator[Block]:
         groups.setdefault((row.family, row.task, row.metric), []).append(row)
     if groups:
         yield Heading(2, "Gaps")
-        yield _said(
+        yield said(
             "What each student changed from its untrained base on the same items, and the share of "
             "the gap to the teacher that this is."
         )
@@ -251,7 +184,7 @@ def _gaps(view: ReportView) -> Iterator[Block]:
         better = "nearer to 0" if first.better == "zero" else first.better
         caption = f"{metric_text(view, task, metric).title} ({family}; {better} is better)"
         header = ("Student", "Untrained", "Student's", "Teacher", "Change", "Gap closed")
-        yield from _table(caption, header, (_gap(r) for r in own))
+        yield from table(caption, header, (_gap(r) for r in own))
 
 
 def _gap(r: GapRow) -> tuple[str, ...]:
@@ -277,10 +210,38 @@ def _student(s: Subject | None) -> str:
     return ", ".join(filter(None, made))
 
 
+def _paper(view: ReportView) -> Iterator[Block]:
+    found = paper.tables(view)
+    if found or view.figures:
+        yield Heading(2, "The paper's tables")
+        yield said(
+            "Tables 1 and 2 of Gudibande et al., The False Promise of Imitating Proprietary LLMs "
+            "(ICLR 2024), in this study's numbers; the paper's own where the metric is the same."
+        )
+    for t in found:
+        heads = [h if k < t.own else f"{h} (paper)" for k, h in enumerate(t.heads)]
+        rows = [
+            (f"{r.name} (paper)" if r.paper else r.name, *(_cell(c, t.reported) for c in r.cells))
+            for r in t.rows
+        ]
+        told = f"{t.title}; nothing is measured yet, all is reported" if t.reported else t.title
+        yield from table(told, (t.first, *heads), rows)
+        yield from map(said, t.notes)
+    figures = [(f.figure, f.shows, f.says) for f in view.figures]
+    caption = "What the paper's text says of its figures; nothing is read off a plot"
+    yield from table(caption, ("Figure", "Shows", "The text, in short"), figures)
+
+
+def _cell(c: paper.Cell, all_reported: bool) -> str:
+    marked = ("reported",) if c.reported and c.value and not all_reported else ()
+    below = "; ".join((*marked, *c.below))
+    return f"{c.value} ({below})" if below else c.value
+
+
 def _preferences(view: ReportView) -> Iterator[Block]:
     rows = [
         (
-            c.rater,
+            named(c.rater),
             c.preference.model,
             c.preference.against,
             interval(c.preference.win_rate, percent),
@@ -290,9 +251,11 @@ def _preferences(view: ReportView) -> Iterator[Block]:
         for c in view.judged.pairs
     ]
     if rows:
-        yield Heading(2, "Preference")
+        yield Heading(2, "Judges and people")
         header = ("Rater", "Model", "Against", "Win rate", "At equal length", "Prompts")
-        yield from _table("Which answer is preferred; a tie is half a win", header, rows)
+        yield from table("Which answer is preferred; a tie is half a win", header, rows)
+        for s in section(view).said:
+            yield said(s.sentence, f"{s.row.model}, by {named(s.row.rater)}.")
 
 
 def _values(view: ReportView) -> Iterator[Block]:
@@ -312,7 +275,7 @@ def _values(view: ReportView) -> Iterator[Block]:
         if any(r.method for r in own):
             header = (*header, "Method")
             rows = [(*row, r.method) for row, r in zip(rows, own, strict=True)]
-        yield from _table(caption, header, rows)
+        yield from table(caption, header, rows)
 
 
 def _made(view: ReportView) -> Iterator[Block]:
@@ -323,15 +286,15 @@ def _made(view: ReportView) -> Iterator[Block]:
          "; ".join(f"{s.name} ({s.licence or s.terms or 'terms not stated'})" for s in c.sources))
         for c in view.corpora
     ]  # fmt: skip
-    yield from _table("Corpora", header, rows)
+    yield from table("Corpora", header, rows)
     for group, facts in view.provenance.items():
-        yield from _table(group, ("What", "Which"), facts.items())
+        yield from table(group, ("What", "Which"), facts.items())
     holes = [
         (_student(c.subject), c.state, f"{c.done} of {c.steps} steps", c.note)
         for c in view.cells
         if c.state != "done"
     ]
-    yield from _table("Models that are not finished", ("Model", "State", "Done", "Why"), holes)
-    yield from _table("Revisions and hashes", ("What", "Which"), view.locked.items())
+    yield from table("Models that are not finished", ("Model", "State", "Done", "Why"), holes)
+    yield from table("Revisions and hashes", ("What", "Which"), view.locked.items())
     if view.created:
-        yield _said(f"The last step was finished at {view.created}.")
+        yield said(f"The last step was finished at {view.created}.")

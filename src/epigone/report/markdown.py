@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from epigone.report.document import Block, Figure, Heading, Paragraph, Table
+from epigone.report.blocks import Block, Figure, Heading, Paragraph, Table
 
 _ALWAYS = re.compile(r"([\\`*_{}\[\]<>#|~$&!@^])")
 # What would begin a list, a rule or an underline at the start of a line.
-_FIRST = re.compile(r"^(\d{1,9})?([-+=.):])")
+_FIRST = re.compile(r"^(\d{1,9})?([-+.)=](?=[\s=-]|$))")
 _LINK = re.compile(r"(?i)\b(www)\.|(:)//")
 
 

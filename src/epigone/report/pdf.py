@@ -9,7 +9,7 @@ from dataclasses import asdict
 from importlib.resources import files
 from typing import Any
 
-from epigone.report.document import Block, Figure
+from epigone.report.blocks import Block, Figure
 from epigone.report.figures import needed
 
 

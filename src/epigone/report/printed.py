@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from epigone.files import write_aside
-from epigone.report.document import Figure, document, line
+from epigone.report.blocks import Figure, line
+from epigone.report.charts import Series
+from epigone.report.document import document
 from epigone.report.figures import needed, static, svg
+from epigone.report.judged import KINDS, section
 from epigone.report.markdown import markdown
 from epigone.report.page import drawn_charts
 from epigone.report.pdf import pdf
@@ -18,6 +21,8 @@ _PLANE = (
     "Every student at the share of the gap in style that it closed, and at its capability. Bars "
     "are 95% intervals; the mark grows with the amount of data."
 )
+
+_KINDS = tuple(Series("", "", name, colour, shape) for name, colour, shape in KINDS)
 
 
 def write(view: ReportView, out: Path, formats: Sequence[str]) -> list[Path]:
@@ -59,4 +64,8 @@ def figures_of(view: ReportView) -> list[Figure]:
         title = f"{chart.title} ({chart.direction})" if chart.direction else chart.title
         spec = static(chart.spec, line(title), lines)
         found.append(Figure(chart.id, line(title), line(chart.meaning), line(chart.summary), spec))
+    for drawing in section(view).charts:
+        title = line(f"{drawing.title} ({drawing.note})")
+        spec = static(drawing.spec, title, _KINDS if drawing.length else ())
+        found.append(Figure(drawing.id, title, "", line(drawing.summary), spec))
     return found
