@@ -4,7 +4,7 @@ import functools
 import json
 import re
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -23,8 +23,11 @@ from epigone.report.markdown import escaped, markdown
 from epigone.report.pdf import source
 from epigone.report.printed import figures_of
 
+# Lone surrogates, overrides of direction, and what a terminal obeys.
+FORBIDDEN = {chr(c) for c in (0xD800, 0x1B, 0x07, 0x202E, 0x2028)}
 READER = MarkdownIt("commonmark").enable(["table", "strikethrough"])
-MARKUP = ("--- x", "12) y", "+", "-", "# h", "$x$", "#panic(1)", "[a](b)", "| a | b |", "1. x", "- x", "***", "===", "~~~",
+MARKUP = ("--- x", "12) y", "+", "-", "# h", "$x$", "#panic(1)", "[a](b)", "| a | b |", "1. x",
+          "- x", "***", "===", "~~~",
           "\\", "`x`", "&lt;", "www.evil.example", "@everyone", "a\n\n# b", "![i](j)")  # fmt: skip
 
 
@@ -78,6 +81,7 @@ def test_the_markdown_holds_the_document_and_no_more(name) -> None:
     headings = [
         inline[i] for i, t in enumerate(inline) if tokens[tokens.index(t) - 1].tag[:1] == "h"
     ]
+    assert not set(json.dumps([asdict(b) for b in blocks], ensure_ascii=False)) & FORBIDDEN
     wanted = [b.text for b in blocks if isinstance(b, Heading)]
     assert ["".join(p.content for p in t.children) for t in headings] == wanted
     cells = sum(t.type in ("td_open", "th_open") for t in tokens)

@@ -58,7 +58,7 @@ def table(caption: str, header: Sequence[str], rows: Iterable[Sequence[str]]) ->
     """A table, unless it has no rows."""
     found = tuple(tuple(map(line, row)) for row in rows)
     if found:
-        yield Table(line(caption), tuple(header), found)
+        yield Table(line(caption), tuple(map(line, header)), found)
 
 
 def said(text: str, strong: str = "") -> Paragraph:

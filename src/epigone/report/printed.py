@@ -55,7 +55,7 @@ def figures_of(view: ReportView) -> list[Figure]:
     if (plane := drawn["plane"]) is not None:
         title = "The imitation plane"
         found.append(
-            Figure(plane.id, title, _PLANE, plane.summary, static(plane.spec, title, series))
+            Figure(plane.id, title, _PLANE, line(plane.summary), static(plane.spec, title, series))
         )
     charts = [(c, series) for row in drawn["amounts"] for c in row.charts]
     charts += [(c, drawn["size_series"]) for c in drawn["sizes"]]
