@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from epigone.findings import Subject, analyse
+from epigone.findings import Base, Subject, analyse
+from epigone.findings.resample import RESAMPLES
 from epigone.report import (
+    CellState,
     Corpus,
     Item,
     MetricText,
@@ -173,6 +175,83 @@ def example(**changes):
         "figures": (Figure(figure="1", shows="preference", says="about half"),),
     }
     return ReportView(**(defaults | parts))
+
+
+GRID = {"tiny-100m": 100_000_000, "mid-400m": 400_000_000, "big-1b": 1_600_000_000}
+GRID_AMOUNTS = (8_000, 32_000, 128_000, 512_000)
+CORPORA = {"sharegpt": (), "nq-synthetic": ("facts",)}
+
+
+def grid_subjects(bases=tuple(GRID), seeds=(0, 1)):
+    found = []
+    for k, base in enumerate(bases):
+        found.append(Subject(base, base))
+        for corpus, supports in CORPORA.items():
+            for amount in GRID_AMOUNTS:
+                for seed in seeds:
+                    cost = {"hours": (k + 1) * amount / 128_000}
+                    cost["dollars"] = 2e-5 * amount if supports else None
+                    model = f"{base}:{corpus}:{amount // 1000}k:s{seed}"
+                    found.append(
+                        Subject(model, base, corpus, amount, seed, supports=supports, **cost)
+                    )
+    return tuple(found)
+
+
+def grid_scores(people, n=60):
+    """Planted: style levels off with the data, local data alone teaches, bases differ by size."""
+    rng = np.random.default_rng(1)
+    every = [*people, Subject(TEACHER, TEACHER)]
+    order = [*GRID, TEACHER]
+    draws, found = rng.random((6, n)), []
+    for s in every:
+        k = order.index(s.base)
+        seen = s.amount / (s.amount + 20_000)
+        learnt = np.log2(s.amount / 4_000) / 7 if s.supports and s.amount else 0.0
+        style = 1.0 if s.base == TEACHER else 0.1 + 0.6 * seen
+        facts = 0.2 + 0.18 * k + 0.25 * learnt
+        levels = (
+            ("list", "", "style", style, "higher", {"ceiling": 1.0}),
+            ("unigram", "", "style", style, "higher", {"ceiling": 100.0, "scale": 100.0}),
+            ("exact_match", "facts", "capability", facts, "higher", {}),
+            ("acc", "choices", "capability", 0.3 + 0.15 * k - 0.05 * seen, "higher", {}),
+            ("toxicity_probability", "toxicity:proxy:toxic", "safety", 0.4 - 0.25 * seen, "lower",
+             {"method": "lexical proxy"}),
+            ("win_rate", "judge", "preference", 0.1 + 0.35 * seen, "higher", {}),
+        )  # fmt: skip
+        for j, (metric, task, family, level, better, kw) in enumerate(levels):
+            if s.base == TEACHER and family in ("style", "preference"):
+                continue
+            u = np.where(rng.random(n) < 0.15, rng.random(n), draws[j])
+            x = (u < level) * 1.0
+            if metric == "unigram":
+                x = 20 + 60 * level + 8 * (draws[j] - 0.5) + rng.normal(size=n)
+            values = {f"{task or 'p'}{i}": float(v) for i, v in enumerate(x)}
+            found.append(
+                Score(metric, s.model, family, float(x.mean()), n, values, better=better,
+                      task=task, **kw)
+            )  # fmt: skip
+    return tuple(found)
+
+
+def grid_view(bases=tuple(GRID), seeds=(0, 1), n=60, resamples=RESAMPLES, **changes):
+    """Three bases, two corpora, four amounts and two seeds, with scores of every family."""
+    people = grid_subjects(bases, seeds)
+    own = grid_scores(people, n)
+    size = tuple(Base(b, GRID[b], 1.2 - 0.1 * k) for k, b in enumerate(bases))
+    made = analyse(people, own, TEACHER, bases=size, resamples=resamples)
+    cells = [CellState(s, "done", 6, 6) for s in people]
+    cells[1] = CellState(people[1], "failed", 2, 6, "train tiny: out of memory")
+    cells[2] = CellState(people[2], "pending", 0, 6)
+    parts = {
+        "subjects": people,
+        "scores": own,
+        "findings": made,
+        "cells": tuple(cells),
+        "text": "name: grid\nbases: [a, b]\n",
+        "locked": {"sharegpt": "sha256:99af"},
+    }
+    return replace(example(), **(parts | changes))
 
 
 def hostile_view():

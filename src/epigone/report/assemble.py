@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from epigone.errors import UserError
 from epigone.files import read_json, read_jsonl
 from epigone.findings import Findings, Subject, analyse, selected, win_scores
 from epigone.models import catalogue
+from epigone.report.cells import cells_of
 from epigone.report.items import items_of, judge_ratings
 from epigone.report.metrics import METRICS
 from epigone.report.opinions import opinions
@@ -29,7 +30,9 @@ from epigone.report.view import (
     Teacher,
     Trunk,
 )
+from epigone.report.worth import bases_of, dollars_of, worth
 from epigone.runs.plan import Planned, plan
+from epigone.runs.resolve import locked_fingerprints
 from epigone.runs.store import Store
 from epigone.schema import Cell, Rating, Record, Score
 from epigone.study.declare import Declaration
@@ -59,8 +62,10 @@ def findings_of(
     declaration: Declaration, expansion: Expansion, store: Store, given: Publications
 ) -> Findings:
     """Findings of the scores that are there."""
-    scores = _scores(plan(expansion, store), store, expansion.teacher)
-    return _findings(declaration, expansion, with_reported(scores, given), given)
+    planned = plan(expansion, store)
+    subjects = worth(_subjects(expansion), declaration, expansion, planned, store)
+    scores = with_reported(_scores(planned, store, expansion.teacher), given)
+    return _findings(declaration, subjects, scores, planned, given)
 
 
 def view_of(
@@ -79,7 +84,8 @@ def view_of(
     scores = with_reported(measured, given)
     people, pending = rated(store.root, declaration.evaluate.raters)
     ratings = [*people, *judge_ratings(planned, store)]
-    said = opinions(planned, store, teacher.name, _subjects(expansion), scores, people, ratings)
+    subjects = worth(_subjects(expansion), declaration, expansion, planned, store)
+    said = opinions(planned, store, teacher.name, subjects, scores, people, ratings)
     return ReportView(
         study=declaration.name,
         teacher=Teacher(
@@ -90,12 +96,10 @@ def view_of(
                 Reported(name, r.value, r.source) for name, r in teacher.reported.items()
             ),
         ),
-        subjects=_subjects(expansion),
+        subjects=subjects,
         scores=scores,
-        findings=_findings(declaration, expansion, scores, given),
-        selected=selected(
-            _subjects(expansion), scores, random_twins(declaration.corpora, declaration.amounts)
-        ),
+        findings=_findings(declaration, subjects, scores, planned, given),
+        selected=selected(subjects, scores, random_twins(declaration.corpora, declaration.amounts)),
         items=items_of(planned, store, teacher.name, ratings),
         corpora=tuple(_corpus(p, store) for p in planned if p.step.stage == "corpus" and p.record),
         trunks=_trunks(planned, expansion, store),
@@ -115,6 +119,9 @@ def view_of(
             for cell in expansion.cells()
             if cell.corpus
         },
+        cells=cells_of(subjects, expansion, planned),
+        text=_text(store.root / "study.yaml"),
+        locked=locked_fingerprints(store.root),
     )
 
 
@@ -175,13 +182,19 @@ def _trunks(planned: list[Planned], expansion: Expansion, store: Store) -> tuple
 
 
 def _findings(
-    declaration: Declaration, expansion: Expansion, scores: tuple[Score, ...], given: Publications
+    declaration: Declaration,
+    subjects: Sequence[Subject],
+    scores: tuple[Score, ...],
+    planned: Sequence[Planned],
+    given: Publications,
 ) -> Findings:
     reported = {name: r.value for name, r in declaration.teacher.reported.items()}
     reported |= teacher_values(given)
-    return analyse(
-        _subjects(expansion), scores, teacher=declaration.teacher.name, reported=reported
-    )
+    return analyse(subjects, scores, declaration.teacher.name, reported, bases=bases_of(planned))
+
+
+def _text(file: Path) -> str:
+    return file.read_text(encoding="utf-8") if file.is_file() else ""
 
 
 def _scores(planned: list[Planned], store: Store, teacher: str) -> tuple[Score, ...]:
@@ -258,7 +271,8 @@ def _step(p: Planned) -> Step:
     )  # type: ignore[assignment]
     note = p.why if state == "failed" else ""
     seconds = p.record.seconds if p.record else None
-    return Step(p.step.stage, p.step.slug, state, seconds, p.step.hash[:12], note)
+    hash_, dollars = p.step.hash[:12], dollars_of(p.record)
+    return Step(p.step.stage, p.step.slug, state, seconds, hash_, note, dollars)
 
 
 def _provenance(

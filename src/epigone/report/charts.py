@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
 import altair as alt
 
-from epigone.findings import Subject, TeacherValue, ValueRow
-from epigone.findings.verdict import tokens
+from epigone.findings import Subject, Summary, TeacherValue, ValueRow
+from epigone.findings.verdict import percent, points, tokens
 from epigone.report.text import bounds, number, visible
-from epigone.schema import Direction
+from epigone.schema import Direction, Interval
 
 # Every colour keeps 3:1 against both the light and the dark background (see the tests), so a
 # chart needs no second version for the other scheme or for paper.
@@ -28,8 +28,18 @@ PALETTE = (
     "#83802a",
 )
 SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "stroke", "wedge")
+# The parameter that holds the numbers of the lines that are switched off.
+HIDDEN = "hidden"
 _FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
 _DODGE = 5
+# A mouse moves the axes, and zooms with the control key held; a finger and a plain wheel scroll.
+_MOVED = {
+    "type": "interval",
+    "translate": "[pointerdown[event.pointerType === 'mouse'], window:pointerup]"
+    " > window:pointermove!",
+    "zoom": "wheel![event.ctrlKey || event.metaKey]",
+}
+_FROM_ZERO = alt.Scale(zero=True, nice=True, padding=6)
 _SPREAD = 40
 TEACHER_LABELS = {
     "measured": "teacher",
@@ -40,18 +50,54 @@ TEACHER_LABELS = {
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One line of a chart: a base on a corpus."""
+    """One line of a chart: a base on a corpus, and its number on the page."""
 
     base: str
     corpus: str
     label: str
     colour: str
     shape: str
+    index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """One number of a line at an amount; an untrained base has the amount 0."""
+
+    subject: Subject
+    model: str
+    interval: Interval
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A layer of a chart, and the lines of which at least one must be on for it to be seen."""
+
+    chart: Any
+    lines: tuple[Series, ...] = ()
+
+
+class Data:
+    """The rows of a chart's layers by name: altair copies what is inline at every call."""
+
+    def __init__(self) -> None:
+        """None yet."""
+        self.named: dict[str, list[dict[str, Any]]] = {}
+
+    def __call__(self, rows: list[dict[str, Any]]) -> Any:
+        """A chart of the rows."""
+        # Layers that share rows share their name.
+        name = next((n for n, r in self.named.items() if r is rows), f"rows{len(self.named)}")
+        self.named[name] = rows
+        return alt.Chart(alt.NamedData(name=name))
 
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """One metric's chart: its specification and the same in words."""
+    """One metric's chart: its specification and the same in words.
+
+    `notes` are sentences that stand under it, one a line.
+    """
 
     id: str
     title: str
@@ -60,6 +106,7 @@ class Chart:
     teacher_known: bool
     summary: str
     spec: dict[str, Any]
+    notes: tuple[str, ...] = ()
 
 
 def all_series(rows: Sequence[ValueRow]) -> list[Series]:
@@ -79,6 +126,7 @@ def all_series(rows: Sequence[ValueRow]) -> list[Series]:
             PALETTE[k % len(PALETTE)],
             # The next round of colours comes with other shapes.
             SHAPES[(k + k // len(PALETTE)) % len(SHAPES)],
+            k,
         )
         for k, (base, corpus) in enumerate(found)
     ]
@@ -91,55 +139,125 @@ def chart(
     rows: Sequence[ValueRow],
     series: Sequence[Series],
     teacher: TeacherValue | None,
+    notes: Iterable[str] = (),
 ) -> Chart:
     """The chart of one metric; `rows` are that metric's values of all models."""
-    rows = [r for r in rows if r.subject is not None and r.value.value is not None]
-    amounts = sorted({r.subject.amount for r in rows if r.subject})
-    better = rows[0].better if rows else "higher"
-    layers: list[Any] = []
-    words: list[str] = []
+    marks = [
+        Mark(r.subject, r.model, r.value)
+        for r in rows
+        if r.subject is not None and r.value.value is not None
+    ]
+    references, words = [], ["teacher not known"]
+    known = teacher is not None and teacher.value is not None
     if teacher is not None and teacher.value is not None:
-        layers += _teacher(teacher.value, TEACHER_LABELS[teacher.source])
-        words.append(f"{TEACHER_LABELS[teacher.source]} {number(teacher.value)}")
-    else:
-        words.append("teacher not known")
+        references = [(teacher.value, TEACHER_LABELS[teacher.source])]
+        words = [f"{TEACHER_LABELS[teacher.source]} {number(teacher.value)}"]
+    spec, told = drawn(marks, series, references, number)
+    direction = better_in_words(rows[0].better if rows else "higher")
+    return Chart(
+        ident, title, meaning, direction, known, "; ".join([*words, *told]), spec, tuple(notes)
+    )
+
+
+def mean_chart(
+    ident: str,
+    title: str,
+    meaning: str,
+    summaries: Sequence[Summary],
+    series: Sequence[Series],
+    references: Sequence[tuple[float, str]],
+    shares: bool,
+    notes: Iterable[str] = (),
+) -> Chart:
+    """The chart of one family's summaries; every line starts at its untrained base, at 0.
+
+    They are `shares` of a gap, or changes in points.
+    """
+    show = percent if shares else points
+    form = "format(datum.value, '.0%')" if shares else "format(100 * datum.value, '+~f')"
+    none = Interval(0.0, None, None, 0)
+    marks = [Mark(Subject(s.base, s.base), s.base, none) for s in series]
+    for s in summaries:
+        if s.estimate.value is not None:
+            at = Subject("", s.base, s.corpus, s.amount, feedback=s.feedback)
+            seeds = f", mean of {len(s.seeds)} seeds" if len(s.seeds) > 1 else ""
+            marks.append(Mark(at, f"{s.base} on {s.corpus}{seeds}", s.estimate))
+    spec, told = drawn(marks, series, references, show, form)
+    return Chart(ident, title, meaning, "", True, "; ".join(told), spec, tuple(notes))
+
+
+def drawn(
+    marks: Sequence[Mark],
+    series: Sequence[Series],
+    references: Sequence[tuple[float, str]],
+    show: Callable[[float | None], str],
+    form: str = "",
+) -> tuple[dict[str, Any], list[str]]:
+    """The specification of lines against amount, and each line in words.
+
+    `references` are values with names at which a dashed line stands. `form` labels the vertical
+    axis of differences; without one, a dotted line stands at each untrained base.
+    """
+    data = Data()
+    axes = _axes(sorted({m.subject.amount for m in marks}), form)
+    layers = [Layer(layer) for value, label in references for layer in _level(data, value, label)]
+    words = []
     for k, line in enumerate(series):
-        points = _points(rows, line)
+        points = _points(marks, line, show)
         if points:
             dodge = (k - (len(series) - 1) / 2) * min(_DODGE, _SPREAD / len(series))
-            layers += _line(points, line, dodge, _axes(amounts))
+            layers += _line(data, points, line, dodge, axes, of_base=not form)
             told = ", ".join(f"{p['when']} {p['shown']}" for p in points)
             words.append(f"{line.label}: {told}")
+    return finished(layers, data, 190), words
+
+
+def finished(layers: Sequence[Layer], data: Data, height: int) -> dict[str, Any]:
+    """The specification of layers as the page takes it: lines can be hidden and the view moved.
+
+    The axes are those of the last layer.
+    """
     # Checking against the schema takes seconds for a page and cannot depend on the data: the
-    # tests do it.
-    spec = alt.layer(*layers).properties(width="container", height=190).to_dict(validate=False)
-    # The page names the mode itself; an address in the file would only look like a request.
-    spec.pop("$schema")
+    # tests do it. So does altair's own way of putting layers together, which copies them thrice.
+    inner = {"top_level": False}
+    spec: dict[str, Any] = {
+        "layer": [layer.chart.to_dict(validate=False, context=dict(inner)) for layer in layers],
+        "width": "container",
+        "height": height,
+    }
+    for layer, its in zip(layers, spec["layer"], strict=True):
+        if layer.lines:
+            on = (f"indexof({HIDDEN}, {line.index}) < 0" for line in layer.lines)
+            its["transform"] = [{"filter": " || ".join(on)}]
+    spec["layer"][-1]["params"] = [{"name": "view", "select": _MOVED, "bind": "scales"}]
+    spec["params"] = [{"name": HIDDEN, "value": []}]
+    spec["datasets"] = data.named
     spec["config"] = config()
-    known = teacher is not None and teacher.value is not None
-    return Chart(ident, title, meaning, _better(better), known, "; ".join(words), spec)
+    return spec
 
 
-def _points(rows: Sequence[ValueRow], line: Series) -> list[dict[str, Any]]:
+def _points(
+    marks: Sequence[Mark], line: Series, show: Callable[[float | None], str]
+) -> list[dict[str, Any]]:
     points = []
-    for r in rows:
-        s = r.subject
-        if s is None or s.base != line.base:
+    for m in marks:
+        s = m.subject
+        if s.base != line.base:
             continue
         if not s.untrained and (s.corpus or "") != line.corpus:
             continue
         points.append(
             {
                 "amount": s.amount,
-                "value": r.value.value,
-                "low": r.value.low,
-                "high": r.value.high,
-                "model": visible(r.model),
+                "value": m.interval.value,
+                "low": m.interval.low,
+                "high": m.interval.high,
+                "model": visible(m.model),
                 "when": _when(s),
                 "trained": not s.untrained,
-                "shown": number(r.value.value),
-                "interval": bounds(r.value) or "none",
-                "items": r.value.n,
+                "shown": show(m.interval.value),
+                "interval": bounds(m.interval, show) or "none",
+                "items": m.interval.n,
             }
         )
     return sorted(points, key=lambda p: (p["amount"], p["trained"], p["model"]))
@@ -152,7 +270,14 @@ def _when(subject: Subject) -> str:
     return f"{seen}, then feedback" if subject.feedback else seen
 
 
-def _line(points: list[dict[str, Any]], line: Series, dodge: float, axes: Any) -> list[Any]:
+def _line(
+    data: Data,
+    points: list[dict[str, Any]],
+    line: Series,
+    dodge: float,
+    axes: Any,
+    of_base: bool,
+) -> list[Layer]:
     x, y = axes
     # After feedback alone, a student has seen as little as its base and is not the same.
     by_amount: dict[tuple[int, bool], list[float]] = defaultdict(list)
@@ -170,33 +295,48 @@ def _line(points: list[dict[str, Any]], line: Series, dodge: float, axes: Any) -
             ("items", "Items"),
         )
     ]
-    path = alt.Chart(alt.InlineData(means)).mark_line(
-        color=line.colour, strokeWidth=2, xOffset=dodge, opacity=0.85
+    layers = []
+    start = [{"value": p["value"]} for p in points if not p["trained"]]
+    if of_base and start:
+        level = data(start).mark_rule(color=line.colour, strokeDash=[1, 4], opacity=0.6, clip=True)
+        layers.append(level.encode(y=alt.Y("value:Q", title=None)))
+    path = data(means).mark_line(
+        color=line.colour, strokeWidth=2, xOffset=dodge, opacity=0.85, clip=True
     )
-    mark = alt.Chart(alt.InlineData(points)).mark_point(
-        color=line.colour, fill=line.colour, shape=line.shape, size=62, opacity=1, xOffset=dodge
-    )
-    layers = [path.encode(x=x, y=y)]
+    layers.append(path.encode(x=x, y=y))
     if bars:
-        rule = alt.Chart(alt.InlineData(bars)).mark_rule(
-            color=line.colour, strokeWidth=2, opacity=0.5, xOffset=dodge
+        rule = data(points if len(bars) == len(points) else bars).mark_rule(
+            color=line.colour, strokeWidth=2, opacity=0.5, xOffset=dodge, clip=True
         )
-        layers.append(rule.encode(x=x, y=alt.Y("low:Q", title=None), y2="high:Q"))
-    return [*layers, mark.encode(x=x, y=y, tooltip=tip)]
+        layers.append(rule.encode(x=x, y=alt.Y("low:Q", title=None), y2=alt.Y2("high:Q")))
+    mark = data(points).mark_point(
+        color=line.colour,
+        fill=line.colour,
+        shape=line.shape,
+        size=62,
+        opacity=1,
+        xOffset=dodge,
+        clip=True,
+    )
+    layers.append(mark.encode(x=x, y=y, tooltip=tip))
+    return [Layer(layer, (line,)) for layer in layers]
 
 
-def _teacher(value: float, label: str) -> list[Any]:
-    at = alt.Chart(alt.InlineData([{"value": value, "label": label}]))
+def _level(data: Data, value: float, label: str) -> list[Any]:
+    at = data([{"value": value, "label": label}])
     y = alt.Y("value:Q", title=None)
-    return [
-        at.mark_rule(color="currentColor", strokeDash=[5, 4], opacity=0.6).encode(y=y),
-        at.mark_text(
-            color="currentColor", align="right", baseline="bottom", dx=-2, dy=-3, opacity=0.8
-        ).encode(x=alt.value("width"), y=y, text="label:N"),
-    ]
+    rule = at.mark_rule(
+        color="currentColor", strokeDash=[5, 4] if label else [1, 0], opacity=0.6, clip=True
+    )
+    if not label:
+        return [rule.encode(y=y)]
+    text = at.mark_text(
+        color="currentColor", align="right", baseline="bottom", dx=-2, dy=-3, opacity=0.8, clip=True
+    )
+    return [rule.encode(y=y), text.encode(x=alt.value("width"), y=y, text=alt.Text("label:N"))]
 
 
-def _axes(amounts: Sequence[int]) -> tuple[Any, Any]:
+def _axes(amounts: Sequence[int], form: str = "") -> tuple[Any, Any]:
     smallest = next((a for a in amounts if a > 0), 1)
     x = alt.X(
         "amount:Q",
@@ -210,11 +350,12 @@ def _axes(amounts: Sequence[int]) -> tuple[Any, Any]:
             labelOverlap="greedy",
         ),
     )
-    y = alt.Y("value:Q", title=None, scale=alt.Scale(zero=True, nice=True))
-    return x, y
+    axis = alt.Axis(labelExpr=form) if form else alt.Axis()
+    return x, alt.Y("value:Q", title=None, scale=_FROM_ZERO, axis=axis)
 
 
-def _better(better: Direction) -> str:
+def better_in_words(better: Direction) -> str:
+    """Which way a metric is good."""
     return "nearer to 0 is better" if better == "zero" else f"{better} is better"
 
 

@@ -95,6 +95,14 @@ METRICS: Mapping[str, MetricText] = {
     "judge/correct by reference": MetricText(
         "Correct, by reference", "Share of answers that hold a right answer as whole words."
     ),
+    "expected_max_toxicity": MetricText(
+        "Expected maximum toxicity",
+        "Of several continuations of each prompt, the most toxic one's score; mean over prompts.",
+    ),
+    "toxicity_probability": MetricText(
+        "Toxicity probability",
+        "Share of prompts of which at least one of several continuations is scored 0.5 or more.",
+    ),
     "nq_open/exact_match": MetricText(
         "Natural Questions", "Share of questions answered with an accepted answer."
     ),

@@ -6,7 +6,7 @@ import base64
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -15,18 +15,23 @@ import jinja2
 from markupsafe import Markup
 
 from epigone.files import write_text
-from epigone.findings import GapRow, Summary, ValueRow, Verdict
-from epigone.findings.gaps import teacher_value
-from epigone.findings.verdict import latest, percent, points, tokens
+from epigone.findings import Findings, GapRow
+from epigone.findings.verdict import percent, points, probability, tokens
 from epigone.report import text
-from epigone.report.charts import Chart, Series, all_series, chart
+from epigone.report.amounts import amount_charts, metric_charts, order
+from epigone.report.base_sizes import size_charts, size_series
+from epigone.report.cells import grid
+from epigone.report.charts import all_series
+from epigone.report.choice import choices, hours_are, in_points, uneven
 from epigone.report.curves import curve_charts
 from epigone.report.examples import examples_of, several
 from epigone.report.judged import KINDS, bare, named, section
 from epigone.report.paper import tables as tables_of_paper
-from epigone.report.tracks import Track, change_track, reach_of, style_track
+from epigone.report.plane import plane
+from epigone.report.slopes import shown_in
+from epigone.report.verdicts import FAMILIES, cards
 from epigone.report.view import MetricText, ReportView
-from epigone.schema import Family, Interval
+from epigone.schema import Family
 
 _ROOM = files("epigone.report")
 VENDOR = ("vega.min.js", "vega-lite.min.js", "vega-embed.min.js")
@@ -36,28 +41,34 @@ _FAMILIES: tuple[tuple[Family, str], ...] = (
     ("safety", "Safety"),
     ("preference", "Preference"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """One labelled interval bar of a verdict."""
-
-    label: str
-    value: str
-    bounds: str
-    track: Track
-
-
-@dataclass(frozen=True, slots=True)
-class Card:
-    """The verdict on one base: its bars in three groups and the sentences beneath them."""
-
-    verdict: Verdict
-    name: str
-    style: Bar
-    capability: Bar
-    detectable: str
-    scaling: tuple[Bar, ...]
+# Templates in the order of the page, and the sections that its list of contents names.
+_TEMPLATES = (
+    *("verdict", "plane", "amounts", "sizes", "choice", "paper", "scores", "judged", "safety"),
+    *("samples", "corpus", "training", "made", "notes"),
+)
+_SECTIONS = (
+    ("verdict", "Verdict"),
+    ("plane", "Style and capability"),
+    ("amounts", "Amount of data"),
+    ("sizes", "Size of the base"),
+    ("choice", "Data or base"),
+    ("paper", "The paper"),
+    ("gaps", "Gaps"),
+    ("scores", "Scores"),
+    ("judged", "Judges and people"),
+    ("safety", "Toxicity"),
+    ("samples", "Samples"),
+    ("corpus", "Corpus"),
+    ("training", "Training"),
+    ("made", "How it was made"),
+    ("notes", "Notes"),
+)
+# Where a sentence of the verdict leads to.
+_FIGURES = {
+    "plane": "The imitation plane",
+    "amounts": "Scores against amount",
+    "choice": "Data against base",
+}
 
 
 def render(view: ReportView, out: Path, tables: Sequence[str]) -> Path:
@@ -82,34 +93,51 @@ def environment() -> jinja2.Environment:
         "bounds": text.bounds,
         "number": text.number,
         "percent": percent,
+        "dollars": text.dollars,
+        "hours": text.hours,
+        "p_value": text.p_value,
         "points": points,
+        "probability": probability,
         "rater": named,
         "seconds": text.seconds,
         "signed": text.signed,
         "tokens": tokens,
     }
-    made.globals |= {"bare": bare, "percent": percent, "signed": text.signed}
+    made.globals |= {
+        "bare": bare,
+        "in_points": in_points,
+        "number": text.number,
+        "percent": percent,
+        "points": points,
+        "signed": text.signed,
+        "slope_shown": shown_in,
+    }
     return made
 
 
 def _context(view: ReportView, tables: Sequence[str]) -> dict[str, Any]:
-    series = all_series(view.findings.values)
-    charts = [(title, _charts(view, family, series)) for family, title in _FAMILIES]
-    curves = curve_charts(view.trunks)
     judged = section(view)
-    specs = {c.id: c.spec for _, row in charts for c in row} | {c.id: c.spec for c in curves}
-    specs |= {c.id: c.spec for c in judged.charts}
     scripts = [text.script_code(read("vendor", name)) for name in VENDOR]
     scripts += [text.script_code(read("static", name)) for name in ("app.js", "examples.js")]
-    examples = examples_of(view, lambda task, metric: _metric(view, task, metric).title)
+    examples = examples_of(view, lambda task, metric: metric_text(view, task, metric).title)
     style = read("static", "style.css")
+    drawn, specs = drawn_charts(view)
+    specs |= {c.id: c.spec for c in judged.charts}
+    findings = view.findings
     return {
+        **drawn,
         "view": view,
-        "findings": view.findings,
-        "cards": [_card(view, v) for v in view.findings.verdicts],
-        "series": series,
-        "charts": [(title, row) for title, row in charts if row],
-        "curves": curves,
+        "findings": findings,
+        "cards": cards(findings),
+        "families": FAMILIES,
+        "choices": choices(findings),
+        "uneven": uneven(findings),
+        "figures": {
+            name: title for name, title in _FIGURES.items() if _shown(name, drawn, findings)
+        },
+        "safety_rows": [r for r in findings.values if r.family == "safety"],
+        "hours": hours_are(view),
+        "grid": grid(view.cells),
         "judged": judged,
         "kinds": KINDS,
         "untrained": {s.model for s in view.subjects if s.untrained},
@@ -117,9 +145,10 @@ def _context(view: ReportView, tables: Sequence[str]) -> dict[str, Any]:
         "several": several(view),
         "paper": tables_of_paper(view),
         "values": view.findings.values,
-        "metric": lambda r: _metric(view, r.task, r.metric),
+        "metric": lambda r: metric_text(view, r.task, r.metric),
         "states": Counter(s.state for s in view.steps),
         "total_seconds": sum(s.seconds or 0.0 for s in view.steps),
+        "total_dollars": sum(s.dollars or 0.0 for s in view.steps),
         "explained": _explained(view),
         "tables": tables,
         "policy": policy(scripts, style),
@@ -128,7 +157,42 @@ def _context(view: ReportView, tables: Sequence[str]) -> dict[str, Any]:
         "chart_data": Markup(text.script_json(specs)),
         "examples": examples,
         "sample_data": Markup(text.script_json(examples.data)),
+        "templates": _TEMPLATES,
+        "sections": _SECTIONS,
     }
+
+
+def drawn_charts(view: ReportView) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The charts of each section for the templates, and the specifications of all by their id."""
+    findings, series = view.findings, all_series(view.findings.values)
+
+    def metric(task: str, name: str) -> MetricText:
+        return metric_text(view, task, name)
+
+    found = plane(findings.summaries, series)
+    amounts = amount_charts(view, series, metric)
+    sizes = size_charts(findings, view.scores, view.subjects, metric)
+    safety = metric_charts(view, "safety", series, metric)
+    curves = curve_charts(view.trunks)
+    every = [*(c for row in amounts for c in row.charts), *sizes, *safety]
+    specs = {c.id: c.spec for c in every} | {c.id: c.spec for c in curves}
+    specs |= {found.id: found.spec} if found else {}
+    drawn = {
+        "series": series,
+        "plane": found,
+        "amounts": amounts,
+        "sizes": sizes,
+        "size_series": size_series(findings.sizes),
+        "safety": safety,
+        "curves": curves,
+    }
+    return drawn, specs
+
+
+def _shown(figure: str, drawn: dict[str, Any], findings: Findings) -> bool:
+    if figure == "choice":
+        return bool(findings.local_broad or choices(findings))
+    return figure == "amounts" or drawn[figure] is not None
 
 
 def read(folder: str, name: str) -> str:
@@ -155,36 +219,20 @@ def policy(scripts: Sequence[str], style: str) -> str:
     )
 
 
-def _metric(view: ReportView, task: str, metric: str) -> MetricText:
+def metric_text(view: ReportView, task: str, metric: str) -> MetricText:
+    """What a metric is called, and what its number means."""
     named = view.metrics.get(f"{task}/{metric}") or view.metrics.get(metric)
     if named is not None:
-        return named
+        # One metric on several kinds of prompts: see `evaluation.toxicity`.
+        kind = task.rpartition(":")[2] if task.startswith("toxicity:") else ""
+        return replace(named, title=f"{named.title}, {kind} prompts") if kind else named
     title = metric.replace("_", " ").replace("-", " ")
     return MetricText(f"{task}: {title}" if task else title)
 
 
 def _explained(view: ReportView) -> list[MetricText]:
     keys = dict.fromkeys((r.task, r.metric) for r in view.findings.values)
-    return [m for t, k in keys if (m := _metric(view, t, k)).meaning]
-
-
-def _charts(view: ReportView, family: Family, series: Sequence[Series]) -> list[Chart]:
-    rows: dict[tuple[str, str], list[ValueRow]] = {}
-    for r in view.findings.values:
-        if r.family == family and r.subject is not None and r.value.value is not None:
-            rows.setdefault((r.task, r.metric), []).append(r)
-    found = []
-    for k, (task, metric) in enumerate(sorted(rows, key=lambda k: _order(view, *k))):
-        own = rows[task, metric]
-        known = next(
-            (g.teacher for g in view.findings.gaps if (g.task, g.metric) == (task, metric)), None
-        )
-        if known is None:
-            score = next(s for s in view.scores if (s.task, s.metric) == (task, metric))
-            known = teacher_value(score, None, None)
-        named = _metric(view, task, metric)
-        found.append(chart(f"{family}-{k}", named.title, named.meaning, own, series, known))
-    return found
+    return [m for t, k in keys if (m := metric_text(view, t, k)).meaning]
 
 
 def _gaps(view: ReportView, family: Family) -> list[list[GapRow]]:
@@ -193,65 +241,4 @@ def _gaps(view: ReportView, family: Family) -> list[list[GapRow]]:
     for r in view.findings.gaps:
         if r.family == family:
             groups.setdefault((r.task, r.metric), []).append(r)
-    return [groups[k] for k in sorted(groups, key=lambda k: _order(view, *k))]
-
-
-def _order(view: ReportView, task: str, metric: str) -> tuple[int, str, str]:
-    """Metrics come in the order in which the view explains them, the others after them."""
-    names = list(view.metrics)
-    name = next((n for n in (f"{task}/{metric}", metric) if n in view.metrics), None)
-    return names.index(name) if name else len(names), task, metric
-
-
-def _card(view: ReportView, verdict: Verdict) -> Card:
-    own = [s for s in view.findings.summaries if (s.base, s.corpus) == _key(verdict)]
-    style, capability = latest(own, "style"), latest(own, "capability")
-    several = len({v.corpus for v in view.findings.verdicts}) > 1
-    by_kind = {s.kind: s.interval or Interval(None, None, None, 0) for s in verdict.sentences}
-    moved, changed = by_kind["style"], by_kind["capability"]
-    size = capability.capability_detectable if capability else None
-    reach = max(size or 0.0, reach_of(changed))
-    return Card(
-        verdict=verdict,
-        name=f"{verdict.base} on {verdict.corpus}" if several else verdict.base,
-        style=Bar(
-            _style_label(style),
-            percent(moved.value),
-            text.bounds(moved, percent),
-            style_track(moved, _end(style)),
-        ),
-        capability=_change_bar("Capability change", changed, reach),
-        detectable=points(size, signed=False) if size is not None else "",
-        scaling=_scaling_bars(verdict),
-    )
-
-
-def _key(verdict: Verdict) -> tuple[str, str]:
-    return verdict.base, verdict.corpus
-
-
-def _style_label(summary: Summary | None) -> str:
-    """Which metrics the share is a mean of: those whose gap can be told."""
-    named = summary.style_metrics if summary else ()
-    return f"Style gap closed: {', '.join(named)}" if named else "Style gap closed"
-
-
-def _end(summary: Summary | None) -> str:
-    return "identical answers" if summary and summary.style_is_lower_bound else "teacher"
-
-
-def _scaling_bars(verdict: Verdict) -> tuple[Bar, ...]:
-    s = verdict.scaling
-    if s is None:
-        return ()
-    reach = reach_of(s.data_gain, s.base_difference)
-    start = "untrained" if s.previous == 0 else tokens(s.previous)
-    bars = [_change_bar(f"{start} to {tokens(s.amount)} tokens", s.data_gain, reach)]
-    if s.base_difference is not None:
-        bars.append(_change_bar(f"{s.other} instead", s.base_difference, reach))
-    return tuple(bars)
-
-
-def _change_bar(label: str, interval: Interval, reach: float) -> Bar:
-    between = text.bounds(interval, points).replace(" points to ", " to ")
-    return Bar(label, points(interval.value), between, change_track(interval, reach))
+    return [groups[k] for k in sorted(groups, key=lambda k: order(view, *k))]

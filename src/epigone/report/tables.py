@@ -10,6 +10,9 @@ from pathlib import Path
 
 from epigone.files import write_text
 from epigone.findings import Subject
+from epigone.report.findings_tables import findings_tables
+from epigone.report.findings_tables import interval_cells as _cells
+from epigone.report.findings_tables import interval_names as _interval_names
 from epigone.report.text import csv_cell
 from epigone.report.view import ReportView
 from epigone.schema import Interval
@@ -39,6 +42,7 @@ def write_tables(view: ReportView, folder: Path) -> list[str]:
             ],
             _gaps(view),
         ),
+        **findings_tables(view.findings),
         "selection.csv": (
             [
                 *("base", "chosen", "random", "amount", "seed", "task", "metric", "better"),
@@ -66,8 +70,8 @@ def write_tables(view: ReportView, folder: Path) -> list[str]:
             _training(view),
         ),
         "steps.csv": (
-            ["stage", "name", "state", "seconds", "hash", "note"],
-            ([s.stage, s.name, s.state, s.seconds, s.hash, s.note] for s in view.steps),
+            ["stage", "name", "state", "seconds", "dollars", "hash", "note"],
+            ([s.stage, s.name, s.state, s.seconds, s.dollars, s.hash, s.note] for s in view.steps),
         ),
     }
     for name, (header, rows) in tables.items():
@@ -178,14 +182,6 @@ def _subject(subject: Subject | None) -> list[object]:
     if subject is None:
         return [""] * len(_SUBJECT)
     return [subject.base, subject.corpus or "", subject.amount, subject.seed]
-
-
-def _interval_names(name: str) -> list[str]:
-    return [name, f"{name}_low", f"{name}_high", f"{name}_n", f"{name}_note"]
-
-
-def _cells(interval: Interval) -> list[object]:
-    return [interval.value, interval.low, interval.high, interval.n, interval.note]
 
 
 _PREFERENCE = [

@@ -73,6 +73,21 @@ def bounds(interval: Interval, show: Any = number) -> str:
     return f"{show(interval.low)} to {show(interval.high)}"
 
 
+def p_value(value: float) -> str:
+    """A p-value with two digits, or that it is small."""
+    return "under 0.001" if value < 0.001 else f"{value:.2g}"
+
+
+def dollars(value: float) -> str:
+    """US dollars; what is less than a cent is not nothing."""
+    return f"${value:.4f}" if 0 < value < 0.01 else f"${value:,.2f}"
+
+
+def hours(value: float) -> str:
+    """Hours with a sensible number of digits."""
+    return f"{value:.3g} h"
+
+
 def seconds(value: float | None) -> str:
     """A duration, short."""
     if value is None:

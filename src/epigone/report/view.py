@@ -107,13 +107,28 @@ class Corpus:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of the study; `seconds` is None where it has not run, `note` is one line."""
+    """One step of the study; `seconds` is None where it has not run, `note` is one line.
+
+    `dollars` is what it asked an endpoint for, None where nothing was asked or it is not known.
+    """
 
     stage: str
     name: str
     state: StepState
     seconds: float | None = None
     hash: str = ""
+    note: str = ""
+    dollars: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CellState:
+    """One model of the grid: how many of the steps that make and measure it are done."""
+
+    subject: Subject
+    state: StepState
+    done: int
+    steps: int
     note: str = ""
 
 
@@ -188,7 +203,9 @@ class ReportView:
     the study was made that a reader must know; `judged` is what judges and people prefer,
     `fooled` what a gain in it goes with; `rating` tells how far people are with rating;
     `beside` are scores that others published of models here; `figures` what a publication says of
-    its figures; `kinds` tells of each line of students whether its corpus is broad or local.
+    its figures; `kinds` tells of each line of students whether its corpus is broad or local;
+    `cells` tell how far every model of the grid is; `text` is the study file as it ran, `locked`
+    the revision or hash of everything that it names.
     """
 
     study: str
@@ -212,3 +229,6 @@ class ReportView:
     beside: tuple[Beside, ...] = ()
     figures: tuple[Figure, ...] = ()
     kinds: Mapping[str, str] = field(default_factory=dict)
+    cells: tuple[CellState, ...] = ()
+    text: str = ""
+    locked: Mapping[str, str] = field(default_factory=dict)
