@@ -18,9 +18,10 @@ test: $(VENV)/.dev
 # What Python compiles on first use it compiles here once, beside the type checker, and not in every
 # test process anew. Files in the order of tests/conftest.py, not in the plugin's, which begins with
 # the most tests. Three processes on two cores: tests wait for kills, limits and browsers at times.
+# Threads that wait for one another sleep: on cores that are taken, spinning tripled some trainings.
 tests: $(VENV)/.dev
 	$(BIN)/python -c 'import lm_eval.evaluator, optax, epigone.models.load, epigone.training.trainers'
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -33,7 +34,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/.made
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.made
-	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e '.[cypher,dev,feedback,mturk,postgres,raters,sandbox,serve,toxicity,zstd]'
+	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e '.[cypher,dev,feedback,mturk,pdf,postgres,raters,sandbox,serve,toxicity,zstd]'
 	@touch $@ $(VENV)/.demo
 
 # torch comes first and by its exact version: a CPU build that is installed or at hand is then

@@ -13,7 +13,7 @@ import yaml
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 ROOT = Path(__file__).parents[2]
 VERBS = (
-    "new", "plan", "run", "status", "report", "show", "study-schema", "corpus build",
+    "new", "plan", "run", "status", "report", "compare", "show", "study-schema", "corpus build",
     "corpus stats", "train", "generate", "benchmark", "style",
 )  # fmt: skip
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from epigone.corpus import build
 from epigone.errors import UserError
 from epigone.files import read_jsonl
 from epigone.study.specs import CorpusSpec, DataSpec, SourceSpec
+from epigone.training.launch import _forget_state
 from epigone.training.layout import COMPILE, PARALLEL, PROCESSES
 from epigone.training.track import TRACK
 
@@ -49,11 +51,11 @@ def corpus(tmp_path_factory: pytest.TempPathFactory, talk: Path, tiny_base: Path
     return out
 
 
-def trained(
-    start: list[str], base: Path, corpus: Path, out: Path, *options: str
+def trained_by_torchrun(
+    base: Path, corpus: Path, out: Path, *options: str
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *start, "train", base, corpus, "-o", out, *RECIPE, *options],
+        [sys.executable, *TORCHRUN, "train", base, corpus, "-o", out, *RECIPE, *options],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -62,32 +64,60 @@ def trained(
     )
 
 
-def trained_by_a_fork(
-    base: Path, corpus: Path, out: Path, stop_at: int | None = None
+def trained_by_forks(
+    base: Path,
+    corpus: Path,
+    out: Path,
+    *options: str,
+    stop_at: int | None = None,
+    ranks: Sequence[dict[str, str]] = ({},),
 ) -> subprocess.CompletedProcess[str]:
-    """The same in a process that has torch already; `stop_at` sends it SIGTERM at that step."""
-    words = ["epigone", "train", *map(str, (base, corpus)), "-o", str(out), *RECIPE]
+    """The same in a process that has torch already; `stop_at` sends it SIGTERM at that step.
+
+    One process for each of `ranks`, which is what it finds in its environment.
+    """
+    words = ["epigone", "train", *map(str, (base, corpus)), "-o", str(out), *RECIPE, *options]
     with tempfile.TemporaryFile("w+") as told, tempfile.TemporaryFile("w+") as said:
-        child = os.fork()
-        if not child:
-            code: object = 70
-            try:
-                sys.argv, sys.stdout, sys.stderr = words, told, said
-                # Threads that this process started before are not in the fork.
-                torch.set_num_threads(1)
-                if stop_at is not None:
-                    common.Teller.__call__ = stopping(stop_at)  # type: ignore[method-assign]
-                main()
-            except SystemExit as ended:
-                code = ended.code
-            finally:
-                told.flush()
-                said.flush()
-                os._exit(int(code or 0) if isinstance(code, int | None) else 70)
-        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        children = []
+        for environment in ranks:
+            if not (child := os.fork()):
+                code: object = 70
+                try:
+                    os.environ |= environment
+                    _forget_state()
+                    sys.argv, sys.stdout, sys.stderr = words, told, said
+                    # What a process that this one starts says is heard as well.
+                    os.dup2(told.fileno(), 1)
+                    os.dup2(said.fileno(), 2)
+                    # Threads that this process started before are not in the fork.
+                    torch.set_num_threads(1)
+                    if stop_at is not None:
+                        common.Teller.__call__ = stopping(stop_at)  # type: ignore[method-assign]
+                    main()
+                except SystemExit as ended:
+                    code = ended.code
+                finally:
+                    told.flush()
+                    said.flush()
+                    os._exit(int(code or 0) if isinstance(code, int | None) else 70)
+            children.append(child)
+        codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
         told.seek(0)
         said.seek(0)
-        return subprocess.CompletedProcess(words, code, told.read(), said.read())
+        return subprocess.CompletedProcess(
+            words, next(filter(None, codes), 0), told.read(), said.read()
+        )
+
+
+def ranks_of(processes: int) -> list[dict[str, str]]:
+    """What torchrun tells the processes that it starts."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    count = str(processes)
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    shared |= {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
+    return [shared | {"RANK": str(n), "LOCAL_RANK": str(n)} for n in range(processes)]
 
 
 def stopping(step: int) -> Callable[..., None]:
@@ -103,7 +133,7 @@ def alone(
     tiny_base: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, str]:
     out = tmp_path_factory.mktemp("alone") / "s"
-    done = trained_by_a_fork(tiny_base, corpus, out)
+    done = trained_by_forks(tiny_base, corpus, out)
     assert done.returncode == 0, done.stderr
     # Folders alone go to stdout, for another command to take.
     students = [str(out / "amount-300"), str(out / "amount-1000")]
@@ -131,11 +161,11 @@ TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "
 
 
 @pytest.mark.parametrize(
-    ("start", "options"),
-    [(["-m", "epigone"], ["--processes", "2"]), (TORCHRUN, ["--parallel", "tensor=2"])],
+    ("trained", "options"),
+    [(trained_by_forks, ["--processes", "2"]), (trained_by_torchrun, ["--parallel", "tensor=2"])],
 )
 def test_two_processes_learn_what_one_does(
-    start: list[str],
+    trained: Callable[..., subprocess.CompletedProcess[str]],
     options: list[str],
     alone: tuple[Path, str],
     tiny_base: Path,
@@ -143,7 +173,7 @@ def test_two_processes_learn_what_one_does(
     tmp_path: Path,
 ) -> None:
     out = tmp_path / "s"
-    done = trained(start, tiny_base, corpus, out, *options)
+    done = trained(tiny_base, corpus, out, *options)
     assert done.returncode == 0, done.stderr
     layout = "replicate=1,shard=1,tensor=2" if "--parallel" in options else "replicate=1,shard=2"
     assert record(out)["facts"]["layout"].startswith(layout)
@@ -154,9 +184,9 @@ def test_two_processes_learn_what_one_does(
         assert b["gradient_norm"] == pytest.approx(a["gradient_norm"], rel=1e-4)
     # Only the first process speaks.
     assert done.stderr.count("Supervised") == 1
-    if start is TORCHRUN:
+    if trained is trained_by_torchrun:
         # There is nothing to do any more, and no process waits for another for ever.
-        again = trained(start, tiny_base, corpus, out, *options)
+        again = trained_by_forks(tiny_base, corpus, out, *options, ranks=ranks_of(2))
         assert again.returncode == 0, again.stderr
         assert again.stdout == done.stdout
 
@@ -165,7 +195,7 @@ def test_a_training_ended_by_sigterm_goes_on_where_it_was(
     alone: tuple[Path, str], tiny_base: Path, corpus: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "s"
-    ended = trained_by_a_fork(tiny_base, corpus, out, stop_at=7)
+    ended = trained_by_forks(tiny_base, corpus, out, stop_at=7)
     assert ended.returncode == 143, ended.stderr
     assert ended.stderr.splitlines()[-1] == (
         "epigone: stopped by SIGTERM; run the same command again to continue"
@@ -173,7 +203,7 @@ def test_a_training_ended_by_sigterm_goes_on_where_it_was(
     assert "Traceback" not in ended.stderr
     assert not out.exists()
     assert not (tmp_path / "s.partial" / "failure.json").exists()
-    again = trained_by_a_fork(tiny_base, corpus, out)
+    again = trained_by_forks(tiny_base, corpus, out)
     assert again.returncode == 0, again.stderr
     assert record(out)["facts"]["resumed_at_step"] == 7
     assert "Continued   at step 7" in again.stderr

@@ -24,10 +24,10 @@ ROOT = Path(__file__).parents[2]
 # What `epigone new` writes, on the first twentieth of its corpus and in test time.
 SMALLER = {
     "[sharegpt-v3-part]": "[part.json]",
-    "held_out: 128": "max_chars: 600\n    held_out: 32",
-    "[2k, 8k]": "[200]",
-    "block: 512": "block: 128",
-    "n: 16, max_new_tokens: 192": "n: 2, max_new_tokens: 16",
+    "held_out: 128": "max_chars: 300\n    held_out: 16",
+    "[2k, 8k]": "[100]",
+    "block: 512": "block: 64",
+    "n: 16, max_new_tokens: 192": "n: 2, max_new_tokens: 8",
     "benchmarks: [facts, choices]": "benchmarks: [facts]\n  limit: 2",
 }
 

@@ -15,7 +15,7 @@ import pytest
 from epigone.files import read_json
 
 pytestmark = pytest.mark.slow
-Process = Callable[..., subprocess.CompletedProcess[str]]
+Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def answer(body: dict[str, Any]) -> str:
@@ -26,13 +26,13 @@ def answer(body: dict[str, Any]) -> str:
     return json.dumps({"verdict": "first" if len(shown[0]) > len(shown[1]) else "second"})
 
 
-def test_only_the_judging_is_done(whole: Path, process: Process, server: Any) -> None:
+def test_only_the_judging_is_done(whole: Path, cli: Cli, server: Any) -> None:
     server.answer = answer
     text = (whole / "study.yaml").read_text()
     judge = f"{{url: '{server.url}', model: j, price: [1, 2]}}"
     text += f"  judge: {{endpoint: {judge}, name: stand-in, protocols: [pairwise, tone], n: 4, "
     (whole / "study.yaml").write_text(text + "against: all}\n")
-    planned = process("plan", "study.yaml", "--json", cwd=whole)
+    planned = cli("plan", "study.yaml", "--json", cwd=whole)
     assert planned.returncode == 0, planned.stderr
     plan = json.loads(planned.stdout)
     todo = [s for s in plan["steps"] if s["state"] != "done"]
@@ -40,10 +40,10 @@ def test_only_the_judging_is_done(whole: Path, process: Process, server: Any) ->
     assert [s["stage"] for s in todo] == ["judge"] * 7
     assert sum(a["requests"] for a in plan["asking"]) == 4 + 3 * (8 + 4) + 3 * 8
     assert plan["usd"] > 0
-    poor = process("run", "study.yaml", "--budget", "0.0001", cwd=whole)
+    poor = cli("run", "study.yaml", "--budget", "0.0001", cwd=whole)
     assert poor.returncode != 0
     assert "of the budget of $0.0001" in poor.stderr
-    done = process("run", "study.yaml", "--budget", "1", cwd=whole)
+    done = cli("run", "study.yaml", "--budget", "1", cwd=whole)
     assert done.returncode == 0, done.stderr
     told = (whole / "told.txt").read_text()
     verdict = told[told.index("tiny (talk)") : told.index("report: ")]

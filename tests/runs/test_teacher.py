@@ -18,7 +18,7 @@ from tests.teachers.conftest import Running, running
 from epigone.files import read_json, read_jsonl
 
 pytestmark = pytest.mark.slow
-Process = Callable[..., subprocess.CompletedProcess[str]]
+Cli = Callable[..., subprocess.CompletedProcess[str]]
 KEY = "sk-planted-9f31c2"
 STUDY = """\
 name: asked
@@ -68,14 +68,14 @@ def folder_of(study: Path, step: str) -> Path:
 
 
 def test_a_teacher_is_asked_once_for_all_that_a_study_needs(
-    study: Callable[[Running], Path], process: Process, tmp_path: Path
+    study: Callable[[Running], Path], cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("A_KEY", KEY)
     with running(key=KEY) as server:
         folder = study(server)
-        env = {"A_KEY": KEY}
 
         def epigone(*words: str) -> subprocess.CompletedProcess[str]:
-            return process(*words, cwd=folder, env=env)
+            return cli(*words, cwd=folder)
 
         plan = json.loads(epigone("plan", "study.yaml", "--json").stdout)
         asks = {a["step"].partition("-")[0]: a for a in plan["asking"]}

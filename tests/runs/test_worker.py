@@ -147,6 +147,8 @@ def test_the_end_of_the_runner_ends_the_worker(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
 def test_what_a_worker_imports_before_it_forks_starts_no_thread_and_asks_no_gpu() -> None:
     code = """
+import gc
+gc.disable()
 import importlib, os, torch
 from epigone.study.step import STAGES
 
@@ -158,7 +160,8 @@ for name in ("is_available", "device_count", "init", "_lazy_init"):
 for stage in STAGES.values():
     for module in stage.preload:
         importlib.import_module(module)
-print(len(os.listdir("/proc/self/task")))
+print(len(os.listdir("/proc/self/task")), flush=True)
+os._exit(0)
 """
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True,

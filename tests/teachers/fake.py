@@ -300,7 +300,8 @@ def app_of(fake: Fake) -> web.Application:
     return app
 
 
-async def _serve(fake: Fake) -> None:
+async def serve(fake: Fake) -> None:
+    """Print the URL, and answer for ever."""
     runner = web.AppRunner(app_of(fake), access_log=None)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0, backlog=1024)
@@ -313,4 +314,4 @@ async def _serve(fake: Fake) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(Fake(**json.loads(sys.argv[1] if len(sys.argv) > 1 else "{}"))))
+    asyncio.run(serve(Fake(**json.loads(sys.argv[1] if len(sys.argv) > 1 else "{}"))))

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import signal
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ from transformers import (
 from epigone.corpus import build
 from epigone.schema import silent
 from epigone.study.specs import CorpusSpec, DataSpec, SourceSpec
+from epigone.training.launch import _forget_state
 
 
 def llama() -> Any:
@@ -55,6 +59,24 @@ def tiny(request: pytest.FixtureRequest) -> Any:
     makers: dict[str, Callable[[], Any]] = {"llama": llama, "gemma3": _gemma, "gpt2": _gpt2}
     torch.manual_seed(0)
     return makers[request.param]().float().train()
+
+
+def in_a_fork(work: Callable[[], object]) -> None:
+    """Do what joins processes in one that has torch already, and is none of the tests' own."""
+    if not (child := os.fork()):
+        code = 1
+        try:
+            signal.alarm(600)
+            _forget_state()
+            # Threads that this process started before are not in the fork.
+            torch.set_num_threads(1)
+            work()
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def build_corpus(files: list[Path], base: Path, out: Path, **settings: Any) -> Path:

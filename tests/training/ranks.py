@@ -1,29 +1,22 @@
-"""Runs under several layouts, each in processes of its own, forked from one that imported all.
-
-The argument is a JSON file: a list of [processes, layout, jobs].
-"""
+"""Runs under several layouts, each in processes of its own, forked from one that imported all."""
 
 from __future__ import annotations
 
+import gc
+import importlib
 import json
 import os
 import shutil
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-# Here once, and not in every process.
-import accelerate  # noqa: F401
-import torch.distributed.fsdp  # noqa: F401
 
 from epigone.errors import Stopped
 from epigone.study.specs import TrainSpec
 from epigone.training import launch, model
-
-# As if the machine's memory were enough for one process at a time.
-model._bytes_to_load = lambda *_: 1e18
 
 
 def work(jobs: list[dict[str, Any]]) -> None:
@@ -48,8 +41,16 @@ def work(jobs: list[dict[str, Any]]) -> None:
             (out / "stopped").write_text("")
 
 
-def main() -> None:
-    for processes, layout, jobs in json.loads(Path(sys.argv[1]).read_text()):
+def train(listed: Sequence[tuple[int, str, list[dict[str, Any]]]]) -> None:
+    """Do jobs in so many processes under a layout; call it in a process that ends thereafter."""
+    # Here once, and not in every process.
+    for name in ("peft.tuners", "torch.distributed.fsdp", "epigone.training.loop"):
+        importlib.import_module(name)
+    # As if the machine's memory were enough for one process at a time.
+    model._bytes_to_load = lambda *_: 1e18
+    # Else every fork would look through it for garbage, and copy the memory it looks at.
+    gc.freeze()
+    for processes, layout, jobs in listed:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -65,13 +66,8 @@ def main() -> None:
             if not (child := os.fork()):
                 os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
                 work(jobs)
-                sys.stdout.flush()
                 os._exit(0)
             children.append(child)
         for child in children:
             if os.waitpid(child, 0)[1]:
                 sys.exit(f"a process failed under {layout!r}")
-
-
-if __name__ == "__main__":
-    main()

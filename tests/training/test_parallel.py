@@ -1,9 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +20,9 @@ from epigone.files import read_jsonl
 from epigone.study.declare import Recipe
 from epigone.study.specs import ModelSpec, RecipeSpec, TrainSpec
 from epigone.training.layout import Layout, parse_layout
+
+from . import ranks, turns
+from .conftest import in_a_fork
 
 LAYOUTS = {
     "shards": (2, "shard=2"),
@@ -80,7 +80,7 @@ def job(
     settings = {"batch": 2, "block": 128, "warmup": 2.0, "precision": "fp32"} | RECIPES[name]
     spec = TrainSpec(
         base=ModelSpec(kind="base", name=name, ref=str(base), fingerprint="x"),
-        amounts=(2_800,),
+        amounts=(2_300,),
         recipe=RecipeSpec.model_validate(
             {**Recipe().resolved().model_dump(), **settings, "warmup_unit": "steps"}
         ),
@@ -112,15 +112,7 @@ def runs(
             after = root / "stopped"
             jobs.append(job("llama", llama, corpus, root / layout / "resumed", after=after))
         listed.append((processes, axes, jobs))
-    (root / "jobs.json").write_text(json.dumps(listed))
-    done = subprocess.run(
-        [sys.executable, Path(__file__).with_name("ranks.py"), root / "jobs.json"],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
-    assert done.returncode == 0, done.stderr[-5000:]
+    in_a_fork(lambda: ranks.train(listed))
     return {layout: root / layout for layout in (*LAYOUTS, "stopped")}
 
 
@@ -145,7 +137,7 @@ def test_every_layout_saves_the_same_student(
     layout: str, architecture: str, runs: dict[str, Path]
 ) -> None:
     alone, split = (
-        load_file(runs[name] / architecture / "amount-2800/model.safetensors")
+        load_file(runs[name] / architecture / "amount-2300/model.safetensors")
         for name in ("one", layout)
     )
     assert alone.keys() == split.keys()
@@ -191,11 +183,4 @@ def test_a_layout_that_cannot_be_is_refused(text: str) -> None:
 
 
 def test_processes_take_turns_in_loading_and_share_the_conversations(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, Path(__file__).with_name("turns.py"), tmp_path],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-5000:]
+    in_a_fork(lambda: turns.take(tmp_path))

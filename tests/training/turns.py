@@ -1,6 +1,6 @@
 """Three processes that take turns, and that share the work of preparing conversations.
 
-The argument is an empty folder. Each process exits with 0 where everything was as it should be.
+Each process exits with 0 where everything was as it should be.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import accelerate  # noqa: F401
 import pytest
 
 from epigone.errors import ModelError, UserError
@@ -86,7 +85,8 @@ def work(folder: Path) -> None:
         shared(world, 4)
 
 
-def main() -> None:
+def take(folder: Path) -> None:
+    """Start them, with an empty folder; call it in a process that ends thereafter."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -96,13 +96,9 @@ def main() -> None:
     for rank in range(PROCESSES):
         if not (child := os.fork()):
             os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-            work(Path(sys.argv[1]))
+            work(folder)
             os._exit(0)
         children.append(child)
     ends = [os.waitpid(child, 0)[1] for child in children]
     if any(ends):
         sys.exit("a process failed")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,5 +1,6 @@
 """The Python interface: a study, and each stage as a function."""
 
+from epigone.api.comparing import compare
 from epigone.api.judging import Judging, judge, judge_cost, read_judging
 from epigone.api.stages import (
     benchmark,
@@ -21,6 +22,7 @@ __all__ = [
     "benchmark",
     "benchmark_items",
     "build_corpus",
+    "compare",
     "corpus_folder",
     "corpus_stats",
     "generate",

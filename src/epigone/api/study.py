@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from epigone.errors import UnknownName
 from epigone.files import write_json, write_text
@@ -32,6 +33,10 @@ from epigone.study.values import Mistake
 
 if TYPE_CHECKING:
     from epigone.findings import Findings
+    from epigone.report import ReportView
+
+
+Format = Literal["html", "md", "pdf"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,13 +136,33 @@ class Study:
 
     def report(self) -> Path:
         """Build report/index.html and its tables from what is done; the page's path is returned."""
-        from epigone.report import build
+        return self.report_as(["html"])["html"]
+
+    def report_as(self, formats: Iterable[Format]) -> dict[Format, Path]:
+        """Build the report in each format from what is done; the file of each is returned.
+
+        Markdown and PDF have their figures as SVG in report/figures. Raises MissingExtra where the
+        packages that draw them are not installed.
+        """
+        from epigone.report import build, export
+
+        asked = dict.fromkeys(formats)
+        view = self.view()
+        found: dict[Format, Path] = {}
+        if "html" in asked:
+            found["html"] = build(view, self.root / "report")
+        papers: list[Format] = [kind for kind in asked if kind != "html"]
+        if papers:
+            found |= zip(papers, export(view, self.root / "report", papers), strict=True)
+        return found
+
+    def view(self) -> ReportView:
+        """Everything that a report shows, of what is done and of what was reported."""
         from epigone.report.assemble import view_of
 
         expansion = self.expansion()
         given = publications(self.declaration, expansion, self.file)
-        view = view_of(self.declaration, expansion, self.store, given)
-        return build(view, self.root / "report")
+        return view_of(self.declaration, expansion, self.store, given)
 
     def _expand(self, online: bool) -> tuple[Expansion, World]:
         world = World(online=online, locked=locked_fingerprints(self.root), folder=self.file.parent)

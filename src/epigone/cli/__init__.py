@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from epigone.cli import (
     benchmark,
+    compare,
     corpus,
     generate,
     judge,
@@ -66,8 +67,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
 )
-for _verb in (new, plan, run, status, report, show, schema, train, generate, benchmark, style,
-              judge, toxicity):  # fmt: skip
+for _verb in (new, plan, run, status, report, compare, show, schema, train, generate, benchmark,
+              style, judge, toxicity):  # fmt: skip
     _verb.register(app)
 corpus.register(app)
 teacher.register(app)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Annotated, get_args
 
 import typer
 
 from epigone.api import Study
+from epigone.api.study import Format
 from epigone.cli.common import Json, Runs, StudyArgument, say_json
+from epigone.errors import UnknownName
 
 
 def register(app: typer.Typer) -> None:
@@ -16,20 +19,40 @@ def register(app: typer.Typer) -> None:
     app.command("report")(report)
 
 
-def report(study: StudyArgument, runs: Runs = Path("runs"), json: Json = False) -> None:
+def report(
+    study: StudyArgument,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option("--format", help="html, md or pdf; may be given several times."),
+    ] = None,
+    runs: Runs = Path("runs"),
+    json: Json = False,
+) -> None:
     """Build report/index.html and its tables from what is done, and print the verdict.
 
-    Example: epigone report studies/pocket.yaml
+    With --format md or pdf, report/report.md or report/report.pdf with figures as SVG.
+
+    Example: epigone report studies/pocket.yaml --format md --format pdf
     """
     loaded = Study.load(study, runs=runs)
-    page = loaded.report()
+    written = loaded.report_as(_known(formats or ["html"]))
     if json:
-        say_json({"report": str(page), **asdict(loaded.findings())})
+        files = {kind: str(path) for kind, path in written.items()}
+        page = files.get("html")
+        say_json({"report": page, "files": files, **asdict(loaded.findings())})
     else:
-        tell_verdict(loaded, page)
+        tell_verdict(loaded, *written.values())
 
 
-def tell_verdict(loaded: Study, page: Path) -> None:
+def _known(formats: list[str]) -> list[Format]:
+    known: tuple[Format, ...] = get_args(Format)
+    for name in formats:
+        if name not in known:
+            raise UnknownName("format", name, known)
+    return [kind for kind in known if kind in formats]
+
+
+def tell_verdict(loaded: Study, *written: Path) -> None:
     """Print the verdict and where the report lies."""
     for verdict in loaded.findings().verdicts:
         print(verdict.base)
@@ -37,4 +60,6 @@ def tell_verdict(loaded: Study, page: Path) -> None:
             print(f"  {sentence.text}")
         if verdict.note:
             print(f"  {verdict.note}")
-    print(f"\nreport: {page}")
+    print()
+    for path in written:
+        print(f"report: {path}")

@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 from epigone.findings.analyse import analyse
+from epigone.findings.compare import (
+    Comparison,
+    FamilyBeside,
+    Pair,
+    ScoreBeside,
+    Side,
+    compare,
+)
 from epigone.findings.fooled import Corrected, Fooled, fooled
 from epigone.findings.gaps import change, detectable, gap_closed, value_interval
 from epigone.findings.judged import Compared, Judged, judged
@@ -44,8 +52,10 @@ from epigone.findings.strengths import Strength, bradley_terry
 __all__ = [
     "Base",
     "Compared",
+    "Comparison",
     "Corrected",
     "DataOrBase",
+    "FamilyBeside",
     "Findings",
     "Fooled",
     "GapRow",
@@ -54,10 +64,13 @@ __all__ = [
     "LocalBroad",
     "Missing",
     "Orders",
+    "Pair",
     "Preference",
     "PreferredButWrong",
+    "ScoreBeside",
     "Selected",
     "Sentence",
+    "Side",
     "SizeTrend",
     "Strength",
     "Subject",
@@ -71,6 +84,7 @@ __all__ = [
     "by_item",
     "cells",
     "change",
+    "compare",
     "counted",
     "detectable",
     "fooled",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from epigone.report.view import (
@@ -35,6 +36,7 @@ __all__ = [
     "Teacher",
     "Trunk",
     "build",
+    "export",
 ]
 
 
@@ -48,3 +50,14 @@ def build(view: ReportView, out: Path) -> Path:
     from epigone.report.tables import write_tables
 
     return render(view, out, write_tables(view, out / "tables"))
+
+
+def export(view: ReportView, out: Path, formats: Sequence[str]) -> list[Path]:
+    """Write `out/report.md` and `out/report.pdf`, as `formats` ask, and the figures of both.
+
+    The files are returned in the order of `formats`. Raises MissingExtra where the packages that
+    draw the figures are not installed.
+    """
+    from epigone.report.printed import write
+
+    return write(view, out, formats)

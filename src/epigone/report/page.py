@@ -119,9 +119,9 @@ def _context(view: ReportView, tables: Sequence[str]) -> dict[str, Any]:
     judged = section(view)
     scripts = [text.script_code(read("vendor", name)) for name in VENDOR]
     scripts += [text.script_code(read("static", name)) for name in ("app.js", "examples.js")]
-    examples = examples_of(view, lambda task, metric: _metric(view, task, metric).title)
+    examples = examples_of(view, lambda task, metric: metric_text(view, task, metric).title)
     style = read("static", "style.css")
-    drawn, specs = _drawn(view)
+    drawn, specs = drawn_charts(view)
     specs |= {c.id: c.spec for c in judged.charts}
     findings = view.findings
     return {
@@ -145,7 +145,7 @@ def _context(view: ReportView, tables: Sequence[str]) -> dict[str, Any]:
         "several": several(view),
         "paper": tables_of_paper(view),
         "values": view.findings.values,
-        "metric": lambda r: _metric(view, r.task, r.metric),
+        "metric": lambda r: metric_text(view, r.task, r.metric),
         "states": Counter(s.state for s in view.steps),
         "total_seconds": sum(s.seconds or 0.0 for s in view.steps),
         "total_dollars": sum(s.dollars or 0.0 for s in view.steps),
@@ -162,12 +162,12 @@ def _context(view: ReportView, tables: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _drawn(view: ReportView) -> tuple[dict[str, Any], dict[str, Any]]:
+def drawn_charts(view: ReportView) -> tuple[dict[str, Any], dict[str, Any]]:
     """The charts of each section for the templates, and the specifications of all by their id."""
     findings, series = view.findings, all_series(view.findings.values)
 
     def metric(task: str, name: str) -> MetricText:
-        return _metric(view, task, name)
+        return metric_text(view, task, name)
 
     found = plane(findings.summaries, series)
     amounts = amount_charts(view, series, metric)
@@ -219,7 +219,8 @@ def policy(scripts: Sequence[str], style: str) -> str:
     )
 
 
-def _metric(view: ReportView, task: str, metric: str) -> MetricText:
+def metric_text(view: ReportView, task: str, metric: str) -> MetricText:
+    """What a metric is called, and what its number means."""
     named = view.metrics.get(f"{task}/{metric}") or view.metrics.get(metric)
     if named is not None:
         # One metric on several kinds of prompts: see `evaluation.toxicity`.
@@ -231,7 +232,7 @@ def _metric(view: ReportView, task: str, metric: str) -> MetricText:
 
 def _explained(view: ReportView) -> list[MetricText]:
     keys = dict.fromkeys((r.task, r.metric) for r in view.findings.values)
-    return [m for t, k in keys if (m := _metric(view, t, k)).meaning]
+    return [m for t, k in keys if (m := metric_text(view, t, k)).meaning]
 
 
 def _gaps(view: ReportView, family: Family) -> list[list[GapRow]]:
