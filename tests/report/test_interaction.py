@@ -72,6 +72,7 @@ def test_a_mouse_moves_a_chart_and_tells_of_its_points(page):
     page.locator(POINTS).nth(1).hover(force=True)
     page.wait_for_selector("#vg-tooltip-element.visible")
     assert "95% interval" in page.inner_text("#vg-tooltip-element")
+    page.mouse.move(0, 0)
 
 
 def test_the_page_can_be_used_by_all_on_a_phone_and_on_paper(page):

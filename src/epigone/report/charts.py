@@ -176,7 +176,11 @@ def mean_chart(
     show = percent if shares else points
     form = "format(datum.value, '.0%')" if shares else "format(100 * datum.value, '+~f')"
     none = Interval(0.0, None, None, 0)
-    marks = [Mark(Subject(s.base, s.base), s.base, none) for s in series]
+    measured = {(s.base, s.corpus) for s in summaries}
+    series = [s for s in series if (s.base, s.corpus) in measured]
+    marks = [
+        Mark(Subject(base, base), base, none) for base in dict.fromkeys(s.base for s in series)
+    ]
     for s in summaries:
         if s.estimate.value is not None:
             at = Subject("", s.base, s.corpus, s.amount, feedback=s.feedback)

@@ -29,7 +29,7 @@ def trend_words(trend: Trend, better: Direction = "higher") -> str:
     if trend.slope.value is None:
         return f"no slope: {trend.slope.note or 'not known'}"
     parts = [_valued(trend.slope, show)]
-    if not _rises(trend.slope, better):
+    if trend.slope.low is not None and not _rises(trend.slope, better):
         parts.append(NOT_ABOVE if better == "higher" else "the slope is not below zero")
     shape = _SHAPES[trend.shape]
     if trend.half is not None and trend.half.value is not None:

@@ -75,7 +75,16 @@ def _card(findings: Findings, verdict: Verdict) -> Card:
         or (change_bar("Capability change", _NOTHING, reach),),
         detectable=tuple("" if d is None else points(d, signed=False) for d in sizes) or ("",),
         scaling=_scaling(next((c for c in findings.data_or_base if _speaks(c, verdict)), None)),
-        rows=tuple(own),
+        rows=tuple(s for s in own if not _twice(s, own)),
+    )
+
+
+def _twice(summary: Summary, among: Sequence[Summary]) -> bool:
+    """Whether it is of all tasks and the same as that of the tasks without examples."""
+    return summary.family == "capability" and any(
+        (s.corpus, s.amount, s.family, s.parts)
+        == (summary.corpus, summary.amount, "unsupported", summary.parts)
+        for s in among
     )
 
 
