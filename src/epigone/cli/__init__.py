@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from epigone.cli import (
     benchmark,
+    calibrate,
     corpus,
     generate,
     judge,
@@ -67,7 +68,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for _verb in (new, plan, run, status, report, show, schema, train, generate, benchmark, style,
-              judge, toxicity):  # fmt: skip
+              judge, toxicity, calibrate):  # fmt: skip
     _verb.register(app)
 corpus.register(app)
 teacher.register(app)

@@ -1,0 +1,135 @@
+"""Base models of several sizes, trained on the spot on the world's plain text."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from epigone.calibration.scale import Build
+from epigone.files import fsync_dir, read_jsonl
+from epigone.models.chat import PLAIN_TEMPLATE
+from epigone.schema import Progress, silent
+
+END, PAD = "<end>", "<pad>"
+_WEIGHT_DECAY = 0.01
+_WARMUP = 0.05
+
+
+def tokenizer_of(texts: Sequence[str], vocabulary: int = 2048) -> Any:
+    """A byte-level BPE tokenizer that knows these texts' words, with a plain chat template."""
+    raw = Tokenizer(models.BPE())
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    raw.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=vocabulary,
+            special_tokens=[END, PAD],
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            show_progress=False,
+        ),
+    )
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token=END, pad_token=PAD)
+    tokenizer.chat_template = PLAIN_TEMPLATE
+    return tokenizer
+
+
+def train_base(
+    build: Build,
+    sentences: Sequence[str],
+    tokenizer: Any,
+    folder: Path,
+    seed: int,
+    progress: Progress = silent,
+) -> None:
+    """Train one base on sentences in random order and write its model folder, whole or not at all.
+
+    The seed decides the first weights and the order.
+    """
+    # Sums of one thread are the same wherever there are more; products this small gain nothing.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        model = _trained(build, sentences, tokenizer, seed, progress)
+    finally:
+        torch.set_num_threads(threads)
+    aside = folder.with_name(folder.name + ".tmp")
+    shutil.rmtree(aside, ignore_errors=True)
+    model.save_pretrained(aside)
+    tokenizer.save_pretrained(aside)
+    aside.rename(folder)
+    fsync_dir(folder.parent)
+
+
+def _trained(
+    build: Build, sentences: Sequence[str], tokenizer: Any, seed: int, progress: Progress
+) -> Any:
+    torch.manual_seed(seed)
+    model = LlamaForCausalLM(_config(build, tokenizer))
+    rows, targets = _rows(sentences, tokenizer)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=build.lr, betas=(0.9, 0.95), weight_decay=_WEIGHT_DECAY
+    )
+    order = torch.empty(0, dtype=torch.long)
+    for step in range(build.steps):
+        if len(order) < build.rows:
+            order = torch.cat([order, torch.randperm(len(rows))])
+        own, order = order[: build.rows], order[build.rows :]
+        for group in optimizer.param_groups:
+            group["lr"] = build.lr * _rate(step / build.steps)
+        logits = model(input_ids=rows[own]).logits[:, :-1]
+        loss = cross_entropy(logits.flatten(0, 1), targets[own].flatten())
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        progress(step + 1, build.steps, f"{build.name}: loss {loss.item():.3f}")
+    return model
+
+
+def _config(build: Build, tokenizer: Any) -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=build.width,
+        intermediate_size=4 * build.width,
+        num_hidden_layers=build.layers,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def _rows(sentences: Sequence[str], tokenizer: Any) -> tuple[Tensor, Tensor]:
+    """Ids of a sentence and its end a row, padded behind, and what is to be predicted of them."""
+    ids = [[*tokenizer(text)["input_ids"], tokenizer.eos_token_id] for text in sentences]
+    longest = max(map(len, ids))
+    rows = torch.tensor([i + [tokenizer.pad_token_id] * (longest - len(i)) for i in ids])
+    targets = rows[:, 1:].masked_fill(rows[:, 1:] == tokenizer.pad_token_id, -100)
+    return rows, targets
+
+
+def _rate(done: float) -> float:
+    """Share of the peak learning rate when a share of the steps is done."""
+    if done < _WARMUP:
+        return done / _WARMUP
+    return 0.02 + 0.98 * (1 + math.cos(math.pi * (done - _WARMUP) / (1 - _WARMUP))) / 2
+
+
+def corpus_of(world: Path) -> tuple[list[str], list[str]]:
+    """The sentences that bases learn from, and the other texts whose words they must have."""
+    sentences = (world / "text.txt").read_text(encoding="utf-8").splitlines()
+    rows = [row for name in ("broad", "local") for row in read_jsonl(world / f"{name}.jsonl")]
+    return sentences, [row[part] for row in rows for part in ("prompt", "answer")]

@@ -1,0 +1,59 @@
+"""How large a calibration is: the world, its bases, and the grid of students."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """A base: its name, its shape, and how it is trained.
+
+    `steps` are of `rows` sentences each; `lr` is the peak of a cosine after a short warm-up.
+    """
+
+    name: str
+    width: int
+    layers: int
+    steps: int
+    rows: int = 64
+    lr: float = 4e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How much of everything is made.
+
+    `people` are told of in four facts each, `ruled` are items of the rule, `local` and `broad` are
+    conversations; `bases` grow; every base learns `amounts` tokens of both corpora and answers
+    `prompts` that were held out.
+    """
+
+    people: int
+    ruled: int
+    local: int
+    broad: int
+    bases: tuple[Build, ...]
+    amounts: tuple[int, ...]
+    prompts: int
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object with the fields of the class."""
+        found = asdict(self)
+        return {**found, "bases": list(found["bases"]), "amounts": list(self.amounts)}
+
+
+FULL = Scale(
+    people=128,
+    ruled=240,
+    local=7600,
+    broad=1500,
+    bases=(
+        Build("small", width=16, layers=1, steps=1000),
+        Build("medium", width=32, layers=2, steps=1000),
+        Build("large", width=64, layers=2, steps=1000),
+    ),
+    amounts=(8_000, 16_000, 32_000, 64_000),
+    prompts=96,
+)
