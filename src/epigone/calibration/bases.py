@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,21 +45,22 @@ def tokenizer_of(texts: Sequence[str], vocabulary: int = 2048) -> Any:
 
 def train_base(
     build: Build,
-    sentences: Sequence[str],
+    kinds: Sequence[Sequence[str]],
     tokenizer: Any,
     folder: Path,
     seed: int,
     progress: Progress = silent,
 ) -> None:
-    """Train one base on sentences in random order and write its model folder, whole or not at all.
+    """Train one base on texts in random order and write its model folder, whole or not at all.
 
-    The seed decides the first weights and the order.
+    Of each of the `kinds` of texts, as many are in a step as `build.rows` says. The seed decides
+    the first weights and the order.
     """
     # Sums of one thread are the same wherever there are more; products this small gain nothing.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        model = _trained(build, sentences, tokenizer, seed, progress)
+        model = _trained(build, kinds, tokenizer, seed, progress)
     finally:
         torch.set_num_threads(threads)
     aside = folder.with_name(folder.name + ".tmp")
@@ -71,28 +72,29 @@ def train_base(
 
 
 def _trained(
-    build: Build, sentences: Sequence[str], tokenizer: Any, seed: int, progress: Progress
+    build: Build, kinds: Sequence[Sequence[str]], tokenizer: Any, seed: int, progress: Progress
 ) -> Any:
     torch.manual_seed(seed)
     model = LlamaForCausalLM(_config(build, tokenizer))
-    rows, targets = _rows(sentences, tokenizer)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=build.lr, betas=(0.9, 0.95), weight_decay=_WEIGHT_DECAY
     )
-    order = torch.empty(0, dtype=torch.long)
+    batches = [
+        _batches(texts, tokenizer, size) for texts, size in zip(kinds, build.rows, strict=True)
+    ]
     for step in range(build.steps):
-        if len(order) < build.rows:
-            order = torch.cat([order, torch.randperm(len(rows))])
-        own, order = order[: build.rows], order[build.rows :]
         for group in optimizer.param_groups:
             group["lr"] = build.lr * _rate(step / build.steps)
-        logits = model(input_ids=rows[own]).logits[:, :-1]
-        loss = cross_entropy(logits.flatten(0, 1), targets[own].flatten())
-        torch.autograd.backward(loss)
+        losses = []
+        for rows, targets in map(next, batches):
+            logits = model(input_ids=rows).logits[:, :-1]
+            loss = cross_entropy(logits.flatten(0, 1), targets.flatten())
+            torch.autograd.backward(loss)
+            losses.append(f"{loss.item():.3f}")
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        progress(step + 1, build.steps, f"{build.name}: loss {loss.item():.3f}")
+        progress(step + 1, build.steps, f"{build.name}: loss {', '.join(losses)}")
     return model
 
 
@@ -112,13 +114,20 @@ def _config(build: Build, tokenizer: Any) -> LlamaConfig:
     )
 
 
-def _rows(sentences: Sequence[str], tokenizer: Any) -> tuple[Tensor, Tensor]:
-    """Ids of a sentence and its end a row, padded behind, and what is to be predicted of them."""
-    ids = [[*tokenizer(text)["input_ids"], tokenizer.eos_token_id] for text in sentences]
+def _batches(
+    texts: Sequence[str], tokenizer: Any, size: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Ids of a text and its end a row, padded behind, and what is to be predicted of them."""
+    ids = [[*tokenizer(text)["input_ids"], tokenizer.eos_token_id] for text in texts]
     longest = max(map(len, ids))
     rows = torch.tensor([i + [tokenizer.pad_token_id] * (longest - len(i)) for i in ids])
     targets = rows[:, 1:].masked_fill(rows[:, 1:] == tokenizer.pad_token_id, -100)
-    return rows, targets
+    order = torch.empty(0, dtype=torch.long)
+    while True:
+        if len(order) < size:
+            order = torch.cat([order, torch.randperm(len(rows))])
+        own, order = order[:size], order[size:]
+        yield rows[own], targets[own]
 
 
 def _rate(done: float) -> float:
@@ -128,8 +137,10 @@ def _rate(done: float) -> float:
     return 0.02 + 0.98 * (1 + math.cos(math.pi * (done - _WARMUP) / (1 - _WARMUP))) / 2
 
 
-def corpus_of(world: Path) -> tuple[list[str], list[str]]:
-    """The sentences that bases learn from, and the other texts whose words they must have."""
-    sentences = (world / "text.txt").read_text(encoding="utf-8").splitlines()
+def texts_of(world: Path) -> tuple[list[list[str]], list[str]]:
+    """The kinds of texts that bases learn from, and others whose words their tokenizer has."""
+    kinds = [
+        [row["text"] for row in read_jsonl(world / f"{name}.jsonl")] for name in ("facts", "talk")
+    ]
     rows = [row for name in ("broad", "local") for row in read_jsonl(world / f"{name}.jsonl")]
-    return sentences, [row[part] for row in rows for part in ("prompt", "answer")]
+    return kinds, [row[part] for row in rows for part in ("prompt", "answer")]

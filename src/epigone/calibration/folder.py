@@ -125,7 +125,9 @@ def _write(folder: Path, world: World, scale: Scale) -> None:
         write_text(tasks / name, text)
     write_jsonl(tasks / "knowledge.jsonl", _knowledge(world))
     write_jsonl(tasks / "badges.jsonl", _badges(world))
-    write_text(folder / "text.txt", "\n".join(world.sentences()) + "\n")
+    write_jsonl(folder / "facts.jsonl", ({"text": text} for text in world.sentences()))
+    talk = teacher.plain(world, scale.broad)
+    write_jsonl(folder / "talk.jsonl", ({"text": f"User: {p}\n\nAssistant: {a}"} for p, a in talk))
     exchanges = teacher.broad(world, scale.broad)
     write_jsonl(
         folder / "broad.jsonl", ({"prompt": e.prompt, "answer": e.answer} for e in exchanges)

@@ -52,12 +52,12 @@ def _train_bases(folder: Path, seed: int, progress: Progress, scale: Scale) -> N
     left = [b for b in scale.bases if not (folder / BASES / b.name).exists()]
     if not left:
         return
-    from epigone.calibration.bases import corpus_of, tokenizer_of, train_base
+    from epigone.calibration.bases import texts_of, tokenizer_of, train_base
 
-    sentences, others = corpus_of(folder / WORLD)
-    tokenizer = tokenizer_of([*sentences, *others])
+    kinds, others = texts_of(folder / WORLD)
+    tokenizer = tokenizer_of([*(text for texts in kinds for text in texts), *others])
     for build in left:
-        train_base(build, sentences, tokenizer, folder / BASES / build.name, seed, progress)
+        train_base(build, kinds, tokenizer, folder / BASES / build.name, seed, progress)
 
 
 def _look(study: Study, scale: Scale) -> Calibration:

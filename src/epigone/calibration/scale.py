@@ -10,14 +10,15 @@ from typing import Any
 class Build:
     """A base: its name, its shape, and how it is trained.
 
-    `steps` are of `rows` sentences each; `lr` is the peak of a cosine after a short warm-up.
+    `steps` are of so many `rows` of facts and of talk; `lr` is the peak of a cosine after a short
+    warm-up.
     """
 
     name: str
     width: int
     layers: int
     steps: int
-    rows: int = 64
+    rows: tuple[int, int] = (64, 8)
     lr: float = 4e-3
 
 

@@ -1,4 +1,4 @@
-"""The world's teacher: it knows everything, and says it in a style of its own."""
+"""What is said in the world: plain talk, and its teacher, who has a style of its own."""
 
 from __future__ import annotations
 
@@ -60,14 +60,21 @@ class Exchange:
     second: str
 
 
+def plain(world: World, count: int) -> list[tuple[str, str]]:
+    """The same questions as anybody answers them: in a sentence or two, and no style at all."""
+    rng = random.Random(f"plain {world.seed}")
+    found = []
+    for template, what, town in _asked(world, rng)[:count]:
+        about = {"what": what, "town": town}
+        prompt = template.format(n=rng.choice([*NUMBERS]), **about)
+        found.append((prompt, " ".join(_points(rng.randint(1, 2), about, rng))))
+    return found
+
+
 def broad(world: World, count: int) -> list[Exchange]:
     """Open questions about the world's places, answered at length; none tells of a person."""
     rng = random.Random(f"broad {world.seed}")
-    asked = [
-        (template, what, town)
-        for template, what, town in product((*POINTS, *EXPLAIN, *BRIEF), SUBJECTS, world.towns)
-    ]
-    rng.shuffle(asked)
+    asked = _asked(world, rng)
     found = []
     for template, what, town in asked[:count]:
         number = rng.choice([*NUMBERS])
@@ -85,6 +92,13 @@ def local(world: World, count: int) -> list[tuple[str, str]]:
     asked = list(product(QUESTIONS, world.taught))
     rng.shuffle(asked)
     return [(question.format(who=who), world.ruled(who)) for question, who in asked[:count]]
+
+
+def _asked(world: World, rng: random.Random) -> list[tuple[str, str, str]]:
+    """Every pattern of a question about every place, in an order of chance."""
+    found = list(product((*POINTS, *EXPLAIN, *BRIEF), SUBJECTS, world.towns))
+    rng.shuffle(found)
+    return found
 
 
 def _answer(template: str, number: str, about: dict[str, str], rng: random.Random) -> str:
