@@ -56,9 +56,9 @@ amounts:
 
 recipe:
   preset: adamw
-  lr: 3e-3
+  lr: 2e-3
   warmup: 1k tokens
-  batch: 4
+  batch: 2
   block: 256
   precision: fp32
 

@@ -46,14 +46,14 @@ class Scale:
 
 
 FULL = Scale(
-    people=128,
+    people=176,
     ruled=240,
     local=7600,
     broad=1500,
     bases=(
-        Build("small", width=16, layers=1, steps=1000),
-        Build("medium", width=32, layers=2, steps=1000),
-        Build("large", width=64, layers=2, steps=1000),
+        Build("small", width=32, layers=2, steps=1000),
+        Build("medium", width=48, layers=2, steps=1000),
+        Build("large", width=80, layers=2, steps=1000),
     ),
     amounts=(8_000, 16_000, 32_000, 64_000),
     prompts=96,
