@@ -31,7 +31,9 @@ TRUTH: dict[str, Rates] = {
 }  # fmt: skip
 
 
-def shown(changes: dict[tuple[str, str, str], float] | None = None, gone: str = "") -> list[Control]:
+def shown(
+    changes: dict[tuple[str, str, str], float] | None = None, gone: str = ""
+) -> list[Control]:
     """The controls of a study in which these rates differ, without the scores of a model."""
     subjects, scores = [], []
     for base in BASES:
@@ -53,7 +55,7 @@ def shown(changes: dict[tuple[str, str, str], float] | None = None, gone: str = 
 
 def score(model: str, task: str, rate: float) -> Score:
     """Items that are right so often, in an order that is nearly the same for every model."""
-    n = 100 if task == STYLE else 500
+    n = 40 if task == STYLE else 200
     rng = random.Random(f"{model} {task}")
     ease = random.Random(task)
     order = sorted(range(n), key=lambda i: ease.random() + 0.1 * rng.random())
@@ -109,9 +111,7 @@ def test_what_is_not_measured_is_not_shown() -> None:
     assert passed(shown(gone="large:local")) == [True, True, False, True]
     assert passed(shown(gone="small")) == [False] * 4
     found = controls(
-        measured(
-            analyse([], []), [], BASES, broad="b", local="l", knowledge=KNOWLEDGE, rule=RULE
-        )
+        measured(analyse([], []), [], BASES, broad="b", local="l", knowledge=KNOWLEDGE, rule=RULE)
     )
     assert passed(found) == [False] * 4
     assert "not measured" in found[0].line()

@@ -33,7 +33,7 @@ def test_a_seed_makes_the_same_files_and_another_seed_other_names(tmp_path: Path
     one, again, other = files("one", 3), files("again", 3), files("other", 4)
     assert one == again
     assert one.keys() == other.keys()
-    for name in ("text.txt", "broad.jsonl", "second.jsonl", "local.jsonl"):
+    for name in ("facts.jsonl", "talk.jsonl", "broad.jsonl", "second.jsonl", "local.jsonl"):
         assert one[f"world/{name}"] != other[f"world/{name}"]
     assert not set(world(3).towns) & set(world(4).towns)
 

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.utils import logging as hf_logging
 
 from epigone.calibration.scale import Build
 from epigone.files import fsync_dir, read_jsonl
@@ -63,6 +64,8 @@ def train_base(
         model = _trained(build, kinds, tokenizer, seed, progress)
     finally:
         torch.set_num_threads(threads)
+    quiet: Any = hf_logging
+    quiet.disable_progress_bar()
     aside = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(aside, ignore_errors=True)
     model.save_pretrained(aside)
@@ -114,9 +117,7 @@ def _config(build: Build, tokenizer: Any) -> LlamaConfig:
     )
 
 
-def _batches(
-    texts: Sequence[str], tokenizer: Any, size: int
-) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(texts: Sequence[str], tokenizer: Any, size: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Ids of a text and its end a row, padded behind, and what is to be predicted of them."""
     ids = [[*tokenizer(text)["input_ids"], tokenizer.eos_token_id] for text in texts]
     longest = max(map(len, ids))

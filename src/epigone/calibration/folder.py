@@ -30,7 +30,7 @@ teacher:
   second: world/second.jsonl          # its answers to the same prompts another time
   reported:                           # it knows the world
     knowledge: {{value: 1.0, source: "the world itself"}}
-    badges: {{value: 1.0, source: "the world itself"}}
+    "badges:chat": {{value: 1.0, source: "the world itself"}}
 
 bases: [{bases}]
 tokenizer: {tokenizer}

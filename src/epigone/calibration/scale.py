@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -40,9 +41,9 @@ class Scale:
     prompts: int
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object with the fields of the class."""
-        found = asdict(self)
-        return {**found, "bases": list(found["bases"]), "amounts": list(self.amounts)}
+        """A JSON object with the fields of the class, as it reads back."""
+        found: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return found
 
 
 FULL = Scale(
