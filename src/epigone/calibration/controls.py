@@ -102,40 +102,31 @@ def measured(
     """
     amount = max((g.subject.amount for g in findings.gaps), default=0)
     last = [g for g in findings.gaps if g.subject.amount == amount]
-    styles = sorted({g.metric for g in last if g.family == "style"})
     smallest, largest = bases[0], bases[-1]
     untrained = {s.model: s for s in scores if s.task == knowledge and s.primary}
     ahead = NOTHING
     if smallest in untrained and largest in untrained:
         ahead = change(untrained[smallest], untrained[largest])
     return Measured(
-        style=[
-            Cell(f"{base}, {metric or 'style'}", _one(last, base, broad, "", metric, closed=True))
-            for base in bases
-            for metric in styles or [""]
-        ],
+        style=[Cell(base, _style_closed(findings, base, broad, amount)) for base in bases],
         broad=[Cell(base, _one(last, base, broad, knowledge)) for base in bases],
         local=[Cell(base, _one(last, base, local, rule)) for base in bases],
         ahead=Cell(f"{largest} against {smallest}", ahead),
     )
 
 
-def _one(
-    rows: Sequence[GapRow],
-    base: str,
-    corpus: str,
-    task: str,
-    metric: str = "",
-    *,
-    closed: bool = False,
-) -> Interval:
-    """The change, or the share of the gap closed, of one base on one corpus and task."""
-    for row in rows:
-        if (row.subject.base, row.subject.corpus, row.task) == (base, corpus, task) and (
-            metric in ("", row.metric)
-        ):
-            return row.closed if closed else row.change
-    return NOTHING
+def _style_closed(findings: Findings, base: str, corpus: str, amount: int) -> Interval:
+    """The share of the style gap that closed, over all style metrics."""
+    wanted = (base, corpus, amount)
+    found = (s for s in findings.summaries if (s.base, s.corpus, s.amount) == wanted)
+    return next((s.style_closed for s in found), NOTHING)
+
+
+def _one(rows: Sequence[GapRow], base: str, corpus: str, task: str) -> Interval:
+    """The change of one base's student on one corpus and task."""
+    wanted = (base, corpus, task)
+    found = (r for r in rows if (r.subject.base, r.subject.corpus, r.task) == wanted)
+    return next((r.change for r in found), NOTHING)
 
 
 def _everywhere(

@@ -56,7 +56,7 @@ amounts:
 
 recipe:
   preset: adamw
-  lr: 2e-3
+  lr: 1e-3
   warmup: 1k tokens
   batch: 2
   block: 256

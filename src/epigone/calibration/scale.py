@@ -47,10 +47,10 @@ class Scale:
 
 
 FULL = Scale(
-    people=176,
+    people=224,
     ruled=240,
     local=7600,
-    broad=1500,
+    broad=1600,
     bases=(
         Build("small", width=32, layers=2, steps=1000),
         Build("medium", width=48, layers=2, steps=1000),
