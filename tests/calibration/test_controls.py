@@ -78,7 +78,7 @@ def test_all_four_are_shown_where_all_is_as_it_should_be() -> None:
     style, broad, local, ahead = found
     # The cell where it holds least: (0.8 - 0) / (0.95 - 0); 0.9 - 0.12; 0.9 - 0.4.
     assert style.number.value == pytest.approx(0.8 / 0.95)
-    assert style.where.startswith("small, list")
+    assert style.where == "small, least of 2 cells"
     assert broad.number.value == pytest.approx(-0.02)
     assert local.number.value == pytest.approx(0.78)
     assert ahead.number.value == pytest.approx(0.5)
