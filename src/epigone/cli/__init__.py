@@ -68,7 +68,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for _verb in (new, plan, run, status, report, compare, show, schema, train, generate, benchmark,
-              style, judge, toxicity):  # fmt: skip
+              style, judge, toxicity, calibrate):  # fmt: skip
     _verb.register(app)
 corpus.register(app)
 teacher.register(app)
