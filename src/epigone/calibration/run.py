@@ -62,9 +62,8 @@ def _train_bases(folder: Path, seed: int, progress: Progress, scale: Scale) -> N
 
 def _look(study: Study, scale: Scale) -> Calibration:
     from epigone.report import build
-    from epigone.report.assemble import view_of
 
-    view = view_of(study.declaration, study.expansion(), study.store)
+    view = study.view()
     broad, local = study.declaration.corpora
     knowledge, rule = (b.label for b in study.declaration.evaluate.benchmarks)
     found = measured(

@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from epigone.cli import (
     benchmark,
+    calibrate,
     compare,
     corpus,
     generate,
