@@ -37,8 +37,8 @@ class Drawn:
 class Bank:
     """Scores that are resampled by the same draws wherever they are compared.
 
-    The draws of a metric are the same for every set of models that share the same items, so that
-    any two answers rest on one bootstrap; each is made once, for all models at once.
+    The draws of the same items of a task are the same for every set of models and every metric, so
+    that any two answers rest on one bootstrap; each is made once, for all models at once.
     """
 
     def __init__(
@@ -97,7 +97,11 @@ class Bank:
         names = sorted(shared)
         resampler = Resampler([restrict(s, names) for s in like])
         point = resampler.point()
-        draws = resampler.draws(stream(self.seed, task, metric), self.resamples)
+        # Other metrics and formats of the task have the same items: "nq_open:chat", "nq_open".
+        items = "\n".join(names)
+        draws = resampler.draws(
+            stream(self.seed, task.partition(":")[0], items), self.resamples
+        )
         for j, score in enumerate(like):
             made[id(score)] = float(point[j]), np.ascontiguousarray(draws[:, j])
         self._groups[key] = resampler.groups

@@ -29,7 +29,8 @@ from epigone.findings.shares import share_interval
 from epigone.schema import Interval, Score
 
 # z(0.975) + z(0.80): a two-sided 5% test that finds the difference four times in five.
-POWER = NormalDist().inv_cdf(0.975) + NormalDist().inv_cdf(0.80)
+FOUND = NormalDist().inv_cdf(0.80)
+POWER = NormalDist().inv_cdf(0.975) + FOUND
 
 UNKNOWN = "teacher not known"
 CEILING = (

@@ -108,13 +108,15 @@ def _above(draws: Array) -> float:
 def next_base(
     grid: ScoreGrid, base: str, family: FamilyName, supports: Sequence[str]
 ) -> str | None:
-    """The next larger base; where sizes are not known, the one that is best untrained."""
+    """The next larger base; where sizes are not known, the best untrained one if it is better."""
     others = [b for b in grid.bases() if b != base and _scored(grid, b, family, supports)]
     known = {b: f.parameters for b in [base, *others] if (f := grid.facts.get(b)) is not None}
     if all(known.get(b) for b in [base, *others]):
         larger = [b for b in others if (known[b] or 0) > (known[base] or 0)]
         return min(larger, key=lambda b: known[b] or 0, default=None)
-    return max(others, key=lambda b: _level(grid, b, family, supports), default=None)
+    level = {b: _level(grid, b, family, supports) for b in [base, *others]}
+    better = [b for b in others if level[b] > level[base]]
+    return max(better, key=lambda b: level[b], default=None)
 
 
 def _scored(grid: ScoreGrid, base: str, family: FamilyName, supports: Sequence[str]) -> bool:
@@ -125,8 +127,9 @@ def _scored(grid: ScoreGrid, base: str, family: FamilyName, supports: Sequence[s
 def _level(grid: ScoreGrid, base: str, family: FamilyName, supports: Sequence[str]) -> float:
     start = grid.untrained(base)
     table = grid.table(start.model, family, supports) if start else {}
-    values = [s.value if s.better == "higher" else -s.value for s in table.values() if s.value]
-    return sum(values) / len(values) if values else 0.0
+    values = [(s.value, s.better) for s in table.values() if s.value is not None]
+    signed = [v if better == "higher" else -v for v, better in values]
+    return sum(signed) / len(signed) if signed else 0.0
 
 
 def local_broad(grid: ScoreGrid) -> Iterator[LocalBroad]:

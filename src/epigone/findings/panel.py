@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 
 from epigone.findings.bank import Bank
-from epigone.findings.gaps import POWER
+from epigone.findings.gaps import FOUND
 from epigone.findings.resample import (
     NO_ITEMS,
     PUBLISHED,
@@ -53,6 +53,16 @@ class Estimate:
     draws: Array
     detectable: float | None = None
     p: float | None = None
+
+
+def tested(interval: Interval, draws: Array, error: float, p: float) -> Estimate:
+    """An estimate with its test, where it has an interval.
+
+    A test finds what lies half an interval from 0; four times in five what lies FOUND errors more.
+    """
+    if interval.low is None or interval.high is None:
+        return Estimate(interval, draws)
+    return Estimate(interval, draws, (interval.high - interval.low) / 2 + FOUND * error, p)
 
 
 def nothing(why: str) -> Estimate:
@@ -181,9 +191,8 @@ class Panel:
         error = float((np.nanvar(draws) * wider**2 + sum(v for v, _ in seeds)) ** 0.5)
         draws = again(draws, seeds, stream(self.bank.seed, "seeds", *self.tasks))
         interval = percentile(value, draws, min(groups), self.n, note, cut_of(freedom, wider))
-        if interval.low is None:
-            return Estimate(interval, draws)
-        return Estimate(interval, draws, POWER * error, p_value(draws, freedom, wider))
+        p = p_value(draws, freedom, wider, normal=not seeds)
+        return tested(interval, draws, error, p)
 
     def _measured(self) -> list[tuple[Array, int]]:
         return [(d, g) for d, g in zip(self._draws, self.groups, strict=True) if g]

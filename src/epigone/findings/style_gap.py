@@ -9,7 +9,6 @@ import numpy as np
 
 from epigone.findings.gaps import (
     NO_GAP,
-    POWER,
     UNKNOWN,
     gap_exists,
     pair,
@@ -18,7 +17,7 @@ from epigone.findings.gaps import (
     with_fixed,
 )
 from epigone.findings.model import TeacherValue
-from epigone.findings.panel import Estimate, between_seeds, nothing
+from epigone.findings.panel import Estimate, between_seeds, nothing, tested
 from epigone.findings.resample import (
     NO_ITEMS,
     RESAMPLES,
@@ -156,9 +155,7 @@ def _mean(shares: Sequence[_Share], seed: int, groups: int, note: str) -> Estima
     error = (_variance(draws) * wider**2 + sum(v for v, _ in seeds)) ** 0.5
     draws = again(draws, seeds, stream(seed, "seeds", "style"))
     interval = percentile(value, draws, min(own), groups, note, cut_of(freedom, wider))
-    if interval.low is None:
-        return Estimate(interval, draws)
-    return Estimate(interval, draws, POWER * error, p_value(draws, freedom, wider))
+    return tested(interval, draws, error, p_value(draws, freedom, wider, normal=not seeds))
 
 
 def _variance(draws: Array) -> float:
