@@ -48,7 +48,6 @@ class World:
     between_seeds: float = 0.0
     items: int = 200
     prompts: int = 64
-    base_loses: bool = False
 
 
 @dataclass
@@ -89,7 +88,7 @@ def simulate(world: World, seed: int) -> Study:
     study = Study(world)
     names = [f"b{k}" for k in range(len(world.levels))]
     shift = {}
-    for k, base in enumerate(names):
+    for base in names:
         study.subjects.append(Subject(base, base))
         for line, supports in (("broad", ()), ("local", (OWN,))):
             for s in range(world.seeds):
@@ -97,7 +96,6 @@ def simulate(world: World, seed: int) -> Study:
                 for a in AMOUNTS:
                     model = f"{base}-{line}-{a}-{s}"
                     study.subjects.append(Subject(model, base, line, a, s, supports=supports))
-        del k
     for task in (OWN, *OTHERS):
         levels = {s.model: _capability(world, names, s, task, shift) for s in study.subjects}
         levels["teacher"] = world.teacher

@@ -138,3 +138,58 @@ def test_what_others_published_is_compared_with_its_kind_alone() -> None:
     mixed = Panel([column(a), column(told)], Bank()).contrast([-1.0, 1.0]).interval
     assert mixed.value is None
     assert "reported" in mixed.note
+
+
+def test_a_clear_effect_has_a_p_that_many_tests_leave_standing() -> None:
+    # 3,000 draws alone count no less than 0.0007.
+    draws = np.random.default_rng(7).normal(6.0, 1.0, 3000)
+    p = p_value(draws, 199, 1.0, normal=True)
+    assert p == pytest.approx(1e-6)
+    draws = np.random.default_rng(7).normal(4.2, 1.0, 3000)
+    p = p_value(draws, 199, 1.0, normal=True)
+    assert p == pytest.approx(2 * scipy.stats.t.sf(4.2, 199), rel=0.4)
+    assert p_value(-draws, 199, 1.0, normal=True) == pytest.approx(p)
+    assert p_value(draws, 199, 1.0) > 0.0006
+
+
+def test_metrics_of_the_same_items_are_drawn_together() -> None:
+    rng = np.random.default_rng(8)
+    values = {str(i): float(x) for i, x in enumerate(rng.random(300) < 0.4)}
+    scores = [score_of("acc", t, "m", "capability", values) for t in ("nq", "nq:chat", "other")]
+    one, two, three = (Panel([column(*s)], Bank()).contrast([1.0]).interval for s in
+                       (scores[:1], scores[:2], scores[1:]))  # fmt: skip
+    width = one.high - one.low
+    # Twice the same is no more than once; another task's items are others'.
+    assert two.high - two.low == pytest.approx(width, rel=0.02)
+    assert three.high - three.low == pytest.approx(width / 2**0.5, rel=0.05)
+
+
+def test_what_is_the_same_on_every_item_has_clopper_and_pearsons_interval() -> None:
+    wrong, right = (
+        score_of("acc", "t", m, "capability", {str(i): v for i in range(50)})
+        for m, v in (("a", 0.0), ("b", 1.0))
+    )
+    got = Panel([column(wrong), column(right)], Bank()).contrast([-1.0, 1.0])
+    share = scipy.stats.binomtest(50, 50).proportion_ci(method="exact").low
+    assert (got.interval.low, got.interval.high) == pytest.approx((2 * share - 1, 1.0))
+    assert got.p == pytest.approx(1e-6)
+    same = Panel([column(wrong), column(wrong)], Bank()).contrast([-1.0, 1.0])
+    assert (same.interval.low, same.interval.high) == pytest.approx((share - 1, 1 - share))
+    assert same.p == 1.0
+    # Six that agree tell a sign, five do not.
+    for n, told in ((5, False), (6, True)):
+        few = [replace(s, values=dict([*s.values.items()][:n])) for s in (wrong, right)]
+        found = Panel([column(s) for s in few], Bank()).contrast([-1.0, 1.0])
+        assert (found.interval.low > 0, found.p < 0.05) == (told, told)
+    loss = [replace(s, scale=None) for s in (wrong, right)]
+    assert Panel([column(s) for s in loss], Bank()).contrast([-1.0, 1.0]).interval.low is None
+
+
+def test_what_can_be_seen_with_few_seeds_is_no_less_than_the_interval_is_wide() -> None:
+    rng = np.random.default_rng(9)
+    got = Panel([Column(students([0.3, 0.5], rng, 500), "line")], Bank()).contrast([1.0])
+    half = (got.interval.high - got.interval.low) / 2
+    assert half < got.detectable < 1.5 * half
+    one = Panel([Column(students([0.3], rng, 500), "line")], Bank()).contrast([1.0])
+    error = (one.interval.high - one.interval.low) / 2 / 1.965
+    assert one.detectable == pytest.approx(2.80 * error, rel=0.02)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from epigone.findings import Base, Subject, Trend, analyse
 from epigone.findings.scaling import (
     BEYOND,
     NOT_ABOVE,
+    NOT_TOWARD,
     _left_out,
     saturating,
     slope_weights,
@@ -136,3 +138,47 @@ def test_slopes_against_size_and_loss() -> None:
     losses = [-(b.loss or 0) / 0.1 for b in bases]
     assert by["loss"].slope.value == pytest.approx(np.polyfit(losses, y, 1)[0])
     assert analyse(people, scores, bases=bases[:1]).sizes == ()
+
+
+@pytest.mark.parametrize("side", [1.0, -1.0])
+def test_what_is_best_at_zero_may_rise_or_fall_to_the_teacher(side: float) -> None:
+    rng = np.random.default_rng(2)
+
+    def of(levels: list[float]) -> Trend:
+        people, _ = study(levels, n=2)
+        people = [*people, Subject("teacher", "teacher")]
+        scores = []
+        for s, level in zip(people, [0.8, *levels, 0.0], strict=True):
+            values = {str(i): side * float(x) for i, x in enumerate(rng.normal(level, 0.3, 400))}
+            scores.append(
+                score_of("length_ratio", "", s.model, "style", values, better="zero", scale=None)
+            )
+        (found,) = analyse(people[:-1], scores, "teacher").trends
+        return found
+
+    found = of([0.6, 0.4, 0.2, 0.1])
+    # 0.085 less for each doubling at most, a line at 0.07 at 64,000.
+    assert found.slope.value == pytest.approx(-0.085 * side, abs=0.01)
+    assert found.needed is not None and found.needed.value == pytest.approx(113_000, rel=0.2)
+    assert of([0.2, 0.4, 0.6, 0.7]).why == NOT_TOWARD
+
+
+def test_a_mean_goes_up_where_it_is_good_and_a_metric_as_it_counts() -> None:
+    people, scores = study([0.3, 0.4, 0.5, 0.6])
+    wrong = [
+        replace(s, task="z", metric="error", better="lower", value=1 - s.value,
+                values={f"z{i}": 1 - v for i, v in s.values.items()})
+        for s in scores
+    ]  # fmt: skip
+    found = {t.metric: t.slope.value for t in analyse(people, [*scores, *wrong]).trends}
+    assert found["acc"] == pytest.approx(-found["error"])
+    assert found["capability"] == pytest.approx(found["acc"])
+    told = {t.metric: t.why for t in analyse(people, wrong, reported={"z": 0.0}).trends}
+    assert told["error"] == BEYOND
+
+
+def test_no_share_is_followed_beyond_all() -> None:
+    people, scores = study([0.3, 0.5, 0.7, 0.95])
+    found = next(t for t in analyse(people, scores).trends if t.metric == "acc")
+    assert [i.value for _, i in found.predicted] == [pytest.approx(1.0, abs=0.04), 1.0]
+    assert max(i.high for _, i in found.predicted if i.high is not None) == 1.0

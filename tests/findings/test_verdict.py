@@ -262,7 +262,7 @@ def test_a_local_corpus_speaks_of_its_own_task_and_a_broad_one_of_the_others():
     assert (small.broad, small.local, small.supported) == ("broad", "own", "up")
     text = small.sentences[1].text
     assert small.sentences[1].answer == "unclear"
-    assert "On tasks that broad has no examples of, its capability did not measurably" in text
+    assert "On tasks that broad has no examples of, the capability of small did not meas" in text
     assert "on nq, which own has examples of, its capability rose by" in text
     by = {(s.base, s.corpus, s.amount, s.family): s for s in found.summaries}
     assert by["small", "own", 32000, "supported"].parts == ("nq/acc",)
@@ -319,3 +319,63 @@ def test_items_of_the_corpus_are_left_out_beside_all_of_them():
         subjects(("small",), (8000,)), found[:2], teacher="gpt", reported={"mmlu": 0.8}
     ).gaps
     assert [g.teacher.source for g in reported] == ["reported", "unknown"]
+
+
+def test_twenty_bases_with_clear_effects_are_all_told():
+    names = tuple(f"b{k}" for k in range(20))
+    levels = {}
+    for b in names:
+        levels |= {b: (0.1, 0.2), f"{b}-8000": (0.9, 0.9)}
+    found = analyse(subjects(names, (8000,)), make(levels, 64), resamples=1000)
+    assert found.primary == 40
+    assert {s.answer for v in found.verdicts for s in v.sentences[:2]} == {"up"}
+
+
+def test_a_base_is_named_and_what_was_not_tested_is_not_called_unmoved():
+    scores = [s for s in make(PAPER, 100) if s.family != "style"]
+    text = analyse(subjects(), scores, bases=SIZES).verdicts[0]
+    assert text.answer.startswith("After 32k tokens of broad, the capability of small did not")
+    assert text.sentences[1].text.startswith("On facts and nq, the capability of small did not")
+    told = [replace(s, values={}, n=0, method="reported") for s in make(PAPER, 100)]
+    text = analyse(subjects(), told, bases=SIZES).verdicts[0]
+    assert "measurably" not in text.answer
+    assert "no interval: reported" not in text.answer
+    assert text.sentences[1].headline == "Capability: cannot tell"
+
+
+def test_a_seed_that_is_not_scored_yet_does_not_hide_the_others():
+    people = [Subject("b", "b"), Subject("s0", "b", "c", 10, 0), Subject("s1", "b", "c", 10, 1)]
+    scores = make({"b": (0.1, 0.3), "s0": (0.5, 0.3), "s1": (0.7, 0.5)}, 60)
+    found = analyse(people, [s for s in scores if (s.model, s.family) != ("s1", "style")])
+    seeds = {s.family: s.seeds for s in found.summaries}
+    assert (seeds["style"], seeds["capability"]) == ((0,), (0, 1))
+    assert found.verdicts[0].sentences[0].answer == "up"
+    assert "1 of 2 students lack scores" in found.verdicts[0].note
+
+
+def test_a_base_without_scores_is_what_is_missing():
+    note = analyse(subjects(), [s for s in make(PAPER, 30) if s.model != "small"]).verdicts[0].note
+    assert note == "Not finished: the untrained base lacks scores."
+
+
+def test_what_is_no_share_counts_in_no_mean():
+    scores = make(PAPER, 60)
+    loss = [replace(s, metric="bleu", values={i: 40 * v for i, v in s.values.items()},
+                    value=40 * s.value) for s in scores if s.task == "nq"]  # fmt: skip
+    found = analyse(subjects(), [s for s in scores if s.task != "nq"] + loss, bases=SIZES)
+    assert {s.parts for s in found.summaries if s.family == "capability"} == {("facts/acc",)}
+    assert any(g.metric == "bleu" for g in found.gaps)
+
+
+def test_what_is_ahead_without_a_gain_of_its_own_is_said_to_be_so():
+    levels = {**PAPER, "small-32000": (0.6, 0.05), "large": (0.1, 0.3), "large-32000": (0.6, 0.05)}
+    said = sentences(analyse(subjects(), make(levels, 400), bases=SIZES), "small")["scaling"]
+    assert said.answer == "unclear"
+    assert said.text.startswith(
+        "Neither is told to buy anything, though the next base gives more than more data: "
+    )
+
+
+def test_a_worse_base_is_not_the_next_one_where_sizes_are_not_known():
+    found = {d.base: d.other for d in analyse(subjects(), make(PAPER, 100)).data_or_base}
+    assert found == {"small": "large", "large": ""}

@@ -23,6 +23,7 @@ from epigone.findings.model import (
     ValueRow,
     Verdict,
 )
+from epigone.findings.panel import is_share
 from epigone.findings.resample import RESAMPLES, restrict
 from epigone.findings.scaling import sizes, trends
 from epigone.findings.verdict import latest, unfinished, verdict
@@ -42,8 +43,9 @@ def analyse(
     """Gaps, summaries, trends and verdicts from scores alone.
 
     `teacher` is the model name under which the teacher's own scores are found, if it has any.
-    `reported` holds its scores from elsewhere, by task or `task/metric`. Capability metrics are
-    shares (0 to 1); a task's primary scores of several metrics count as several tasks in the means.
+    `reported` holds its scores from elsewhere, by task or `task/metric`. Means and slopes of
+    capability are of what counts in shares (0 to 1); a task's primary scores of several metrics
+    count as several tasks in the means.
     `bases` tell the sizes of the bases. Nothing is computed for what is missing: it is listed, and
     the verdict says so.
     """
@@ -53,6 +55,8 @@ def analyse(
     )  # fmt: skip
     for score in scores:
         grid.scores[score.model][(score.task, score.metric)] = score
+        if score.family == "capability" and not is_share(score):
+            grid.others.add((score.task, score.metric))
         if score.primary:
             grid.tasks[score.task].add(score.metric)
     found, choices = _corrected(grid, [*summaries(grid)], [*data_or_base(grid)])
@@ -206,10 +210,12 @@ def _verdicts(
         amount = max((s.amount for s in own), default=0)
         largest = max((s.amount for s in students), default=0)
         gone = sum(s.model in lacking for s in students)
+        # A base that no student of has scores either is only not begun.
+        bare = gone < len(students) and _name(grid.untrained(base)) in lacking | {""}
         verdicts.append(
             verdict(
                 base, broad, local, own, _choice(choices, base, broad or local),
-                unfinished(gone, len(students), amount, largest),
+                unfinished(gone, len(students), amount, largest, bare),
             )
         )  # fmt: skip
     return verdicts

@@ -99,9 +99,7 @@ class Bank:
         point = resampler.point()
         # Other metrics and formats of the task have the same items: "nq_open:chat", "nq_open".
         items = "\n".join(names)
-        draws = resampler.draws(
-            stream(self.seed, task.partition(":")[0], items), self.resamples
-        )
+        draws = resampler.draws(stream(self.seed, task.partition(":")[0], items), self.resamples)
         for j, score in enumerate(like):
             made[id(score)] = float(point[j]), np.ascontiguousarray(draws[:, j])
         self._groups[key] = resampler.groups

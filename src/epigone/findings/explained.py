@@ -132,7 +132,8 @@ class Regression:
         fell = f"{' '.join(group)} {part}"
         with np.errstate(divide="ignore", invalid="ignore"):
             shares = self.draws[fell] / gains
-        note = "; ".join(filter(None, [self.one, *self._beyond(part, group)]))
+        apart = [APART] if self.ridged[f"held {part}"] else []
+        note = "; ".join(filter(None, [self.one, *self._beyond(part, group), *apart]))
         value = float(self.point[fell][0] / gain)
         grid = self.grid
         return percentile(value, shares, grid.groups, n, note, grid.cut)

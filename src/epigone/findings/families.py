@@ -49,10 +49,11 @@ def _style(
     grid: ScoreGrid, untrained: Subject, students: Sequence[Subject], blank: Summary
 ) -> Iterator[Summary]:
     before = grid.table(untrained.model, "style")
-    after = {s.seed: grid.table(s.model, "style") for s in students}
-    shared = sorted(set(before).intersection(*after.values())) if after else []
-    if not any(after.values()):
+    tables = {s.seed: grid.table(s.model, "style") for s in students}
+    after = {seed: t for seed, t in tables.items() if t}
+    if not after:
         return
+    shared = sorted(set(before).intersection(*after.values()))
     found = style_closed(
         [
             StyleMetric(
@@ -69,7 +70,7 @@ def _style(
     e = found.estimate
     yield replace(
         blank, estimate=e.interval, closed=e.interval, parts=found.metrics, p=e.p,
-        detectable=e.detectable, lower_bound=found.lower_bound,
+        seeds=tuple(after), detectable=e.detectable, lower_bound=found.lower_bound,
     )  # fmt: skip
 
 
@@ -77,17 +78,18 @@ def _mean(
     grid: ScoreGrid, untrained: Subject, students: Sequence[Subject], blank: Summary
 ) -> Iterator[Summary]:
     supports = students[0].supports
+    own = [s for s in students if grid.table(s.model, blank.family, supports)]
+    if not own:
+        return
     columns = [
         grid.column([untrained], blank.family, supports),
-        grid.column(students, blank.family, supports),
+        grid.column(own, blank.family, supports),
     ]
-    if not any(columns[1].tables.values()):
-        return
     panel = Panel(columns, grid.bank)
     moved = panel.contrast([-1.0, 1.0])
     yield replace(
         blank, estimate=moved.interval, closed=_closed(grid, columns), parts=tuple(panel.tasks),
-        detectable=moved.detectable, p=moved.p,
+        seeds=tuple(s.seed for s in own), detectable=moved.detectable, p=moved.p,
     )  # fmt: skip
 
 

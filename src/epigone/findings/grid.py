@@ -26,6 +26,8 @@ class ScoreGrid:
     facts: Mapping[str, Base] = field(default_factory=dict)
     bank: Bank = field(default_factory=Bank)
     tasks: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    # Metrics of capability that are no shares, which no mean of shares can hold.
+    others: set[Key] = field(default_factory=set)
 
     def untrained(self, base: str) -> Subject | None:
         """The base as it came."""
@@ -89,7 +91,7 @@ class ScoreGrid:
         return {
             name_of(k): s
             for k, s in sorted(self.scores.get(model, {}).items())
-            if counts(s, family, supports)
+            if counts(s, family, supports) and k not in self.others
         }
 
     def column(

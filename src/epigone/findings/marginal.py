@@ -9,8 +9,7 @@ import numpy as np
 
 from epigone.findings.grid import ScoreGrid
 from epigone.findings.model import DataOrBase, FamilyName, LocalBroad, Subject
-from epigone.findings.panel import Column, Panel
-from epigone.findings.resample import Array
+from epigone.findings.panel import Column, Estimate, Panel
 from epigone.schema import Score
 
 
@@ -87,22 +86,25 @@ def _against(
     hours = _mean([s.hours for s in theirs])
     per_hour = None
     if hours and found.data_hours:
-        per_hour = _above(panel.contrast(base / hours - data / found.data_hours).draws)
+        per_hour = _above(panel.contrast(base / hours - data / found.data_hours))
     return replace(
         found,
         tasks=tuple(panel.tasks),
         data_gain=panel.contrast(data).interval,
         base_gain=ahead.interval,
         contrast=contrast.interval,
-        base_better=None if contrast.interval.low is None else _above(contrast.draws),
+        base_better=_above(contrast),
         base_better_per_hour=per_hour,
         base_hours=hours,
         p=contrast.p,
     )
 
 
-def _above(draws: Array) -> float:
-    return float((draws > 0).mean() + (draws == 0).mean() / 2)
+def _above(found: Estimate) -> float | None:
+    if found.detectable is None:
+        # Draws that are all alike know no probability.
+        return None
+    return float((found.draws > 0).mean() + (found.draws == 0).mean() / 2)
 
 
 def next_base(

@@ -132,7 +132,7 @@ class Trend:
     straight line; None of fewer than four amounts. `needed` is how many tokens would match the
     teacher at this slope, where that is within ten times the largest amount; `why` says why not.
     `predicted` is the straight line at twice and at ten times that. `task` is empty and `metric` a
-    family's name where it is a mean over the family.
+    family's name where it is a mean over the family, in which up is good.
     """
 
     base: str

@@ -15,6 +15,7 @@ from epigone.findings.resample import (
     PUBLISHED,
     Array,
     again,
+    alike,
     cut_of,
     flat,
     p_value,
@@ -55,6 +56,14 @@ class Estimate:
     p: float | None = None
 
 
+def is_share(score: Score) -> bool:
+    """Whether a score is a mean of shares, from 0 to 1."""
+    plain = score.aggregate == "mean" and score.better != "zero" and score.scale == 1
+    ends = (min(score.values.values()), max(score.values.values())) if score.values else ()
+    own = () if score.value is None else (score.value,)
+    return plain and all(0 <= x <= 1 for x in (*ends, *own) if np.isfinite(x))
+
+
 def tested(interval: Interval, draws: Array, error: float, p: float) -> Estimate:
     """An estimate with its test, where it has an interval.
 
@@ -89,6 +98,7 @@ class Panel:
         self.groups: list[int] = []
         self.better: Direction = "higher"  # that of the last task
         self._exact = False
+        self._scores: list[Score] = []
         points, draws = [], []
         tables = [c.tables[s] for c, seeds in zip(columns, self.seeds, strict=True) for s in seeds]
         for task in sorted(set.intersection(*(set(t) for t in tables)) if tables else ()):
@@ -137,17 +147,23 @@ class Panel:
             self.notes.append(f"{task}: undefined on these items")
             return None
         self._exact = self._exact or bool(exact)
+        self._scores += scores
         self.groups.append(groups)
         return good * point, good * draws
+
+    def of_shares(self) -> bool:
+        """Whether all its scores are means of shares."""
+        return all(map(is_share, self._scores))
 
     def contrast(self, weights: Sequence[float] | Array) -> Estimate:
         """A sum of the columns with one weight each."""
         w = np.asarray(weights)
-        return self._estimate(lambda rows: rows @ w, linear=True)
+        reach = float(max(w[w > 0].sum(), -w[w < 0].sum()))
+        return self._estimate(lambda rows: rows @ w, reach)
 
     def statistic(self, of: Statistic) -> Estimate:
         """Any statistic of the columns' means."""
-        return self._estimate(of, linear=False)
+        return self._estimate(of)
 
     def drawn(self) -> Array:
         """The columns' means over tasks and seeds: as they are in the first row, then drawn."""
@@ -167,7 +183,8 @@ class Panel:
                 found.append(rows[:, where].mean(axis=1))
         return np.stack(found, axis=1)
 
-    def _estimate(self, of: Statistic, linear: bool) -> Estimate:
+    def _estimate(self, of: Statistic, reach: float | None = None) -> Estimate:
+        """`reach` is the most that a linear statistic of shares can be; None of any other."""
         if not self.tasks:
             return nothing("; ".join(self.notes) or "no tasks in common")
         mean = np.mean(self._draws, axis=0)
@@ -179,13 +196,16 @@ class Panel:
             return Estimate(Interval(value, None, None, 0, NO_ITEMS), draws)
         if min(groups) < 2 or not np.isfinite(value):
             return Estimate(percentile(value, draws, min(groups), self.n, note), draws)
-        if linear:
+        if reach is not None:
             parts = [float(of(self._columns(d)).var()) for d, g in self._measured()]
             variances = [v / len(self.tasks) ** 2 for v in parts]
         else:
             groups, variances = [min(groups)], [float(np.nanvar(draws))]
         seeds = self._between_seeds(of, mean)
         if flat(value, draws) and not seeds:
+            if reach is not None and self.of_shares():
+                interval, p = alike(value, min(groups), reach, self.n, note)
+                return Estimate(interval, draws, p=p)
             return Estimate(percentile(value, draws, min(groups), self.n, note), draws)
         freedom, wider = spread(groups, variances)
         error = float((np.nanvar(draws) * wider**2 + sum(v for v, _ in seeds)) ** 0.5)

@@ -20,8 +20,10 @@ RESAMPLES = 3000
 LEVEL = 0.95
 _CHUNK = 200_000  # weights at a time: they stay in the processor's cache
 _TINY = 1e-12
+_LEAST_P = 1e-6  # farther out the tail of a few thousand draws is a guess
 # How a score was come by that somebody else published.
 PUBLISHED = "reported"
+ALIKE = "every item alike: an exact bound"
 NO_ITEMS = "reported: no items, no interval"
 
 
@@ -235,7 +237,7 @@ def p_value(draws: Array, freedom: float, wider: float, normal: bool = False) ->
         middle, near = np.quantile(np.abs(good), [0.5, 0.025])
         if middle > near:
             z = min(z, NormalDist().inv_cdf(0.025) * float(middle / (middle - near)))
-    return float(2 * stdtr(freedom, z / wider))
+    return max(_LEAST_P, float(2 * stdtr(freedom, z / wider)))
 
 
 def flat(value: float, draws: Array) -> bool:
@@ -244,6 +246,20 @@ def flat(value: float, draws: Array) -> bool:
     if not np.isfinite(value) or len(good) < 0.9 * len(draws):
         return False
     return bool(good.max() - good.min() <= _TINY * max(1.0, abs(value)))
+
+
+def alike(
+    value: float, groups: int, reach: float, n: int, note: str = ""
+) -> tuple[Interval, float]:
+    """The exact interval and p of a mean that is the same in every group, from -reach to reach.
+
+    Of so many groups that are alike a share of at most 1 - 0.025**(1 / groups) differs (C. J.
+    Clopper and E. S. Pearson, Biometrika 26, 1934), and those as much as can be.
+    """
+    others = 1 - ((1 - LEVEL) / 2) ** (1 / groups)
+    low, high = value - others * (value + reach), value + others * (reach - value)
+    p = min(1.0, 2 * (reach / (abs(value) + reach)) ** groups)
+    return Interval(value, low, high, n, _join(note, ALIKE)), max(_LEAST_P, p)
 
 
 def percentile(

@@ -21,6 +21,8 @@ FARTHEST = 10
 # Amounts at which half of a curve's gain is there, as shares of the largest one.
 _HALVES = np.geomspace(1e-3, 3.0, 80)
 NOT_ABOVE = "the slope is not above zero"
+NOT_BELOW = "the slope is not below zero"
+NOT_TOWARD = "the slope does not lead to the teacher"
 BEYOND = f"more than {FARTHEST} times the largest amount, which is farther than a slope is followed"
 MATCHED = "the teacher is matched already"
 # Of the draws, how many must agree that one curve predicts better.
@@ -87,16 +89,29 @@ def _trend(
     slope = panel.contrast(slope_weights(np.log2(amounts)))
     ahead = [(a, panel.contrast(_at(amounts, a)).interval) for a in _ahead(amounts)]
     task, metric = key or ("", family)
+    told = slope.interval
+    if key is not None:
+        told, ahead = own_unit(told, panel), [(a, own_unit(i, panel)) for a, i in ahead]
+        if panel.of_shares():
+            ahead = [(a, _within(i)) for a, i in ahead]
     made = Trend(
-        base, corpus, family, task, metric, amounts, own_unit(slope.interval, panel),
-        "too few amounts", predicted=tuple((a, own_unit(i, panel)) for a, i in ahead),
-    )  # fmt: skip
+        base, corpus, family, task, metric, amounts, told, "too few amounts", predicted=(*ahead,)
+    )
     made = _with_shape(made, grid, columns, start)
     yield _with_need(made, grid, columns, slope)
 
 
 def _ahead(amounts: Sequence[int]) -> tuple[int, int]:
     return 2 * amounts[-1], FARTHEST * amounts[-1]
+
+
+def _within(interval: Interval) -> Interval:
+    """A line's value where shares end, at 0 and 1."""
+    low, value, high = (
+        None if x is None else min(1.0, max(0.0, x))
+        for x in (interval.low, interval.value, interval.high)
+    )
+    return replace(interval, low=low, value=value, high=high)
 
 
 def own_unit(interval: Interval, panel: Panel) -> Interval:
@@ -204,9 +219,8 @@ def _with_need(made: Trend, grid: ScoreGrid, columns: Sequence[Column], slope: E
     teacher = grid.teacher_column(first)
     if set(teacher.tables[0]) != set(first):
         return replace(made, why=UNKNOWN)
-    up = slope.interval.low is not None and tells(slope.interval)
-    if not up or (slope.interval.value or 0.0) <= 0:
-        return replace(made, why=NOT_ABOVE)
+    if slope.interval.low is None:
+        return replace(made, why=slope.interval.note)
     panel = Panel([*columns, teacher], grid.bank)
     groups = [g for g in panel.groups if g]
     if not panel.tasks or not groups:
@@ -214,10 +228,16 @@ def _with_need(made: Trend, grid: ScoreGrid, columns: Sequence[Column], slope: E
     rows = panel.drawn()
     x = np.log2(made.amounts)
     slopes = rows[:, :-1] @ slope_weights(x)
+    away = rows[:, -1] - rows[:, :-1] @ _at(made.amounts, made.amounts[-1])
+    # What is best at 0 may have to rise or to fall; the panel turned its sign.
+    up = -1.0 if panel.better == "zero" and away[0] < 0 else 1.0
+    if not tells(slope.interval) or up * (slope.interval.value or 0.0) <= 0:
+        why = {"higher": NOT_ABOVE, "lower": NOT_BELOW, "zero": NOT_TOWARD}
+        return replace(made, why=why[panel.better if made.metric != made.family else "higher"])
     with np.errstate(divide="ignore", invalid="ignore"):
-        doublings = (rows[:, -1] - rows[:, :-1] @ _at(made.amounts, made.amounts[-1])) / slopes
+        doublings = away / slopes
     # A draw whose slope is not above 0 never gets there.
-    doublings[slopes <= 0] = np.inf
+    doublings[up * slopes <= 0] = np.inf
     if doublings[0] <= 0:
         return replace(made, why=MATCHED)
     if doublings[0] > np.log2(FARTHEST):

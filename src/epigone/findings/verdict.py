@@ -10,7 +10,7 @@ study is at most 5%. Each base has up to four such tests, at the largest measure
    the local corpus has examples of. Each rose, fell, or cannot be told from none.
 3. More data or a better base: (gain from the next base) minus (gain from doubling the data) is
    above 0 with the next base itself ahead (a better base), below 0 with a gain of the data (more
-   data), otherwise cannot tell.
+   data), otherwise cannot tell; what is ahead and gains nothing for certain is said not to.
 
 Of several broad or local lines of students the first in the study speaks, one without feedback
 before one with it.
@@ -52,7 +52,11 @@ def verdict(
         broad,
         local,
         answer(base, style_of, wide, narrow),
-        (style(base, style_of), capability(base, wide, narrow), scaling(base, choice)),
+        (
+            style(base, style_of),
+            capability(base, wide, narrow, "" if broad else local),
+            scaling(base, choice),
+        ),
         told(narrow.estimate, narrow.adjusted) if narrow else "missing",
         note,
     )
@@ -83,22 +87,26 @@ def answer(base: str, style: Summary | None, wide: Summary | None, narrow: Summa
         return f"Nothing can be said about {base} yet."
     parts = []
     if style in known and style is not None:
-        least = "; a lower bound" if style.lower_bound else ""
-        closed = f"{percent(style.estimate.value)} of the gap closed{least}"
-        how = {
-            "up": f"moved toward the teacher in style ({closed})",
-            "down": f"moved away from the teacher in style ({closed})",
-        }.get(_answer(style), f"did not measurably move toward the teacher in style ({closed})")
-        parts.append(f"{_given(style)}, {base} {how}")
+        closed = f"{percent(style.estimate.value)} of the gap closed"
+        if style.lower_bound and (style.estimate.value or 0.0) > 0:
+            closed += "; a lower bound"
+        how = {"up": "moved toward", "down": "moved away from"}.get(
+            _answer(style), "did not measurably move toward"
+        )
+        told = f"{how} the teacher in style ({closed})"
+        if not _bounded(style.estimate):
+            # Nothing was tested: neither that it moved nor that it did not.
+            told = f"changed in style ({closed}; no interval)"
+        parts.append(f"{_given(style)}, {base} {told}")
     other = "on other tasks " if narrow in known and wide in known else ""
     for summary, where in ((wide, other), (narrow, f"on {_tasks(narrow)} ")):
         if summary is None or summary not in known:
             continue
-        first = "" if parts else f"{_given(summary)}, "
+        whose = "its capability" if parts else f"{_given(summary)}, the capability of {base}"
         after = ""
         if parts and (summary.corpus, summary.amount) != (known[0].corpus, known[0].amount):
             after = f" with {_given(summary)}"
-        parts.append(f"{first}its capability {where}{_moved(summary)}{after}")
+        parts.append(f"{whose} {where}{_moved(summary)}{after}")
     return f"After {', '.join(parts[:-1])}{', and ' if parts[1:] else ''}{parts[-1]}."
 
 
@@ -116,9 +124,9 @@ def style(base: str, summary: Summary | None) -> Sentence:
         # What a second answer of the teacher would score, a smaller gap to close, is not known.
         least = "; a lower bound, since the gap is taken up to identical answers"
     over = f"the mean of {', '.join(summary.parts)}"
-    if interval.note:
+    if interval.note and _bounded(interval):
         over += f" ({interval.note})"
-    given = f"with {_with(summary)} of {summary.corpus}"
+    given = f"with {_given(summary)}"
     text, headline = {
         "up": (
             f"{_what(summary)} moved the style of {base} toward the teacher: {shown} of the gap "
@@ -139,15 +147,18 @@ def style(base: str, summary: Summary | None) -> Sentence:
     return Sentence("style", found, headline, text, "plane", interval)
 
 
-def capability(base: str, wide: Summary | None, narrow: Summary | None) -> Sentence:
+def capability(
+    base: str, wide: Summary | None, narrow: Summary | None, local: str = ""
+) -> Sentence:
     """Rule 2; the answer is of the broad half where there is one."""
     halves = [s for s in (wide, narrow) if s is not None]
     main = next((s for s in halves if s.estimate.value is not None), None)
     if main is None:
-        why = "not measured yet" if not halves else halves[0].estimate.note
+        why = f"the task that {local} is for is not measured" if local else "not measured yet"
+        why = halves[0].estimate.note if halves else why
         text = f"Whether the capability of {base} changed cannot be told: {why}."
         return Sentence("capability", "missing", "Capability: cannot tell", text, "amounts")
-    parts = []
+    parts: list[str] = []
     for s in halves:
         if s.estimate.value is None:
             continue
@@ -157,8 +168,9 @@ def capability(base: str, wide: Summary | None, narrow: Summary | None) -> Sente
             else f"on tasks that {s.corpus} has no examples of,"
         )
         if not narrow:
-            where = f"on {_tasks(s)}"
-        parts.append(f"{where} its capability {_moved(s, full=True)}")
+            where = f"on {_tasks(s)},"
+        whose = "its capability" if parts else f"the capability of {base}"
+        parts.append(f"{where} {whose} {_moved(s, full=True)}")
     text = "; ".join(parts)
     found = _answer(main)
     headline = {
@@ -166,6 +178,8 @@ def capability(base: str, wide: Summary | None, narrow: Summary | None) -> Sente
         "down": "Capability fell",
         "unclear": "Capability: no measurable change",
     }[found]
+    if not _bounded(main.estimate):
+        headline = "Capability: cannot tell"
     if main is narrow:
         headline = headline.replace("Capability", "Capability on its own task", 1)
     text = f"{text[0].upper()}{text[1:]}."
@@ -178,7 +192,7 @@ def scaling(base: str, found: DataOrBase | None) -> Sentence:
     if found is None or found.data_gain.value is None:
         text = (
             f"Whether more data or a better base would buy more than {base} has is not known: it "
-            "takes two amounts of one corpus that were measured."
+            "takes two amounts of one corpus, measured on the capability that it is for."
         )
         return Sentence("scaling", "missing", f"{title}: cannot tell", text, "choice")
     data = (
@@ -204,21 +218,29 @@ def scaling(base: str, found: DataOrBase | None) -> Sentence:
         answer, lead, headline = "up", "A better base buys more than more data", "a better base"
     elif claim == "down" and tells(found.data_gain) and found.data_gain.value > 0:
         answer, lead, headline = "down", "More data buys more than the next base", "more data"
+    elif claim in ("up", "down"):
+        ahead = ("the next base", "more data") if claim == "up" else ("more data", "the next base")
+        lead = f"Neither is told to buy anything, though {ahead[0]} gives more than {ahead[1]}"
     chance = ""
     if found.base_better is not None:
         chance = f" (probability that the base gives more: {probability(found.base_better)})"
+    if tells(contrast) and claim == "unclear" and found.adjusted is not None:
+        chance += f"; the difference is not told from none after {_holm(found.adjusted)}"
     text = f"{lead}: {data}, while {other}{chance}."
     return Sentence("scaling", answer, f"{title}: {headline}", text, "choice", contrast)
 
 
-def unfinished(missing: int, students: int, amount: int, largest: int) -> str:
-    """What the verdict does not yet rest on, as one sentence; empty where all is there."""
-    parts = []
-    if amount < largest:
+def unfinished(missing: int, students: int, amount: int, largest: int, base: bool = False) -> str:
+    """What the verdict does not yet rest on, as one sentence; empty where all is there.
+
+    `base` tells that the untrained base lacks scores.
+    """
+    parts = ["the untrained base lacks scores"] if base else []
+    if 0 < amount < largest:
         parts.append(f"the largest amount measured is {tokens(amount)} of {tokens(largest)} tokens")
     if missing:
         parts.append(f"{missing} of {students} students lack scores")
-    return f"Not finished: {' and '.join(parts)}." if parts else ""
+    return f"Not finished: {_listed(parts)}." if parts else ""
 
 
 def _answer(summary: Summary) -> Answer:
@@ -233,6 +255,8 @@ def _moved(summary: Summary, full: bool = False) -> str:
     value = interval.value or 0.0
     shown = points(abs(value), False) if found in ("up", "down") else points(value)
     between = f"({_between(interval, points)})"
+    if not _bounded(interval):
+        return f"changed by {shown}{f' with {_with(summary)}' if full else ''} {between}"
     if not full:
         if found != "unclear":
             return f"{verb} {shown} {between}"
@@ -249,12 +273,24 @@ def _corrected(summary: Summary) -> str:
     """Said where an interval tells and the corrected test does not."""
     if not tells(summary.estimate) or summary.adjusted is None:
         return ""
-    return f", which is not told from none after Holm's correction (p = {summary.adjusted:.2f})"
+    return f", which is not told from none after {_holm(summary.adjusted)}"
+
+
+def _holm(adjusted: float) -> str:
+    return f"Holm's correction (p = {adjusted:.2g})"
+
+
+def _bounded(interval: Interval) -> bool:
+    return interval.low is not None and interval.high is not None
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
 
 
 def _tasks(summary: Summary | None) -> str:
     parts = summary.parts if summary else ()
-    return ", ".join(dict.fromkeys(p.rpartition("/")[0] or p for p in parts)) or "its own task"
+    return _listed([*dict.fromkeys(p.rpartition("/")[0] or p for p in parts)] or ["its own task"])
 
 
 def _with(summary: Summary) -> str:
@@ -309,6 +345,7 @@ def _sign(text: str) -> str:
 
 def _between(interval: Interval, show: Callable[[float | None], str]) -> str:
     if interval.low is None or interval.high is None:
-        return "no interval: " + (interval.note or "too few items")
+        note = interval.note or "too few items"
+        return note if "no interval" in note else f"no interval: {note}"
     low = show(interval.low).removesuffix(" points")
     return f"95% interval {low} to {show(interval.high)}"

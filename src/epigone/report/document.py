@@ -109,10 +109,12 @@ def _drawn(figures: Sequence[Figure]) -> Iterator[Block]:
 
 def _trends(view: ReportView) -> Iterator[Block]:
     rows = []
+    better = {(v.task, v.metric): v.better for v in view.findings.values}
     for t in view.findings.trends:
         name = t.metric if t.metric == t.family else metric_text(view, t.task, t.metric).title
         amounts = ", ".join(tokens(a) for a in t.amounts)
-        rows.append((t.base, t.corpus, name, amounts, trend_words(t)))
+        told = trend_words(t, better.get((t.task, t.metric), "higher"))
+        rows.append((t.base, t.corpus, name, amounts, told))
     if rows:
         yield Heading(2, "Score against amount")
         header = ("Base", "Corpus", "Metric", "Tokens", "Slope, with its 95% interval")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from epigone.findings import SizeTrend, Trend
-from epigone.findings.scaling import BEYOND, FARTHEST, MATCHED, NOT_ABOVE
+from epigone.findings.scaling import BEYOND, FARTHEST, MATCHED, NOT_ABOVE, NOT_BELOW, NOT_TOWARD
 from epigone.findings.verdict import points, tokens
 from epigone.report.text import bounds, signed
 from epigone.schema import Direction, Interval
@@ -29,8 +29,10 @@ def trend_words(trend: Trend, better: Direction = "higher") -> str:
     if trend.slope.value is None:
         return f"no slope: {trend.slope.note or 'not known'}"
     parts = [_valued(trend.slope, show)]
-    if trend.slope.low is not None and not _rises(trend.slope, better):
-        parts.append(NOT_ABOVE if better == "higher" else "the slope is not below zero")
+    if better == "zero":
+        parts += [NOT_TOWARD] if trend.why == NOT_TOWARD else []
+    elif trend.slope.low is not None and not _rises(trend.slope, better):
+        parts.append(NOT_ABOVE if better == "higher" else NOT_BELOW)
     shape = _SHAPES[trend.shape]
     if trend.half is not None and trend.half.value is not None:
         shape += f", half of the gain by {tokens(round(trend.half.value))} tokens"
