@@ -77,9 +77,27 @@ def test_the_analysis_says_what_the_papers_tables_say(
 
 
 def test_no_verdict_rests_on_what_has_no_interval(findings: Findings) -> None:
-    assert len(findings.verdicts) == 9
+    assert [(v.base, v.broad, v.local) for v in findings.verdicts] == [
+        (base, "sharegpt-mix", "nq-synthetic") for base in ("gpt2-xl", "llama-7b", "llama-13b")
+    ]
     for verdict in findings.verdicts:
-        assert {s.answer for s in verdict.sentences} == {"missing"}
+        assert {s.answer for s in verdict.sentences} <= {"missing", "unclear"}
+        assert verdict.supported in ("missing", "unclear")
+    by = {
+        (s.base, s.corpus, s.family): s
+        for s in findings.summaries
+        if s.amount in (30_000, 150_000_000)
+    }
+    local = by["llama-7b", "nq-synthetic", "supported"]
+    assert (local.estimate.value, local.estimate.low) == (pytest.approx(0.05), None)
+    assert local.closed.value == pytest.approx(5 / 14)
+    broad = by["llama-13b", "sharegpt-mix", "capability"]
+    assert (broad.estimate.value, broad.p) == (pytest.approx(-0.05), None)
+    # The shares of four metrics; a judge's opinion of the tone is not among them.
+    style = by["llama-13b", "sharegpt-mix", "style"]
+    assert style.estimate.value == pytest.approx(
+        (68 / 70 + 46 / 53 + 23 / 29.7 + 0.73 / 0.78) / 4, abs=0.002
+    )
 
 
 def drawn(page: Path) -> dict[str, dict[str, float]]:

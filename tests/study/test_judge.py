@@ -224,6 +224,6 @@ def test_a_judges_opinion_changes_no_verdict() -> None:
     before = analyse(subjects, measured, "t")  # type: ignore[arg-type]
     after = analyse(subjects, [*measured, *judged], "t")  # type: ignore[arg-type]
     assert after.verdicts == before.verdicts
-    assert after.summaries == before.summaries
+    assert [s for s in after.summaries if s.family != "preference"] == [*before.summaries]
     tone = next(g for g in after.gaps if g.metric == "tone")
     assert (tone.teacher.value, tone.teacher.source) == (1.0, "measured")

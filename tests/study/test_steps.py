@@ -357,3 +357,12 @@ def test_every_lazy_string_names_a_function(stage: str) -> None:
     assert callable(getattr(importlib.import_module(module), name))
     for preload in STAGES[stage].preload:
         assert importlib.util.find_spec(preload) is not None
+
+
+def test_the_model_whose_tokenizer_counts_is_part_of_corpora_and_of_what_is_cut_by_it() -> None:
+    own = expand(parse(TEXT + "tokenizer: models/mine\n"), World())
+    specs = [s.spec for s in own.steps if s.stage == "corpus" or s.model == "t"]
+    assert [spec.tokenizer.ref for spec in specs] == ["models/mine"] * 3  # type: ignore[attr-defined,union-attr]
+    usual = changed(lambda text: text + "tokenizer: smollm2-135m-instruct\n")
+    assert usual == set()
+    assert {"corpus/talk", "corpus/quiz"} <= changed(lambda text: text + "tokenizer: mine\n")

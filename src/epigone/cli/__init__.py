@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from epigone.cli import (
     benchmark,
+    calibrate,
     compare,
     corpus,
     generate,
@@ -68,7 +69,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for _verb in (new, plan, run, status, report, compare, show, schema, train, generate, benchmark,
-              style, judge, toxicity):  # fmt: skip
+              style, judge, toxicity, calibrate):  # fmt: skip
     _verb.register(app)
 corpus.register(app)
 teacher.register(app)

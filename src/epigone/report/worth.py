@@ -85,13 +85,14 @@ def worth(
             found.append(subject)
             continue
         corpus = declaration.corpora.get(cell.corpus)
-        local = corpus is not None and corpus.kind == "local" and corpus.benchmark
+        local = corpus is not None and corpus.kind == "local"
         record = records.get(made_by.name)
         trained = record is not None and made_by.stage == "train"
         found.append(
             replace(
                 subject,
-                supports=(corpus.benchmark,) if corpus and local else (),
+                # A local corpus whose task nothing measures is no broad one.
+                supports=(corpus.benchmark or cell.corpus,) if corpus and local else (),
                 hours=_hours(store, made_by, cell, record) if trained and record else None,
                 dollars=_dollars(made_by, cell, records) if trained else None,
             )

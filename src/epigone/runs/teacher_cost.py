@@ -14,8 +14,8 @@ from epigone.files import cache_root, read_json, write_json
 from epigone.models import references
 from epigone.runs.estimate import Answering, answers_of, questions_of
 from epigone.study import cost
+from epigone.study.declare import REFERENCE_TOKENIZER
 from epigone.study.judge import COMPARING
-from epigone.study.resolved import REFERENCE_TOKENIZER
 from epigone.study.specs import AskSpec, GenerateSpec, JudgeSpec, ModelSpec, SecondSpec, asked_model
 from epigone.study.step import Step
 from epigone.teachers.money import Price, parse_price, single_price

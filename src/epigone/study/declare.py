@@ -65,6 +65,10 @@ LANGUAGES = frozenset(
 )
 
 
+# Every base counts a corpus with this tokenizer, so that all see the same conversations.
+REFERENCE_TOKENIZER = "smollm2-135m-instruct"
+
+
 class Data(Source):
     """A source of a corpus, where more is to be said than its reference."""
 
@@ -285,6 +289,9 @@ class Declaration(Declared):
     corpora: dict[Name, Corpus] = Field(min_length=1)
     amounts: dict[str, list[Amount]] = Field(
         min_length=1, description="tokens of teacher output by corpus; nested prefixes"
+    )
+    tokenizer: Reference = Field(
+        default=REFERENCE_TOKENIZER, description="the model whose tokenizer counts amounts"
     )
     recipe: Recipe = Field(default_factory=Recipe)
     sweep: Sweep = Field(

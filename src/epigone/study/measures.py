@@ -75,7 +75,10 @@ def _style(
     metrics = tuple(style.metrics)
     spec = ModelSpec(kind="teacher", name=declaration.teacher.name)
     first = GenerateSpec(
-        model=spec, n=style.n, max_new_tokens=style.max_new_tokens, tokenizer=tokenizer(resolve)
+        model=spec,
+        n=style.n,
+        max_new_tokens=style.max_new_tokens,
+        tokenizer=tokenizer(resolve, declaration.tokenizer),
     )
     teacher = Step("generate", (spec.name,), first, prompts, spec.name)
     yield teacher

