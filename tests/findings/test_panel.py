@@ -110,12 +110,30 @@ def test_seeds_that_differ_by_chance_alone_add_little() -> None:
         made = students([0.4] * 4, np.random.default_rng(seed))
         values = np.array([[*t["t"].values.values()] for t in made.values()]).T
         draws = rng.multinomial(300, np.full(300, 1 / 300), 400) @ values / 300
-        added.append(between_seeds(values.mean(axis=0), draws))
+        added.append(between_seeds([(values.mean(axis=0), draws)], 4)[0])
         apart = values - values.mean(axis=1, keepdims=True)
         by_items.append((apart**2).sum() / 3 / 300 / 300 / 4)
     # The mean of max(0, X / 3 - 1) of a chi-squared X with 3 degrees of freedom is 0.3080.
     assert np.mean(added) == pytest.approx(0.308 * np.mean(by_items), rel=0.3)
     assert np.mean(np.array(added) == 0) == pytest.approx(scipy.stats.chi2.cdf(3, 3), abs=0.1)
+
+
+def test_lines_of_a_study_tell_together_how_much_training_again_moves() -> None:
+    # Four lines of two seeds each: a pooled variance of 4 degrees of freedom, not of 1.
+    rng = np.random.default_rng(8)
+    pairs = [(0.30, 0.36), (0.50, 0.42), (0.40, 0.47), (0.55, 0.50)]
+    made = [students(list(p), rng, 40_000) for p in pairs]
+    lines = [Column(m, f"line {k}") for k, m in enumerate(made)]
+    own = Column(made[0], "line 0", tuple(lines[1:]))
+    got = Panel([own], Bank(resamples=4000)).contrast([1.0]).interval
+    means = [[t["t"].value for t in m.values()] for m in made]
+    pooled = np.mean([np.var(m, ddof=1) for m in means])
+    half = scipy.stats.t.ppf(0.975, 4) * (pooled / 2) ** 0.5
+    assert got.high is not None and got.low is not None
+    assert (got.high - got.low) / 2 == pytest.approx(half, rel=0.08)
+    alone = Panel([lines[0]], Bank(resamples=4000)).contrast([1.0]).interval
+    assert alone.high is not None and alone.low is not None
+    assert alone.high - alone.low > 2 * (got.high - got.low)
 
 
 def test_what_is_reported_is_exact_beside_what_is_measured() -> None:

@@ -48,29 +48,32 @@ def summaries(grid: ScoreGrid) -> Iterator[Summary]:
 def _style(
     grid: ScoreGrid, untrained: Subject, students: Sequence[Subject], blank: Summary
 ) -> Iterator[Summary]:
-    before = grid.table(untrained.model, "style")
-    after = {s.seed: grid.table(s.model, "style") for s in students}
-    shared = sorted(set(before).intersection(*after.values())) if after else []
-    if not any(after.values()):
+    metrics = _style_metrics(grid, untrained, students)
+    if not any(grid.table(s.model, "style") for s in students):
         return
-    found = style_closed(
-        [
-            StyleMetric(
-                before[k],
-                {seed: t[k] for seed, t in after.items()},
-                grid.teacher_score((before[k].task, before[k].metric)),
-                grid.reported_for((before[k].task, before[k].metric)),
-            )
-            for k in shared
-        ],
-        grid.bank.seed,
-        grid.bank.resamples,
-    )
+    peers = [_style_metrics(grid, untrained, p) for p in grid.peers(students)]
+    found = style_closed(metrics, grid.bank.seed, grid.bank.resamples, peers)
     e = found.estimate
     yield replace(
         blank, estimate=e.interval, closed=e.interval, parts=found.metrics, p=e.p,
         detectable=e.detectable, lower_bound=found.lower_bound,
     )  # fmt: skip
+
+
+def _style_metrics(
+    grid: ScoreGrid, untrained: Subject, students: Sequence[Subject]
+) -> list[StyleMetric]:
+    before = grid.table(untrained.model, "style")
+    after = {s.seed: grid.table(s.model, "style") for s in students}
+    return [
+        StyleMetric(
+            before[k],
+            {seed: t[k] for seed, t in after.items()},
+            grid.teacher_score((before[k].task, before[k].metric)),
+            grid.reported_for((before[k].task, before[k].metric)),
+        )
+        for k in sorted(set(before).intersection(*after.values()))
+    ]
 
 
 def _mean(
