@@ -228,10 +228,10 @@ class Panel:
 def between_seeds(alike: Sequence[tuple[Array, Array]], seeds: int) -> tuple[float, int]:
     """Variance that training again adds to a mean over seeds, and its degrees of freedom.
 
-    `alike` are lines whose variance is taken to be the same, each as its statistic by seed, (seeds,)
-    and drawn (resamples, seeds). It is the variance between seeds less what the choice of items
-    alone puts between them (a moment estimate as in a two-way analysis of variance with random
-    effects), pooled over the lines and never below 0.
+    `alike` are lines whose variance is taken to be the same, each as its statistic by seed,
+    (seeds,) and drawn (resamples, seeds). It is the variance between seeds less what the choice of
+    items alone puts between them (a moment estimate as in a two-way analysis of variance with
+    random effects), pooled over the lines and never below 0.
     """
     total, freedom = 0.0, 0
     for point, draws in alike:
