@@ -11,7 +11,7 @@ from findings_example import score_of
 from epigone.findings import change
 from epigone.findings.bank import Bank
 from epigone.findings.panel import Column, Panel, between_seeds
-from epigone.findings.resample import p_value, spread
+from epigone.findings.resample import far_tail, p_value, spread
 
 
 def column(*scores: Any, line: str = "") -> Column:
@@ -110,12 +110,30 @@ def test_seeds_that_differ_by_chance_alone_add_little() -> None:
         made = students([0.4] * 4, np.random.default_rng(seed))
         values = np.array([[*t["t"].values.values()] for t in made.values()]).T
         draws = rng.multinomial(300, np.full(300, 1 / 300), 400) @ values / 300
-        added.append(between_seeds(values.mean(axis=0), draws))
+        added.append(between_seeds([(values.mean(axis=0), draws)], 4)[0])
         apart = values - values.mean(axis=1, keepdims=True)
         by_items.append((apart**2).sum() / 3 / 300 / 300 / 4)
     # The mean of max(0, X / 3 - 1) of a chi-squared X with 3 degrees of freedom is 0.3080.
     assert np.mean(added) == pytest.approx(0.308 * np.mean(by_items), rel=0.3)
     assert np.mean(np.array(added) == 0) == pytest.approx(scipy.stats.chi2.cdf(3, 3), abs=0.1)
+
+
+def test_lines_of_a_study_tell_together_how_much_training_again_moves() -> None:
+    # Four lines of two seeds each: a pooled variance of 4 degrees of freedom, not of 1.
+    rng = np.random.default_rng(8)
+    pairs = [(0.30, 0.36), (0.50, 0.42), (0.40, 0.47), (0.55, 0.50)]
+    made = [students(list(p), rng, 40_000) for p in pairs]
+    lines = [Column(m, f"line {k}") for k, m in enumerate(made)]
+    own = Column(made[0], "line 0", tuple(lines[1:]))
+    got = Panel([own], Bank(resamples=4000)).contrast([1.0]).interval
+    means = [[t["t"].value for t in m.values()] for m in made]
+    pooled = np.mean([np.var(m, ddof=1) for m in means])
+    half = scipy.stats.t.ppf(0.975, 4) * (pooled / 2) ** 0.5
+    assert got.high is not None and got.low is not None
+    assert (got.high - got.low) / 2 == pytest.approx(half, rel=0.08)
+    alone = Panel([lines[0]], Bank(resamples=4000)).contrast([1.0]).interval
+    assert alone.high is not None and alone.low is not None
+    assert alone.high - alone.low > 2 * (got.high - got.low)
 
 
 def test_what_is_reported_is_exact_beside_what_is_measured() -> None:
@@ -142,14 +160,19 @@ def test_what_others_published_is_compared_with_its_kind_alone() -> None:
 
 def test_a_clear_effect_has_a_p_that_many_tests_leave_standing() -> None:
     # 3,000 draws alone count no less than 0.0007.
-    draws = np.random.default_rng(7).normal(6.0, 1.0, 3000)
-    p = p_value(draws, 199, 1.0, normal=True)
-    assert p == pytest.approx(1e-6)
     draws = np.random.default_rng(7).normal(4.2, 1.0, 3000)
-    p = p_value(draws, 199, 1.0, normal=True)
-    assert p == pytest.approx(2 * scipy.stats.t.sf(4.2, 199), rel=0.4)
-    assert p_value(-draws, 199, 1.0, normal=True) == pytest.approx(p)
     assert p_value(draws, 199, 1.0) > 0.0006
+    far = far_tail(4.2, [(1.0, 199)])
+    assert far == pytest.approx(2 * scipy.stats.t.sf(4.2, 199))
+    assert p_value(draws, 199, 1.0, far) == p_value(-draws, 199, 1.0, far) == far
+    assert p_value(draws, 199, 1.0, 1e-9) == 1e-6
+    near = np.random.default_rng(7).normal(2.0, 1.0, 3000)
+    assert p_value(near, 199, 1.0, 1e-9) == p_value(near, 199, 1.0)
+    # Two independent means, as in Welch's test.
+    x, y = np.random.default_rng(0).normal(size=(2, 30)) * [[1.0], [3.0]] + [[3.0], [0.0]]
+    parts = [(v.var(ddof=1) / 30, 29) for v in (x, y)]
+    want = scipy.stats.ttest_ind(x, y, equal_var=False).pvalue
+    assert far_tail(x.mean() - y.mean(), parts) == pytest.approx(want)
 
 
 def test_metrics_of_the_same_items_are_drawn_together() -> None:

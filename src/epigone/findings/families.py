@@ -48,30 +48,33 @@ def summaries(grid: ScoreGrid) -> Iterator[Summary]:
 def _style(
     grid: ScoreGrid, untrained: Subject, students: Sequence[Subject], blank: Summary
 ) -> Iterator[Summary]:
-    before = grid.table(untrained.model, "style")
-    tables = {s.seed: grid.table(s.model, "style") for s in students}
-    after = {seed: t for seed, t in tables.items() if t}
-    if not after:
+    scored = [s for s in students if grid.table(s.model, "style")]
+    if not scored:
         return
-    shared = sorted(set(before).intersection(*after.values()))
-    found = style_closed(
-        [
-            StyleMetric(
-                before[k],
-                {seed: t[k] for seed, t in after.items()},
-                grid.teacher_score((before[k].task, before[k].metric)),
-                grid.reported_for((before[k].task, before[k].metric)),
-            )
-            for k in shared
-        ],
-        grid.bank.seed,
-        grid.bank.resamples,
-    )
+    metrics = _style_metrics(grid, untrained, scored)
+    peers = [_style_metrics(grid, untrained, p) for p in grid.peers(scored)]
+    found = style_closed(metrics, grid.bank.seed, grid.bank.resamples, peers)
     e = found.estimate
     yield replace(
         blank, estimate=e.interval, closed=e.interval, parts=found.metrics, p=e.p,
-        seeds=tuple(after), detectable=e.detectable, lower_bound=found.lower_bound,
+        seeds=tuple(s.seed for s in scored), detectable=e.detectable, lower_bound=found.lower_bound,
     )  # fmt: skip
+
+
+def _style_metrics(
+    grid: ScoreGrid, untrained: Subject, students: Sequence[Subject]
+) -> list[StyleMetric]:
+    before = grid.table(untrained.model, "style")
+    after = {s.seed: grid.table(s.model, "style") for s in students}
+    return [
+        StyleMetric(
+            before[k],
+            {seed: t[k] for seed, t in after.items()},
+            grid.teacher_score((before[k].task, before[k].metric)),
+            grid.reported_for((before[k].task, before[k].metric)),
+        )
+        for k in sorted(set(before).intersection(*after.values()))
+    ]
 
 
 def _mean(

@@ -98,9 +98,32 @@ class ScoreGrid:
         self, models: Sequence[Subject], family: FamilyName, supports: Sequence[str] = ()
     ) -> Column:
         """One amount's students, or one untrained base, as a column of a panel."""
+        first = models[0]
         tables = {s.seed: self.table(s.model, family, supports) for s in models}
-        line = "" if models[0].untrained else f"{models[0].base} {models[0].corpus}"
-        return Column(tables, line)
+        if first.untrained:
+            return Column(tables)
+        peers = tuple(
+            Column({s.seed: self.table(s.model, family, supports) for s in own}, line_of(own[0]))
+            for own in self.peers(models)
+        )
+        return Column(tables, line_of(first), peers)
+
+    def peers(self, models: Sequence[Subject]) -> list[list[Subject]]:
+        """Students of the same amount of other bases and lines on corpora for the same tasks.
+
+        None where there is one seed, of which nothing is told from others.
+        """
+        first = models[0]
+        if len(models) < 2:
+            return []
+        found: dict[str, list[Subject]] = defaultdict(list)
+        for s in self.subjects:
+            alike = (s.amount, s.feedback, s.supports) == (
+                first.amount, first.feedback, first.supports
+            )  # fmt: skip
+            if alike and not s.untrained and s.model in self.scores:
+                found[line_of(s)].append(s)
+        return [own for line, own in found.items() if line != line_of(first) and len(own) > 1]
 
     def teacher_column(self, base: Mapping[str, Score]) -> Column:
         """The teacher on the tasks of which it has a score, measured or from elsewhere."""
@@ -113,6 +136,11 @@ class ScoreGrid:
             elif known.source == "reported":
                 found[name] = _exact(score, known.value)
         return Column({0: found})
+
+
+def line_of(subject: Subject) -> str:
+    """The name of a base's line of students."""
+    return f"{subject.base} {subject.corpus}"
 
 
 def counts(score: Score, family: FamilyName, supports: Sequence[str] = ()) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 from epigone.findings.grid import ScoreGrid
 from epigone.findings.model import DataOrBase, FamilyName, LocalBroad, Subject
 from epigone.findings.panel import Column, Estimate, Panel
+from epigone.findings.scaling import only
 from epigone.schema import Score
 
 
@@ -162,7 +163,7 @@ def _beside(
     a, b = min(pairs, key=lambda p: (abs(np.log2(p[0] / p[1])), -p[0]))
     columns = [grid.column(m, "supported", supports) for m in ([start], theirs[b], mine[a])]
     for name, score in grid.table(start.model, "supported", supports).items():
-        used = [_one(c, name) for c in columns]
+        used = [only(c, name) for c in columns]
         panel = Panel(used, grid.bank)
         if not panel.tasks:
             continue
@@ -173,11 +174,6 @@ def _beside(
             panel.contrast([-1, 1, 0]).interval, panel.contrast([-1, 0, 1]).interval,
             panel.contrast([0, -1, 1]).interval,
         )  # fmt: skip
-
-
-def _one(column: Column, name: str) -> Column:
-    tables = {s: {name: t[name]} for s, t in column.tables.items() if name in t}
-    return Column(tables, column.line)
 
 
 def _average(scores: Sequence[Score]) -> float | None:

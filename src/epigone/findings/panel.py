@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -17,6 +17,7 @@ from epigone.findings.resample import (
     again,
     alike,
     cut_of,
+    far_tail,
     flat,
     p_value,
     percentile,
@@ -37,10 +38,13 @@ class Column:
     Students of one `line` and seed are of one training run, which varies as a whole; a model that
     was not trained here has no line. A score that has a value and no items is taken as exact; one
     that somebody else published is compared with others of its kind, and not with measured ones.
+    `peers` are students of the same amount of other lines, which training again is taken to move
+    as much.
     """
 
     tables: Mapping[int, Mapping[str, Score]]
     line: str = ""
+    peers: tuple[Column, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,38 +212,61 @@ class Panel:
                 return Estimate(interval, draws, p=p)
             return Estimate(percentile(value, draws, min(groups), self.n, note), draws)
         freedom, wider = spread(groups, variances)
-        error = float((np.nanvar(draws) * wider**2 + sum(v for v, _ in seeds)) ** 0.5)
+        spreads = [(float(np.nanvar(draws)) * wider**2, freedom), *seeds]
         draws = again(draws, seeds, stream(self.bank.seed, "seeds", *self.tasks))
         interval = percentile(value, draws, min(groups), self.n, note, cut_of(freedom, wider))
-        p = p_value(draws, freedom, wider, normal=not seeds)
-        return tested(interval, draws, error, p)
+        p = p_value(draws, freedom, wider, far_tail(value, spreads))
+        return tested(interval, draws, sum(v for v, _ in spreads) ** 0.5, p)
 
     def _measured(self) -> list[tuple[Array, int]]:
         return [(d, g) for d, g in zip(self._draws, self.groups, strict=True) if g]
 
     def _between_seeds(self, of: Statistic, mean: Array) -> list[tuple[float, int]]:
-        """What training again adds to the variance of the mean over seeds, line by line.
-
-        See `between_seeds`.
-        """
+        """What training again adds to the variance of the mean over seeds, line by line."""
         seeds = {c.line: s for c, s in zip(self.columns, self.seeds, strict=True) if c.line}
         found = []
         for line, own in seeds.items():
             if len(own) < 2:
                 continue
-            point = np.array([of(self._columns(self._point(), line, s))[0] for s in own])
-            draws = np.stack([of(self._columns(mean, line, s)) for s in own], axis=1)
-            found.append((between_seeds(point, draws), len(own) - 1))
+            alike = [self._by_seed(of, mean, line), *self._peers(of, line)]
+            found.append(between_seeds(alike, len(own)))
         return [f for f in found if f[0] > 0]
 
+    def _by_seed(self, of: Statistic, mean: Array, line: str) -> tuple[Array, Array]:
+        """The statistic of each seed of a line alone: (seeds,) and (resamples, seeds)."""
+        own = next(s for c, s in zip(self.columns, self.seeds, strict=True) if c.line == line)
+        point = [of(self._columns(self._point(), line, s))[0] for s in own]
+        return np.array(point), np.stack([of(self._columns(mean, line, s)) for s in own], axis=1)
 
-def between_seeds(point: Array, draws: Array) -> float:
-    """Variance that training again adds to a mean over seeds: (seeds,) and (resamples, seeds).
+    def _peers(self, of: Statistic, line: str) -> Iterator[tuple[Array, Array]]:
+        """The same of every line that stands in this one's place."""
+        names = set.intersection(
+            *({p.line for p in c.peers} for c in self.columns if c.line == line)
+        )
+        for name in sorted(names - {c.line for c in self.columns}):
+            columns = [
+                next(p for p in c.peers if p.line == name) if c.line == line else c
+                for c in self.columns
+            ]
+            other = Panel(columns, self.bank)
+            own = [s for c, s in zip(columns, other.seeds, strict=True) if c.line == name]
+            several = all(len(s) > 1 for s in own)
+            if other.tasks == self.tasks and several:
+                yield other._by_seed(of, np.mean(other._draws, axis=0), name)
 
-    The variance between seeds less what the choice of items alone puts between them (a moment
-    estimate as in a two-way analysis of variance with random effects), never below 0.
+
+def between_seeds(alike: Sequence[tuple[Array, Array]], seeds: int) -> tuple[float, int]:
+    """Variance that training again adds to a mean over seeds, and its degrees of freedom.
+
+    `alike` are lines whose variance is taken to be the same, each as its statistic by seed,
+    (seeds,) and drawn (resamples, seeds). It is the variance between seeds less what the choice of
+    items alone puts between them (a moment estimate as in a two-way analysis of variance with
+    random effects), pooled over the lines and never below 0.
     """
-    k = len(point)
-    apart = draws - draws.mean(axis=1, keepdims=True)
-    by_items = float(np.nanvar(apart, axis=0).sum()) / (k - 1)
-    return max(0.0, float(point.var(ddof=1)) - by_items) / k
+    total, freedom = 0.0, 0
+    for point, draws in alike:
+        k = len(point)
+        apart = draws - draws.mean(axis=1, keepdims=True)
+        total += (k - 1) * float(point.var(ddof=1)) - float(np.nanvar(apart, axis=0).sum())
+        freedom += k - 1
+    return max(0.0, total / freedom) / seeds, freedom

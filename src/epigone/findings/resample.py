@@ -223,21 +223,27 @@ def again(draws: Array, seeds: Sequence[tuple[float, int]], rng: np.random.Gener
     return draws
 
 
-def p_value(draws: Array, freedom: float, wider: float, normal: bool = False) -> float:
+def p_value(draws: Array, freedom: float, wider: float, far: float = 1.0) -> float:
     """Two-sided p of 0: the level at which the interval of these draws would just reach it.
 
-    No less than what one draw more beyond 0 would give; where no draw is beyond it, and their tail
-    is a `normal` one, that tail is followed to 0 from the 2.5% of them that are nearest.
+    No less than what one draw more beyond 0 would give, but where none is beyond it: `far` counts
+    then (see `far_tail`), since of many tests Holm's rule asks for less than draws can count.
     """
     good = draws[np.isfinite(draws)]
-    beyond = min((good <= 0).sum(), (good >= 0).sum())
-    z = NormalDist().inv_cdf(min(0.5, (float(beyond) + 1) / (len(good) + 1)))
-    if normal and not beyond:
-        # Of many tests Holm's rule asks for a smaller p than any number of draws can count.
-        middle, near = np.quantile(np.abs(good), [0.5, 0.025])
-        if middle > near:
-            z = min(z, NormalDist().inv_cdf(0.025) * float(middle / (middle - near)))
-    return max(_LEAST_P, float(2 * stdtr(freedom, z / wider)))
+    beyond = float(min((good <= 0).sum(), (good >= 0).sum()))
+    z = NormalDist().inv_cdf(min(0.5, (beyond + 1) / (len(good) + 1)))
+    found = float(2 * stdtr(freedom, z / wider))
+    return max(_LEAST_P, found if beyond else min(found, far))
+
+
+def far_tail(value: float, parts: Sequence[tuple[float, float]]) -> float:
+    """Two-sided p of 0 by Student's t of a value whose variance has parts, each with its freedom.
+
+    Degrees of freedom are those of B. L. Welch (Biometrika 34, 1947).
+    """
+    total = sum(v for v, _ in parts)
+    freedom = total**2 / sum(v**2 / f for v, f in parts)
+    return float(2 * stdtr(freedom, -abs(value) / total**0.5))
 
 
 def flat(value: float, draws: Array) -> bool:

@@ -81,8 +81,8 @@ def _trend(
     columns = [grid.column(by_amount[a], family, supports) for a in amounts]
     start = grid.column([untrained], family, supports) if untrained else None
     if key is not None:
-        columns = [_only(c, name_of(key)) for c in columns]
-        start = _only(start, name_of(key)) if start else None
+        columns = [only(c, name_of(key)) for c in columns]
+        start = only(start, name_of(key)) if start else None
     panel = Panel(columns, grid.bank)
     if not panel.tasks:
         return
@@ -127,9 +127,10 @@ def own_unit(interval: Interval, panel: Panel) -> Interval:
     )
 
 
-def _only(column: Column, name: str) -> Column:
+def only(column: Column, name: str) -> Column:
+    """A column of one metric alone."""
     tables = {s: {n: x for n, x in t.items() if n == name} for s, t in column.tables.items()}
-    return Column(tables, column.line)
+    return Column(tables, column.line, tuple(only(p, name) for p in column.peers))
 
 
 def slope_weights(x: Array) -> Array:
@@ -286,7 +287,7 @@ def _size_trends(
         shared = sorted(set.intersection(*(set(t) for t in tables)))
         keys = [*shared, *([""] if family == "capability" and shared else [])]
         for name in keys:
-            used = [_only(c, name) for c in columns] if name else columns
+            used = [only(c, name) for c in columns] if name else columns
             panel = Panel(used, grid.bank)
             if not panel.tasks:
                 continue

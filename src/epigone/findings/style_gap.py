@@ -25,6 +25,7 @@ from epigone.findings.resample import (
     Resampler,
     again,
     cut_of,
+    far_tail,
     flat,
     p_value,
     percentile,
@@ -75,18 +76,38 @@ class _Share:
 
 
 def style_closed(
-    metrics: Sequence[StyleMetric], seed: int = 0, resamples: int = RESAMPLES
+    metrics: Sequence[StyleMetric],
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    peers: Sequence[Sequence[StyleMetric]] = (),
 ) -> StyleClosed:
     """Mean over style metrics of the share of the gap closed, seeds averaged.
 
     The same resampled prompts serve all the metrics. Metrics whose gap is unknown or cannot be
-    told from 0 are left out, and the note says how many.
+    told from 0 are left out, and the note says how many. `peers` have the students of other lines
+    in place of these, which training again is taken to move as much.
     """
     if metrics and not any(usable(s) for m in metrics for s in (m.base, *m.students.values())):
         return _reported(metrics)
+    shares, reasons, groups = _shares(metrics, seed, resamples)
+    if not shares:
+        none = Interval(None, None, None, groups, reasons[0] if reasons else "no style metrics")
+        return StyleClosed(Estimate(none, np.empty(0)), (), False)
+    names = tuple(s.plan.name for s in shares)
+    others = [found for p in peers if (found := _shares(p, seed, resamples)[0])]
+    alike = [s for s in others if tuple(x.plan.name for x in s) == names]
+    note = f"{len(shares)} of {len(metrics)} metrics: {reasons[0]} on the rest" if reasons else ""
+    lower = any(s.plan.known.source == "ceiling" for s in shares)
+    return StyleClosed(_mean(shares, alike, seed, groups, note), names, lower)
+
+
+def _shares(
+    metrics: Sequence[StyleMetric], seed: int, resamples: int
+) -> tuple[list[_Share], list[str], int]:
+    """What each metric says, why others say nothing, and the number of groups of prompts."""
     columns, plans, reasons = _plans(metrics)
     if not plans:
-        return StyleClosed(nothing(reasons[0] if reasons else "no style metrics"), (), False)
+        return [], reasons, 0
     resampler = Resampler(columns)
     draws, point = resampler.draws(stream(seed, "style"), resamples), resampler.point()[None, :]
     shares: list[_Share] = []
@@ -96,14 +117,7 @@ def style_closed(
             reasons.append(NO_GAP)
         else:
             shares.append(found)
-    if not shares:
-        none = Interval(None, None, None, resampler.groups, reasons[0])
-        return StyleClosed(Estimate(none, np.empty(0)), (), False)
-    note = f"{len(shares)} of {len(metrics)} metrics: {reasons[0]} on the rest" if reasons else ""
-    lower = any(s.plan.known.source == "ceiling" for s in shares)
-    return StyleClosed(
-        _mean(shares, seed, resampler.groups, note), tuple(s.plan.name for s in shares), lower
-    )
+    return shares, reasons, resampler.groups
 
 
 def _plans(metrics: Sequence[StyleMetric]) -> tuple[list[Score], list[_Plan], list[str]]:
@@ -139,23 +153,34 @@ def _by_seed(columns: Array) -> Array:
     return np.stack([share(columns[:, [0, k, -1]]) for k in seeds], axis=1)
 
 
-def _mean(shares: Sequence[_Share], seed: int, groups: int, note: str) -> Estimate:
-    point = np.mean([s.point for s in shares], axis=0)
-    by_seed = np.mean([s.draws for s in shares], axis=0)
+def _over_metrics(shares: Sequence[_Share]) -> tuple[Array, Array]:
+    return np.mean([s.point for s in shares], axis=0), np.mean([s.draws for s in shares], axis=0)
+
+
+def _mean(
+    shares: Sequence[_Share],
+    alike: Sequence[Sequence[_Share]],
+    seed: int,
+    groups: int,
+    note: str,
+) -> Estimate:
+    point, by_seed = _over_metrics(shares)
     value, draws = float(point.mean()), by_seed.mean(axis=1)
     own = [s.groups for s in shares]
     seeds = []
-    if len(point) > 1 and (more := between_seeds(point, by_seed)) > 0:
-        seeds = [(more, len(point) - 1)]
+    if len(point) > 1:
+        several = [_over_metrics(s) for s in (shares, *alike)]
+        seeds = [f for f in [between_seeds(several, len(point))] if f[0] > 0]
     if min(own) < 2 or (flat(value, draws) and not seeds):
         return Estimate(percentile(value, draws, min(own), groups, note), draws)
     freedom, wider = spread(
         own, [_variance(s.draws.mean(axis=1)) for s in shares], independent=False
     )
-    error = (_variance(draws) * wider**2 + sum(v for v, _ in seeds)) ** 0.5
+    spreads = [(_variance(draws) * wider**2, freedom), *seeds]
     draws = again(draws, seeds, stream(seed, "seeds", "style"))
     interval = percentile(value, draws, min(own), groups, note, cut_of(freedom, wider))
-    return tested(interval, draws, error, p_value(draws, freedom, wider, normal=not seeds))
+    p = p_value(draws, freedom, wider, far_tail(value, spreads))
+    return tested(interval, draws, sum(v for v, _ in spreads) ** 0.5, p)
 
 
 def _variance(draws: Array) -> float:

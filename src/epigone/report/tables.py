@@ -71,7 +71,7 @@ def write_tables(view: ReportView, folder: Path) -> list[str]:
         ),
         "steps.csv": (
             ["stage", "name", "state", "seconds", "dollars", "hash", "note"],
-            ([s.stage, s.name, s.state, s.seconds, s.dollars, s.hash, s.note] for s in view.steps),
+            _steps(view),
         ),
     }
     for name, (header, rows) in tables.items():
@@ -81,6 +81,11 @@ def write_tables(view: ReportView, folder: Path) -> list[str]:
         writer.writerows([csv_cell(c) for c in row] for row in rows)
         write_text(folder / name, text.getvalue())
     return list(tables)
+
+
+def _steps(view: ReportView) -> Iterator[Sequence[object]]:
+    for s in view.steps:
+        yield [s.stage, s.name, s.state, s.seconds, s.dollars, s.hash, s.note]
 
 
 def _scores(view: ReportView) -> Iterator[Sequence[object]]:
