@@ -20,13 +20,14 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from epigone.findings import Base, Findings, Subject, analyse
-from epigone.findings.gaps import wilson
+from epigone.findings import Base, Findings, Subject, Summary, analyse
+from epigone.findings.gaps import POWER, tells, wilson
 from epigone.schema import Family, Interval, Score
 
 AMOUNTS = (10_000, 40_000, 160_000, 640_000)
 STYLE = ("lists", "summary", "tone")
 OWN, OTHERS = "own", ("one", "two")
+EVERY = (OWN, *OTHERS)
 _Z = NormalDist().inv_cdf
 
 
@@ -80,6 +81,13 @@ HARMS = World(
     local=(0.0, 0.0, 0.0, 0.0),
 )
 WORLDS = (NULL, PROMISE, HELPS, HARMS)
+# Effects from half to twice what one base can show.
+SMALL = World(
+    "one base, small effects",
+    levels=(0.30,),
+    broad=(0.01, 0.02, 0.03, 0.04),
+    local=(0.04, 0.07, 0.10, 0.13),
+)
 
 
 def simulate(world: World, seed: int) -> Study:
@@ -171,6 +179,12 @@ def judge(study: Study, found: Findings) -> Tally:
             if true in ("up", "down"):
                 tally[f"found: {kind} {true}"].append(float(claims[kind] == true))
     tally["a false claim in the study"].append(float(false > 0))
+    for summary in found.summaries:
+        if summary.family in ("supported", "unsupported") and summary.detectable:
+            power = mean.power(summary, summary.detectable)
+            if power is not None:
+                tally[f"power stated: {summary.family}"].append(power)
+                tally[f"power seen: {summary.family}"].append(float(tells(summary.estimate)))
     for name, interval, value in mean.intervals(found):
         if interval is not None and interval.low is not None and interval.high is not None:
             tally[f"covers: {name}"].append(float(interval.low <= value <= interval.high))
@@ -201,7 +215,7 @@ class _Truth:
         """What the sentences should say; "unclear" where nothing is true."""
         top = AMOUNTS[-1]
         step = self.world.broad[-1] - self.world.broad[-2]
-        ahead = self.next_gain(base, "broad", (OWN, *OTHERS))
+        ahead = self.next_gain(base, "broad", EVERY)
         scaling = "unclear"
         if ahead is not None:
             data = step / 2
@@ -217,6 +231,15 @@ class _Truth:
             "scaling": scaling,
         }
 
+    def power(self, s: Summary, detectable: float) -> float | None:
+        """Chance that the interval of a true effect leaves out 0; None where there is none."""
+        tasks = (OWN,) if s.family == "supported" else OTHERS if s.corpus == "local" else EVERY
+        level = self.level(s.base, s.corpus, s.amount, tasks)
+        effect = level - self.level(s.base, "", 0, tasks)
+        # The smallest detectable effect is what is found four times in five.
+        z = abs(effect) / (detectable / POWER)
+        return None if effect == 0 else NormalDist().cdf(z - NormalDist().inv_cdf(0.975))
+
     def next_gain(self, base: str, line: str, tasks: tuple[str, ...]) -> float | None:
         """What the next base adds at the largest amount."""
         k = int(base[1:])
@@ -227,7 +250,7 @@ class _Truth:
 
     def intervals(self, found: Findings) -> Iterator[tuple[str, Interval | None, float]]:
         """Intervals of the findings with what they should hold."""
-        every = (OWN, *OTHERS)
+        every = EVERY
         for s in found.summaries:
             tasks = {"supported": (OWN,), "unsupported": OTHERS, "capability": every}
             if s.family == "style":
@@ -287,7 +310,7 @@ def main() -> None:
     parser.add_argument("studies", nargs="?", type=int, default=1000)
     parser.add_argument("--processes", type=int, default=2)
     asked = parser.parse_args()
-    worlds = [*WORLDS, *(replace(w, title=f"{w.title}, 3 seeds", seeds=3, between_seeds=0.03)
+    worlds = [*WORLDS, SMALL, *(replace(w, title=f"{w.title}, 3 seeds", seeds=3, between_seeds=0.03)
                          for w in (NULL, PROMISE))]  # fmt: skip
     for world in worlds:
         begun = time.monotonic()

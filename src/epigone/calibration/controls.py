@@ -100,33 +100,33 @@ def measured(
     `bases` are in the order of their size, `broad` and `local` are corpora, `knowledge` and `rule`
     benchmarks as scores name them. A cell without a number is there, as not measured.
     """
-    amount = max((g.subject.amount for g in findings.gaps), default=0)
-    last = [g for g in findings.gaps if g.subject.amount == amount]
     smallest, largest = bases[0], bases[-1]
     untrained = {s.model: s for s in scores if s.task == knowledge and s.primary}
     ahead = NOTHING
     if smallest in untrained and largest in untrained:
         ahead = change(untrained[smallest], untrained[largest])
     return Measured(
-        style=[Cell(base, _style_closed(findings, base, broad, amount)) for base in bases],
-        broad=[Cell(base, _one(last, base, broad, knowledge)) for base in bases],
-        local=[Cell(base, _one(last, base, local, rule)) for base in bases],
+        style=[Cell(base, _style_closed(findings, base, broad)) for base in bases],
+        broad=[Cell(base, _one(findings.gaps, base, broad, knowledge)) for base in bases],
+        local=[Cell(base, _one(findings.gaps, base, local, rule)) for base in bases],
         ahead=Cell(f"{largest} against {smallest}", ahead),
     )
 
 
-def _style_closed(findings: Findings, base: str, corpus: str, amount: int) -> Interval:
-    """The share of the style gap that closed, over all style metrics."""
-    wanted = (base, corpus, amount, "style")
-    found = (s for s in findings.summaries if (s.base, s.corpus, s.amount, s.family) == wanted)
-    return next((s.estimate for s in found), NOTHING)
+def _style_closed(findings: Findings, base: str, corpus: str) -> Interval:
+    """The share of the style gap that closed at the largest amount, over all style metrics."""
+    wanted = (base, corpus, "style")
+    found = [s for s in findings.summaries if (s.base, s.corpus, s.family) == wanted]
+    last = max(found, key=lambda s: s.amount, default=None)
+    return last.estimate if last else NOTHING
 
 
 def _one(rows: Sequence[GapRow], base: str, corpus: str, task: str) -> Interval:
-    """The change of one base's student on one corpus and task."""
+    """The change of one base's student of the largest amount, on one corpus and task."""
     wanted = (base, corpus, task)
-    found = (r for r in rows if (r.subject.base, r.subject.corpus, r.task) == wanted)
-    return next((r.change for r in found), NOTHING)
+    found = [r for r in rows if (r.subject.base, r.subject.corpus, r.task) == wanted]
+    last = max(found, key=lambda r: r.subject.amount, default=None)
+    return last.change if last else NOTHING
 
 
 def _everywhere(
