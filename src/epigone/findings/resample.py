@@ -22,7 +22,7 @@ _CHUNK = 200_000  # weights at a time: they stay in the processor's cache
 _TINY = 1e-12
 # How a score was come by that somebody else published.
 PUBLISHED = "reported"
-NO_ITEMS = "reported: no items, no interval"
+NO_ITEMS = "reported without items"
 
 
 def stream(seed: int, *names: str) -> np.random.Generator:

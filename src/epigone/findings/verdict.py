@@ -84,12 +84,13 @@ def answer(base: str, style: Summary | None, wide: Summary | None, narrow: Summa
     parts = []
     if style in known and style is not None:
         least = "; a lower bound" if style.lower_bound else ""
-        closed = f"{percent(style.estimate.value)} of the gap closed{least}"
+        shown = f"{percent(style.estimate.value)} of the gap closed"
+        shown += f", {_between(style.estimate, percent)}{least}"
         how = {
-            "up": f"moved toward the teacher in style ({closed})",
-            "down": f"moved away from the teacher in style ({closed})",
-        }.get(_answer(style), f"did not measurably move toward the teacher in style ({closed})")
-        parts.append(f"{_given(style)}, {base} {how}")
+            "up": f"{base} moved toward the teacher in style",
+            "down": f"{base} moved away from the teacher in style",
+        }.get(_answer(style), f"whether {base} moved toward the teacher in style cannot be told")
+        parts.append(f"{_given(style)}, {how} ({shown})")
     other = "on other tasks " if narrow in known and wide in known else ""
     for summary, where in ((wide, other), (narrow, f"on {_tasks(narrow)} ")):
         if summary is None or summary not in known:
@@ -98,7 +99,7 @@ def answer(base: str, style: Summary | None, wide: Summary | None, narrow: Summa
         after = ""
         if parts and (summary.corpus, summary.amount) != (known[0].corpus, known[0].amount):
             after = f" with {_given(summary)}"
-        parts.append(f"{first}its capability {where}{_moved(summary)}{after}")
+        parts.append(f"{first}{_moved(summary, where)}{after}")
     return f"After {', '.join(parts[:-1])}{', and ' if parts[1:] else ''}{parts[-1]}."
 
 
@@ -115,8 +116,8 @@ def style(base: str, summary: Summary | None) -> Sentence:
     if summary.lower_bound and found == "up":
         # What a second answer of the teacher would score, a smaller gap to close, is not known.
         least = "; a lower bound, since the gap is taken up to identical answers"
-    over = f"the mean of {', '.join(summary.parts)}"
-    if interval.note:
+    over = f"the mean of {listed(summary.parts)}"
+    if interval.note and interval.low is not None:
         over += f" ({interval.note})"
     given = f"with {_with(summary)} of {summary.corpus}"
     text, headline = {
@@ -158,7 +159,7 @@ def capability(base: str, wide: Summary | None, narrow: Summary | None) -> Sente
         )
         if not narrow:
             where = f"on {_tasks(s)}"
-        parts.append(f"{where} its capability {_moved(s, full=True)}")
+        parts.append(_moved(s, where, full=True))
     text = "; ".join(parts)
     found = _answer(main)
     headline = {
@@ -166,6 +167,8 @@ def capability(base: str, wide: Summary | None, narrow: Summary | None) -> Sente
         "down": "Capability fell",
         "unclear": "Capability: no measurable change",
     }[found]
+    if found == "unclear" and _open(main):
+        headline = "Capability: cannot tell"
     if main is narrow:
         headline = headline.replace("Capability", "Capability on its own task", 1)
     text = f"{text[0].upper()}{text[1:]}."
@@ -225,24 +228,35 @@ def _answer(summary: Summary) -> Answer:
     return told(summary.estimate, summary.adjusted)
 
 
-def _moved(summary: Summary, full: bool = False) -> str:
-    """What became of capability; in full with the interval and with what could be seen."""
+def _moved(summary: Summary, where: str = "", full: bool = False) -> str:
+    """What became of capability; in full with what the student was given and what could be seen."""
     interval = summary.estimate
     found = _answer(summary)
-    verb = {"up": "rose by", "down": "fell by"}.get(found, "did not measurably change:")
-    value = interval.value or 0.0
-    shown = points(abs(value), False) if found in ("up", "down") else points(value)
-    between = f"({_between(interval, points)})"
+    claimed = found in ("up", "down")
+    lead, where = (f"{where} ", "") if full else ("", where)
+    shown = points(abs(interval.value or 0.0), False) if claimed else points(interval.value)
+    between = _between(interval, points)
+    how = {
+        "up": f"its capability {where}rose by",
+        "down": f"its capability {where}fell by",
+    }.get(found, f"its capability {where}did not measurably change")
+    if not claimed and _open(summary):
+        which = lead if summary.family == "supported" else lead.replace(", ", " ")
+        lead, how = "", f"whether its capability {where}changed {which}cannot be told"
     if not full:
-        if found != "unclear":
-            return f"{verb} {shown} {between}"
-        return f"did not measurably change ({shown}, {between[1:]}"
-    text = f"{verb} {shown} with {_with(summary)} {between}"
+        return f"{how} {shown} ({between})" if claimed else f"{how} ({shown}, {between})"
+    text = f"{lead}{how}{'' if claimed else ':'} {shown} with {_with(summary)} ({between})"
     if found == "unclear":
         text += _corrected(summary)
     if summary.detectable is not None:
         text += f"; this study can see changes of {points(summary.detectable, False)} or more"
     return text
+
+
+def _open(summary: Summary) -> bool:
+    """Whether an unclear change is not even told from some change: by no interval, or by one that
+    leaves no change out before the correction."""
+    return summary.estimate.low is None or tells(summary.estimate)
 
 
 def _corrected(summary: Summary) -> str:
@@ -254,7 +268,8 @@ def _corrected(summary: Summary) -> str:
 
 def _tasks(summary: Summary | None) -> str:
     parts = summary.parts if summary else ()
-    return ", ".join(dict.fromkeys(p.rpartition("/")[0] or p for p in parts)) or "its own task"
+    names = list(dict.fromkeys(p.rpartition("/")[0] or p for p in parts))
+    return listed(names) or "its own task"
 
 
 def _with(summary: Summary) -> str:
@@ -272,6 +287,11 @@ def _what(summary: Summary) -> str:
     if not summary.feedback:
         return "Imitation"
     return "Imitation and feedback" if summary.amount else "Feedback"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names as a sentence lists them: a, b and c."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
 def probability(value: float) -> str:
