@@ -139,7 +139,7 @@ def test_every_trunk_is_a_line_and_every_student_a_mark(tmp_path):
     plots = {a["id"]: a["aria-label"] for a in page.all("div") if a.get("class") == "plot"}
     assert set(charts) <= set(plots)
     assert "seed 1: loss 3.00 at 7" in plots["training-0"]
-    for said in ("small on talk", "large on talk", "4k of 5k", "80%", "3.50", "1.250", "1 min 05"):
+    for said in ("small on talk", "large on talk", "4k of 5k", "80%", "3.50", "1.25", "1 min 05"):
         assert said in page.text
     assert len(page.all("caption")) == len(page.all("table"))
     assert all("scope" in a for a in page.all("th"))
