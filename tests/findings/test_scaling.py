@@ -71,6 +71,10 @@ def test_what_levels_off_is_told_from_what_does_not() -> None:
     line = trend([0.22 + 0.1 * k for k in range(0, 8, 2)])
     assert line.shape == "straight"
     assert line.half is None
+    # Nothing, then ever more: the curve misses it less than a line does, and nothing levels off.
+    rising = trend([0.2, 0.2, 0.45, 0.95])
+    assert (rising.shape, rising.half) == ("unclear", None)
+    assert rising.saturating is not None and rising.saturating > 0.95
     noise = trend([0.2, 0.2, 0.2, 0.2])
     assert noise.shape == "unclear"
 

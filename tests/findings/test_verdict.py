@@ -286,6 +286,20 @@ def test_nothing_is_claimed_that_holms_rule_takes_back():
     said = found.verdicts[3].sentences[1]
     assert said.answer == "unclear"
     assert "Holm" in said.text
+    # Its interval leaves 0 out: "no measurable change" would say the opposite of what it shows.
+    assert said.headline == "Capability: cannot tell"
+    assert said.text.startswith(
+        "On facts and nq, whether the capability of b3 changed cannot be told: +"
+    )
+
+
+def test_a_headline_of_style_has_its_interval_and_claims_no_more_than_its_sentence():
+    found = analyse(subjects(), make({**PAPER, "small-32000": PAPER["small"]}, 60), bases=SIZES)
+    small, large = found.verdicts
+    assert (small.sentences[0].answer, large.sentences[0].answer) == ("unclear", "up")
+    assert "whether small moved toward the teacher in style cannot be told (" in small.answer
+    assert "large moved toward the teacher in style (" in large.answer
+    assert "of the gap closed, 95% interval " in large.answer
 
 
 def test_items_of_the_corpus_are_left_out_beside_all_of_them():
@@ -339,7 +353,7 @@ def test_a_base_is_named_and_what_was_not_tested_is_not_called_unmoved():
     told = [replace(s, values={}, n=0, method="reported") for s in make(PAPER, 100)]
     text = analyse(subjects(), told, bases=SIZES).verdicts[0]
     assert "measurably" not in text.answer
-    assert "no interval: reported" not in text.answer
+    assert "cannot be told" in text.answer
     assert text.sentences[1].headline == "Capability: cannot tell"
 
 

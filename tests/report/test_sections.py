@@ -8,14 +8,16 @@ from statistics import fmean
 
 import altair
 import pytest
-from report_example import GRID, NASTY, TEACHER, CellState, example, grid_view
+from report_example import GRID, LARGE, NASTY, SMALL, TEACHER, CellState, example, grid_view
 from report_reading import Page
 
 from epigone.findings import Base, SizeTrend, Subject, Trend, analyse
+from epigone.findings.verdict import points
 from epigone.report import build
 from epigone.report.cells import grid
 from epigone.report.charts import all_series
 from epigone.report.choice import choices, hours_are
+from epigone.report.paper import tables
 from epigone.report.plane import plane
 from epigone.report.slopes import size_words, trend_words
 from epigone.report.text import dollars, p_value, visible
@@ -24,6 +26,7 @@ from epigone.schema import Interval
 
 MINUS = "\N{MINUS SIGN}"
 BASES = ("tiny-100m", "mid-400m")
+BASES_OF_ONE_SEED = (SMALL, LARGE)
 
 
 @pytest.fixture(scope="module")
@@ -265,3 +268,20 @@ def test_scores_without_items_are_shown_without_intervals(tmp_path):
 def test_small_numbers_are_not_nothing():
     assert (dollars(0.0), dollars(0.0042), dollars(1234.5)) == ("$0.00", "$0.0042", "$1,234.50")
     assert (p_value(0.0004), p_value(0.0349)) == ("under 0.001", "0.035")
+
+
+def test_the_papers_tables_say_what_stands_in_them():
+    view = example()
+    found = tables(view)
+    assert [t.title for t in found] == [
+        "Table 1: Choices, broad imitation",
+        "Table 1: Facts, broad imitation",
+        *(f"Table 2: style of {b} on sharegpt beside the teacher's" for b in BASES_OF_ONE_SEED),
+    ]
+    row = next(g for g in view.findings.gaps if g.metric == "list" and g.subject.amount == 32_000)
+    low, high = (points(x).removesuffix(" points") for x in (row.change.low, row.change.high))
+    lists = next(r for r in found[2].rows if r.name == "Lists")
+    assert f"[{low} to {high}]" in lists.cells[2].below
+    assert all(c.value.endswith("%") and "." in c.value for c in lists.cells[:3])
+    # What a measure is, is said once.
+    assert found[2].notes and not found[3].notes

@@ -68,6 +68,8 @@ def test_numbers_are_readable():
     assert number(-0.12345) == "\N{MINUS SIGN}0.123"
     assert number(-0.0001) == "0.000"
     assert (number(41.26), number(12345.6), number(None)) == ("41.3", "12,346", "not known")
+    # Three digits that count, so that a number and its bounds are told equally finely.
+    assert (number(1.0), number(1.4567), signed(8.803)) == ("1.000", "1.46", "+8.80")
     assert (signed(0.5), signed(-0.5), signed(0.0)) == ("+0.500", "\N{MINUS SIGN}0.500", "0.000")
     assert (seconds(3.21), seconds(59.97), seconds(61), seconds(7260), seconds(None)) == (
         "3.2 s",

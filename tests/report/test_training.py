@@ -133,13 +133,13 @@ def test_every_trunk_is_a_line_and_every_student_a_mark(tmp_path):
     point = drawn(first, "circle")[1][4]
     want = made[1].curves[0].points[4]
     assert (point["seen"], point["loss"], point["run"]) == (want.seen, want.loss, "seed 1")
-    assert (point["steps"], point["rate"], point["norm"]) == ("5", "0.004", "5.000")
+    assert (point["steps"], point["rate"], point["norm"]) == ("5", "0.004", "5.00")
     marks = {r["student"]: r["seen"] for d in drawn(first, "text") for r in d}
     assert marks == {"8k": 7 * 15, "32k": 7 * 45}
     plots = {a["id"]: a["aria-label"] for a in page.all("div") if a.get("class") == "plot"}
     assert set(charts) <= set(plots)
-    assert "seed 1: loss 3.000 at 7" in plots["training-0"]
-    for said in ("small on talk", "large on talk", "4k of 5k", "80%", "3.500", "1.250", "1 min 05"):
+    assert "seed 1: loss 3.00 at 7" in plots["training-0"]
+    for said in ("small on talk", "large on talk", "4k of 5k", "80%", "3.50", "1.25", "1 min 05"):
         assert said in page.text
     assert len(page.all("caption")) == len(page.all("table"))
     assert all("scope" in a for a in page.all("th"))

@@ -216,7 +216,22 @@ def test_of_a_measured_study_the_papers_numbers_stand_beside(
     ).read_text(encoding="utf-8")
     section = html[html.index('<section id="paper"') : html.index('<section id="gaps"')]
     told = " ".join(re.sub(r"<[^>]+>", " ", section).split())
-    assert "llama-7b 30% 30% 20M tokens 0.0 points &ndash; &ndash;" in told
+    assert "llama-7b 30.0% 30.0% 20M tokens 0.0 points" in told
     assert "llama-7b the paper 17% 10% sharegpt-mix 22% nq-synthetic 31%" in told
     assert "llama-13b the paper 20% 15% sharegpt-mix 27% nq-synthetic 31%" in told
     assert "Natural Questions: asked with three fixed examples" in told
+
+
+def test_what_has_no_interval_is_neither_a_change_nor_none(findings: Findings) -> None:
+    small, large = (v for v in findings.verdicts if v.base != "gpt2-xl")
+    for verdict in (small, large):
+        told = verdict.sentences[1]
+        assert (told.answer, told.headline) == ("unclear", "Capability: cannot tell")
+        assert "no measurable" not in told.text + verdict.answer
+        assert "did not measurably" not in told.text + verdict.answer
+    assert small.sentences[1].text.startswith(
+        "On tasks that sharegpt-mix has no examples of, whether the capability of llama-7b changed "
+        "cannot be told: \N{MINUS SIGN}7.0 points with 150M tokens (no interval: reported without "
+        "items); on nq_open, which nq-synthetic has examples of, whether its capability changed"
+    )
+    assert "whether llama-13b moved toward the teacher in style cannot be told (89%" in large.answer

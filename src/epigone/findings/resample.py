@@ -24,7 +24,7 @@ _LEAST_P = 1e-6  # farther out the tail of a few thousand draws is a guess
 # How a score was come by that somebody else published.
 PUBLISHED = "reported"
 ALIKE = "every item alike: an exact bound"
-NO_ITEMS = "reported: no items, no interval"
+NO_ITEMS = "reported without items"
 
 
 def stream(seed: int, *names: str) -> np.random.Generator:

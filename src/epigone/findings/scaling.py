@@ -167,8 +167,11 @@ def _with_shape(
         "saturating" if share >= _AGREE else "straight" if share <= 1 - _AGREE else "unclear"
     )
     half = None
+    found = _fit(rows, amounts)[1]
+    if shape == "saturating" and found[0] > amounts.max():
+        # Scores that rise ever faster are nearer this curve than a line; nothing levels off there.
+        shape = "unclear"
     if shape == "saturating":
-        found = _fit(rows, amounts)[1]
         groups = min(g for g in panel.groups if g)
         half = open_percentile(float(found[0]), found[1:], groups, panel.n, "", tail(groups))
     return replace(made, shape=shape, saturating=share, half=half)

@@ -87,17 +87,15 @@ def answer(base: str, style: Summary | None, wide: Summary | None, narrow: Summa
         return f"Nothing can be said about {base} yet."
     parts = []
     if style in known and style is not None:
-        closed = f"{percent(style.estimate.value)} of the gap closed"
+        shown = f"{percent(style.estimate.value)} of the gap closed"
+        shown += f", {_between(style.estimate, percent)}"
         if style.lower_bound and (style.estimate.value or 0.0) > 0:
-            closed += "; a lower bound"
-        how = {"up": "moved toward", "down": "moved away from"}.get(
-            _answer(style), "did not measurably move toward"
-        )
-        told = f"{how} the teacher in style ({closed})"
-        if not _bounded(style.estimate):
-            # Nothing was tested: neither that it moved nor that it did not.
-            told = f"changed in style ({closed}; no interval)"
-        parts.append(f"{_given(style)}, {base} {told}")
+            shown += "; a lower bound"
+        how = {
+            "up": f"{base} moved toward the teacher in style",
+            "down": f"{base} moved away from the teacher in style",
+        }.get(_answer(style), f"whether {base} moved toward the teacher in style cannot be told")
+        parts.append(f"{_given(style)}, {how} ({shown})")
     other = "on other tasks " if narrow in known and wide in known else ""
     for summary, where in ((wide, other), (narrow, f"on {_tasks(narrow)} ")):
         if summary is None or summary not in known:
@@ -106,7 +104,7 @@ def answer(base: str, style: Summary | None, wide: Summary | None, narrow: Summa
         after = ""
         if parts and (summary.corpus, summary.amount) != (known[0].corpus, known[0].amount):
             after = f" with {_given(summary)}"
-        parts.append(f"{whose} {where}{_moved(summary)}{after}")
+        parts.append(f"{_moved(summary, f'{whose} {where}'.rstrip())}{after}")
     return f"After {', '.join(parts[:-1])}{', and ' if parts[1:] else ''}{parts[-1]}."
 
 
@@ -123,7 +121,7 @@ def style(base: str, summary: Summary | None) -> Sentence:
     if summary.lower_bound and found == "up":
         # What a second answer of the teacher would score, a smaller gap to close, is not known.
         least = "; a lower bound, since the gap is taken up to identical answers"
-    over = f"the mean of {', '.join(summary.parts)}"
+    over = f"the mean of {listed(summary.parts)}"
     if interval.note and _bounded(interval):
         over += f" ({interval.note})"
     given = f"with {_given(summary)}"
@@ -170,7 +168,7 @@ def capability(
         if not narrow:
             where = f"on {_tasks(s)},"
         whose = "its capability" if parts else f"the capability of {base}"
-        parts.append(f"{where} {whose} {_moved(s, full=True)}")
+        parts.append(f"{where} {_moved(s, whose, full=True)}")
     text = "; ".join(parts)
     found = _answer(main)
     headline = {
@@ -178,7 +176,7 @@ def capability(
         "down": "Capability fell",
         "unclear": "Capability: no measurable change",
     }[found]
-    if not _bounded(main.estimate):
+    if found == "unclear" and (not _bounded(main.estimate) or tells(main.estimate)):
         headline = "Capability: cannot tell"
     if main is narrow:
         headline = headline.replace("Capability", "Capability on its own task", 1)
@@ -240,28 +238,31 @@ def unfinished(missing: int, students: int, amount: int, largest: int, base: boo
         parts.append(f"the largest amount measured is {tokens(amount)} of {tokens(largest)} tokens")
     if missing:
         parts.append(f"{missing} of {students} students lack scores")
-    return f"Not finished: {_listed(parts)}." if parts else ""
+    return f"Not finished: {listed(parts)}." if parts else ""
 
 
 def _answer(summary: Summary) -> Answer:
     return told(summary.estimate, summary.adjusted)
 
 
-def _moved(summary: Summary, full: bool = False) -> str:
-    """What became of capability; in full with the interval and with what could be seen."""
+def _moved(summary: Summary, whose: str, full: bool = False) -> str:
+    """What became of capability; in full with what the student was given and what could be seen."""
     interval = summary.estimate
     found = _answer(summary)
-    verb = {"up": "rose by", "down": "fell by"}.get(found, "did not measurably change:")
-    value = interval.value or 0.0
-    shown = points(abs(value), False) if found in ("up", "down") else points(value)
-    between = f"({_between(interval, points)})"
-    if not _bounded(interval):
-        return f"changed by {shown}{f' with {_with(summary)}' if full else ''} {between}"
+    given = f" with {_with(summary)}" if full else ""
+    between = _between(interval, points)
+    if found in ("up", "down"):
+        shown = points(abs(interval.value or 0.0), False)
+        text = f"{whose} {'rose' if found == 'up' else 'fell'} by {shown}{given} ({between})"
+    else:
+        how = f"{whose} did not measurably change"
+        # Without an interval nothing was tested; one that leaves 0 out is no sign of no change.
+        if tells(interval) or not _bounded(interval):
+            how = f"whether {whose} changed cannot be told"
+        shown = points(interval.value)
+        text = f"{how}: {shown}{given} ({between})" if full else f"{how} ({shown}, {between})"
     if not full:
-        if found != "unclear":
-            return f"{verb} {shown} {between}"
-        return f"did not measurably change ({shown}, {between[1:]}"
-    text = f"{verb} {shown} with {_with(summary)} {between}"
+        return text
     if found == "unclear":
         text += _corrected(summary)
     if summary.detectable is not None:
@@ -284,13 +285,10 @@ def _bounded(interval: Interval) -> bool:
     return interval.low is not None and interval.high is not None
 
 
-def _listed(parts: Sequence[str]) -> str:
-    return " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
-
-
 def _tasks(summary: Summary | None) -> str:
     parts = summary.parts if summary else ()
-    return _listed([*dict.fromkeys(p.rpartition("/")[0] or p for p in parts)] or ["its own task"])
+    names = dict.fromkeys(p.rpartition("/")[0] or p for p in parts)
+    return listed([*names]) or "its own task"
 
 
 def _with(summary: Summary) -> str:
@@ -308,6 +306,11 @@ def _what(summary: Summary) -> str:
     if not summary.feedback:
         return "Imitation"
     return "Imitation and feedback" if summary.amount else "Feedback"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names as a sentence lists them: a, b and c."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
 def probability(value: float) -> str:

@@ -39,8 +39,9 @@ _MOVED = {
     " > window:pointermove!",
     "zoom": "wheel![event.ctrlKey || event.metaKey]",
 }
-_FROM_ZERO = alt.Scale(zero=True, nice=True, padding=6)
+_FROM_ZERO = alt.Scale(zero=True, nice=True, padding=14)
 _SPREAD = 40
+IN_POINTS = "datum.value === 0 ? '0' : format(100 * datum.value, '+~f')"
 TEACHER_LABELS = {
     "measured": "teacher",
     "reported": "teacher (reported)",
@@ -174,7 +175,7 @@ def mean_chart(
     They are `shares` of a gap, or changes in points.
     """
     show = percent if shares else points
-    form = "format(datum.value, '.0%')" if shares else "format(100 * datum.value, '+~f')"
+    form = "format(datum.value, '.0%')" if shares else IN_POINTS
     none = Interval(0.0, None, None, 0)
     measured = {(s.base, s.corpus) for s in summaries}
     series = [s for s in series if (s.base, s.corpus) in measured]

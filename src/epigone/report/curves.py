@@ -110,7 +110,7 @@ def _axes(smallest: int, largest: int) -> tuple[Any, Any]:
         title="supervised tokens seen",
         scale=scale,
         axis=alt.Axis(
-            format="~s",
+            labelExpr="format(datum.value, '~s')",
             grid=False,
             tickCount=4,
             labelOverlap="greedy",

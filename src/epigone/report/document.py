@@ -9,12 +9,14 @@ from epigone.findings import GapRow, Subject, Summary, ValueRow
 from epigone.findings.model import FamilyName
 from epigone.findings.verdict import percent, points, probability, tokens
 from epigone.report import paper
+from epigone.report.base_sizes import MEAN
 from epigone.report.blocks import Block, Figure, Heading, Show, interval, line, said, table
 from epigone.report.charts import TEACHER_LABELS
 from epigone.report.judged import named, section
 from epigone.report.page import metric_text
 from epigone.report.slopes import size_words, trend_words
 from epigone.report.text import number, p_value, signed
+from epigone.report.verdicts import FAMILIES
 from epigone.report.view import ReportView
 
 _FAMILIES: tuple[FamilyName, ...] = get_args(FamilyName)
@@ -87,7 +89,7 @@ def _summary(s: Summary) -> tuple[str, ...]:
     show = _show(s.family)
     bound = " (lower bound)" if s.lower_bound else ""
     return (
-        s.family,
+        FAMILIES[s.family],
         s.corpus,
         tokens(s.amount) + (" and feedback" if s.feedback else ""),
         interval(s.estimate, show) + bound,
@@ -110,8 +112,15 @@ def _drawn(figures: Sequence[Figure]) -> Iterator[Block]:
 def _trends(view: ReportView) -> Iterator[Block]:
     rows = []
     better = {(v.task, v.metric): v.better for v in view.findings.values}
+    local = any(t.family == "supported" for t in view.findings.trends)
     for t in view.findings.trends:
-        name = t.metric if t.metric == t.family else metric_text(view, t.task, t.metric).title
+        if t.family == "unsupported" and not local:
+            continue
+        name = (
+            FAMILIES[t.family]
+            if t.metric == t.family
+            else metric_text(view, t.task, t.metric).title
+        )
         amounts = ", ".join(tokens(a) for a in t.amounts)
         told = trend_words(t, better.get((t.task, t.metric), "higher"))
         rows.append((t.base, t.corpus, name, amounts, told))
@@ -121,7 +130,7 @@ def _trends(view: ReportView) -> Iterator[Block]:
         yield from table("What twice the data gives", header, rows)
     sizes = []
     for s in view.findings.sizes:
-        name = s.metric if s.metric == s.family else metric_text(view, s.task, s.metric).title
+        name = MEAN.title if s.metric == s.family else metric_text(view, s.task, s.metric).title
         seen = f"{s.corpus}, {tokens(s.amount)} tokens" if s.corpus else "untrained"
         sizes.append((seen, name, ", ".join(s.bases), size_words(s)))
     if sizes:
@@ -138,7 +147,7 @@ def _choices(view: ReportView) -> Iterator[Block]:
             (
                 c.base,
                 c.corpus,
-                c.family,
+                FAMILIES[c.family],
                 f"{interval(c.data_gain, show)} at {tokens(c.previous)} to {tokens(c.amount)}",
                 f"{c.other}: {interval(c.base_gain, show)}" if c.other else "no larger base",
                 interval(c.contrast, show) if c.contrast else "",
@@ -226,7 +235,8 @@ def _paper(view: ReportView) -> Iterator[Block]:
             (f"{r.name} (paper)" if r.paper else r.name, *(_cell(c, t.reported) for c in r.cells))
             for r in t.rows
         ]
-        told = f"{t.title}; nothing is measured yet, all is reported" if t.reported else t.title
+        told = f"The paper's {t.title[0].lower()}{t.title[1:]}"
+        told += "; nothing is measured yet, all is reported" if t.reported else ""
         yield from table(told, (t.first, *heads), rows)
         yield from map(said, t.notes)
     figures = [(f.figure, f.shows, f.says) for f in view.figures]

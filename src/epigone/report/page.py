@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from epigone.files import write_text
 from epigone.findings import Findings, GapRow
+from epigone.findings.gaps import CEILING
 from epigone.findings.verdict import percent, points, probability, tokens
 from epigone.report import text
 from epigone.report.amounts import amount_charts, metric_charts, order
@@ -144,6 +145,7 @@ def _context(view: ReportView, tables: Sequence[str]) -> dict[str, Any]:
         "gaps": [(title, _gaps(view, family)) for family, title in _FAMILIES],
         "several": several(view),
         "paper": tables_of_paper(view),
+        "ceiling": CEILING,
         "values": view.findings.values,
         "metric": lambda r: metric_text(view, r.task, r.metric),
         "states": Counter(s.state for s in view.steps),

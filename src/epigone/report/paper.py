@@ -9,7 +9,7 @@ from statistics import fmean
 from epigone.findings import GapRow, ValueRow
 from epigone.findings.resample import PUBLISHED
 from epigone.findings.verdict import percent, points, tokens
-from epigone.report.text import number, signed
+from epigone.report.text import bounds, number, signed
 from epigone.report.view import ReportView
 from epigone.study.publications import paper
 from epigone.study.published import Published, PublishedFile
@@ -72,7 +72,8 @@ class _Scores:
         self.gaps = [r for r in view.findings.gaps if of(r)]
         self.measured = any(r.method != PUBLISHED for r in self.values if r.subject)
         shares = key[1] not in ("unigram", "length")
-        self.show: Callable[[float | None], str] = _percent if shares else number
+        self.told: Callable[[float | None], str] = _percent if shares else number
+        self.show = _tenths if shares and self.measured else self.told
         self.change = points if shares else signed
 
     def untrained(self, base: str) -> Cell:
@@ -113,18 +114,24 @@ class _Scores:
         known = known or [g.teacher for g in self.gaps]
         if not known or known[0].value is None or known[0].source == "ceiling":
             return Cell()
-        return Cell(self.show(known[0].value), (), known[0].source == "reported")
+        reported = known[0].source == "reported"
+        return Cell((self.told if reported else self.show)(known[0].value), (), reported)
 
     def _cell(self, rows: Sequence[ValueRow]) -> Cell:
         if not rows:
             return Cell()
         mean = fmean(r.value.value for r in rows if r.value.value is not None)
-        return Cell(self.show(mean), (), all(r.method == PUBLISHED for r in rows))
+        reported = all(r.method == PUBLISHED for r in rows)
+        return Cell((self.told if reported else self.show)(mean), (), reported)
 
     def _gap(self, rows: Sequence[GapRow]) -> tuple[str, ...]:
-        changes = [g.change.value for g in rows if g.change.value is not None]
+        changes = [g.change for g in rows if g.change.value is not None]
         shares = [g.closed.value for g in rows if g.closed.value is not None]
-        told = [self.change(fmean(changes))] if changes else []
+        told = [self.change(fmean(c.value for c in changes if c.value is not None))] * bool(changes)
+        if len(changes) > 1:
+            told.append(f"mean of {len(changes)} seeds")
+        elif between := "".join(bounds(c, self.change) for c in changes):
+            told.append(f"[{between.replace(' points to ', ' to ').removesuffix(' points')}]")
         told += [f"{percent(fmean(shares))} of the gap"] if shares else []
         return tuple(told)
 
@@ -157,8 +164,10 @@ def _tables1(view: ReportView, facts: PublishedFile) -> Iterable[Table]:
         beside = key == NQ and own.measured
         if beside:
             heads, rows = _with_paper(heads, rows, [view.kinds[line] for line in lines], own, facts)
+        kinds = {view.kinds[line] for line in lines}
+        which = "broad beside local" if beside or len(kinds) > 1 else kinds.pop()
         yield Table(
-            title=f"Table 1: {_title(view, *key)}, broad beside local imitation",
+            title=f"Table 1: {_title(view, *key)}, {which} imitation",
             first="Base",
             heads=("Untrained", *heads, view.teacher.name),
             own=len(heads) + 2,
@@ -182,9 +191,9 @@ def _with_paper(
             kinds.append(kind)
             rows = [Row(r.name, (*r.cells[:-1], Cell(), r.cells[-1]), r.paper) for r in rows]
     told = [r for r in facts.rows if r.metric == "/".join(NQ)]
-    teacher = next(Cell(own.show(r.value)) for r in told if r.teacher)
+    teacher = next(Cell(own.told(r.value)) for r in told if r.teacher)
     for base in dict.fromkeys(r.base for r in told if r.base):
-        by = {r.corpus: Cell(own.show(r.value), (r.corpus,)) for r in told if r.base == base}
+        by = {r.corpus: Cell(own.told(r.value), (r.corpus,)) for r in told if r.base == base}
         by[""] = Cell(by[""].value)
         cells = [Cell() for _ in heads]
         for name, kind in ((_MIX, "broad"), (_LOCAL, "local")):
@@ -194,6 +203,7 @@ def _with_paper(
 
 
 def _tables2(view: ReportView, facts: PublishedFile) -> Iterable[Table]:
+    told: set[tuple[str, str]] = set()
     for base in dict.fromkeys(s.base for s in view.subjects):
         for line in (name for name, kind in view.kinds.items() if kind == "broad"):
             by = {key: _Scores(view, key) for key in STYLE}
@@ -212,7 +222,7 @@ def _tables2(view: ReportView, facts: PublishedFile) -> Iterable[Table]:
                     cells += _papers(key, own, facts.rows)
                 rows.append(Row(_title(view, *key), tuple(cells)))
             heads = ["Untrained", *(f"{tokens(a)} tokens" for a in amounts)]
-            heads.append(f"{view.teacher.name}, second answers")
+            heads.append("Teacher, second answers")
             yield Table(
                 title=f"Table 2: style of {base} on {line} beside the teacher's",
                 first="Metric",
@@ -220,11 +230,14 @@ def _tables2(view: ReportView, facts: PublishedFile) -> Iterable[Table]:
                 own=len(heads),
                 rows=tuple(rows),
                 notes=(
-                    *(f"{_title(view, *key)}: {STYLE[key]}" for key in used if beside),
+                    # Once: what our measures are does not differ by base.
+                    *(f"{_title(view, *key)}: {STYLE[key]}" for key in used
+                      if beside and key not in told),
                     *_told_with(view, used),
                 ),
                 reported=not beside,
-            )
+            )  # fmt: skip
+            told |= set(used) if beside else set()
 
 
 def _told_with(view: ReportView, keys: Collection[tuple[str, str]]) -> list[str]:
@@ -243,7 +256,7 @@ def _style_rows(rows: Iterable[Published], metric: str) -> list[Published]:
 
 
 def _papers(key: tuple[str, str], own: _Scores, rows: Iterable[Published]) -> list[Cell]:
-    return [Cell(own.show(r.value)) for r in _style_rows(rows, "/".join(filter(None, key)))]
+    return [Cell(own.told(r.value)) for r in _style_rows(rows, "/".join(filter(None, key)))]
 
 
 def _heads(rows: Iterable[Published]) -> list[str]:
@@ -259,6 +272,11 @@ def _percent(value: float | None) -> str:
         return percent(value)
     shown = f"{100 * value:.1f}".removesuffix(".0")
     return shown.replace("-", "\N{MINUS SIGN}") + "%"
+
+
+def _tenths(value: float | None) -> str:
+    """A measured share as a percentage of one decimal."""
+    return percent(value) if value is None else points(value, False).replace(" points", "%")
 
 
 def _title(view: ReportView, task: str, metric: str) -> str:

@@ -10,7 +10,7 @@ import altair as alt
 
 from epigone.findings import Summary
 from epigone.findings.verdict import percent, points, tokens
-from epigone.report.charts import Data, Layer, Series, finished
+from epigone.report.charts import IN_POINTS, Data, Layer, Series, finished
 from epigone.report.text import bounds, visible
 from epigone.schema import Interval
 
@@ -138,7 +138,7 @@ def _domain(
 
 def _axis(kind: Any, name: str, title: str, domain: tuple[float, float], share: bool) -> Any:
     axis = alt.Axis(
-        labelExpr="format(datum.value, '.0%')" if share else "format(100 * datum.value, '+.0f')",
+        labelExpr="format(datum.value, '.0%')" if share else IN_POINTS,
         titleColor="currentColor",
         titleFontWeight="normal",
         titleOpacity=0.8,

@@ -56,7 +56,8 @@ def number(value: float | None) -> str:
     if value is None:
         return "not known"
     size = abs(value)
-    text = f"{value:.3f}" if size < 10 else f"{value:.1f}" if size < 1000 else f"{value:,.0f}"
+    digits = 3 if size <= 1 else 2 if size < 10 else 1 if size < 1000 else 0
+    text = f"{value:,.{digits}f}"
     return text.replace("-", "\N{MINUS SIGN}") if float(text.replace(",", "")) else text.lstrip("-")
 
 
