@@ -46,7 +46,7 @@ def test_only_the_judging_is_done(whole: Path, cli: Cli, server: Any) -> None:
     done = cli("run", "study.yaml", "--budget", "1", cwd=whole)
     assert done.returncode == 0, done.stderr
     told = (whole / "told.txt").read_text()
-    verdict = told[told.index("tiny (talk)") : told.index("report: ")]
+    verdict = told[told.index("tiny\n  ") : told.index("report: ")]
     assert verdict in done.stdout, "a judge changes no verdict"
     (root,) = (whole / "runs").glob("tiny")
     tables = root / "report" / "tables"

@@ -62,10 +62,7 @@ STAGES: Mapping[str, Stage] = {
     "toxicity": Stage("epigone.evaluation:run_toxicity", 1, ToxicitySpec),
     "judge": Stage("epigone.evaluation:run_judge", 2, JudgeSpec),
     "benchmark": Stage(
-        "epigone.evaluation:run_benchmark",
-        2,
-        BenchmarkSpec,
-        ("epigone.evaluation.lm", "epigone.evaluation.benchmarks", "lm_eval.evaluator"),
+        "epigone.evaluation:run_benchmark", 2, BenchmarkSpec, ("epigone.evaluation.lm",)
     ),
 }
 
