@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from epigone.findings import DataOrBase, Findings, Summary, Verdict
+from epigone.findings.model import FamilyName
 from epigone.findings.verdict import latest, percent, points, tokens
 from epigone.report import text
 from epigone.report.tracks import Track, change_track, reach_of, style_track
@@ -55,11 +56,11 @@ def cards(findings: Findings) -> list[Card]:
 def _card(findings: Findings, verdict: Verdict) -> Card:
     own = [s for s in findings.summaries if s.base == verdict.base]
     style = latest(own, verdict.broad or verdict.local, "style")
-    halves = [
-        s
-        for corpus, family in ((verdict.broad, "unsupported"), (verdict.local, "supported"))
-        if corpus and (s := latest(own, corpus, family)) is not None  # type: ignore[arg-type]
-    ]
+    spoken: tuple[tuple[str, FamilyName], ...] = (
+        (verdict.broad, "unsupported"),
+        (verdict.local, "supported"),
+    )
+    halves = [s for c, family in spoken if c and (s := latest(own, c, family)) is not None]
     moved = style.estimate if style else _NOTHING
     sizes = [s.detectable for s in halves]
     reach = max([reach_of(*(s.estimate for s in halves)), *(d or 0.0 for d in sizes)])
