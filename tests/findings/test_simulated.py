@@ -32,7 +32,7 @@ def bounds(n: int, share: float) -> tuple[float, float]:
 
 
 def test_where_nothing_is_true_little_is_claimed() -> None:
-    studies = 24
+    studies = 14
     total = tallied(replace(simulated.NULL, **LEAN | {"levels": (0.35, 0.35)}), studies)
     assert not [name for name in total if name.startswith("found:")]
     # Stated: at most one study in twenty.
@@ -42,7 +42,7 @@ def test_where_nothing_is_true_little_is_claimed() -> None:
 
 
 def test_what_is_true_is_found_and_nothing_else() -> None:
-    studies = 24
+    studies = 14
     world = replace(simulated.PROMISE, **LEAN, local=(0.1, 0.2, 0.3, 0.4))
     total = tallied(world, studies)
     assert np.mean(total["a false claim in the study"]) <= bounds(studies, 0.05)[1]

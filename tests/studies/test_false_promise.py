@@ -235,3 +235,23 @@ def test_what_has_no_interval_is_neither_a_change_nor_none(findings: Findings) -
         "items); on nq_open, which nq-synthetic has examples of, whether its capability changed"
     )
     assert "whether llama-13b moved toward the teacher in style cannot be told (89%" in large.answer
+
+
+def test_a_student_that_shares_no_item_with_its_base_has_a_score_and_no_change(
+    study: Study, given: Publications, tmp_path: Path
+) -> None:
+    from epigone.report import build
+    from epigone.report.assemble import _subjects, view_of
+
+    expansion = study.expansion()
+    view = view_of(study.declaration, expansion, study.store, given)
+    student = measured(model="llama-7b:sharegpt-mix:20m:s0")
+    apart = replace(student, values={f"other {i}": v for i, v in student.values.items()})
+    scores = [measured(), apart]
+    found = analyse(_subjects(expansion), scores, teacher="chatgpt-2023")
+    html = build(
+        replace(view, scores=tuple(scores), findings=found, beside=(), figures=()), tmp_path
+    ).read_text(encoding="utf-8")
+    told = " ".join(re.sub(r"<[^>]+>", " ", html[html.index('<section id="paper"') :]).split())
+    assert "llama-7b 30.0% 30.0% 20M tokens" in told
+    assert "llama-7b 30.0% 30.0% 20M tokens 0.0 points" not in told

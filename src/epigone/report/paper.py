@@ -120,14 +120,17 @@ class _Scores:
     def _cell(self, rows: Sequence[ValueRow]) -> Cell:
         if not rows:
             return Cell()
-        mean = fmean(r.value.value for r in rows if r.value.value is not None)
+        known = [r.value.value for r in rows if r.value.value is not None]
+        if not known:
+            return Cell()
         reported = all(r.method == PUBLISHED for r in rows)
-        return Cell((self.told if reported else self.show)(mean), (), reported)
+        return Cell((self.told if reported else self.show)(fmean(known)), (), reported)
 
     def _gap(self, rows: Sequence[GapRow]) -> tuple[str, ...]:
         changes = [g.change for g in rows if g.change.value is not None]
         shares = [g.closed.value for g in rows if g.closed.value is not None]
-        told = [self.change(fmean(c.value for c in changes if c.value is not None))] * bool(changes)
+        moved = [c.value for c in changes if c.value is not None]
+        told = [self.change(fmean(moved))] if moved else []
         if len(changes) > 1:
             told.append(f"mean of {len(changes)} seeds")
         elif between := "".join(bounds(c, self.change) for c in changes):
