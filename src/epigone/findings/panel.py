@@ -228,8 +228,8 @@ class Panel:
         for line, own in seeds.items():
             if len(own) < 2:
                 continue
-            alike = [self._by_seed(of, mean, line), *self._peers(of, line)]
-            found.append(between_seeds(alike, len(own)))
+            lines = [self._by_seed(of, mean, line), *self._peers(of, line)]
+            found.append(between_seeds(lines, len(own)))
         return [f for f in found if f[0] > 0]
 
     def _by_seed(self, of: Statistic, mean: Array, line: str) -> tuple[Array, Array]:
@@ -255,16 +255,16 @@ class Panel:
                 yield other._by_seed(of, np.mean(other._draws, axis=0), name)
 
 
-def between_seeds(alike: Sequence[tuple[Array, Array]], seeds: int) -> tuple[float, int]:
+def between_seeds(lines: Sequence[tuple[Array, Array]], seeds: int) -> tuple[float, int]:
     """Variance that training again adds to a mean over seeds, and its degrees of freedom.
 
-    `alike` are lines whose variance is taken to be the same, each as its statistic by seed,
+    `lines` are those whose variance is taken to be the same, each as its statistic by seed,
     (seeds,) and drawn (resamples, seeds). It is the variance between seeds less what the choice of
     items alone puts between them (a moment estimate as in a two-way analysis of variance with
     random effects), pooled over the lines and never below 0.
     """
     total, freedom = 0.0, 0
-    for point, draws in alike:
+    for point, draws in lines:
         k = len(point)
         apart = draws - draws.mean(axis=1, keepdims=True)
         total += (k - 1) * float(point.var(ddof=1)) - float(np.nanvar(apart, axis=0).sum())

@@ -17,18 +17,9 @@ from epigone.findings.verdict import percent, points, tokens
 from epigone.report import text
 from epigone.report.compared import Compared, Run
 from epigone.report.page import environment, metric_text, policy, read
-from epigone.report.tracks import Track, change_track, reach_of
+from epigone.report.tracks import change_track, reach_of
+from epigone.report.verdicts import Bar
 from epigone.schema import Interval
-
-
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """A difference as an interval bar, with its words."""
-
-    label: str
-    value: str
-    bounds: str
-    track: Track
 
 
 @dataclass(frozen=True, slots=True)
