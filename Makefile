@@ -34,7 +34,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/.made
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.made
-	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e '.[cypher,dev,feedback,mturk,pdf,postgres,raters,sandbox,serve,toxicity,zstd]'
+	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e '.[cypher,dev,feedback,mturk,pdf,postgres,raters,ray,sandbox,serve,toxicity,zstd]'
 	@touch $@ $(VENV)/.demo
 
 # torch comes first and by its exact version: a CPU build that is installed or at hand is then
