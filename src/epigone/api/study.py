@@ -13,6 +13,7 @@ from epigone.files import write_json, write_text
 from epigone.runs import lease
 from epigone.runs.checks import check_before
 from epigone.runs.execute import Result, Watcher, execute
+from epigone.runs.logged import logged
 from epigone.runs.plan import Planned, plan
 from epigone.runs.resolve import World, lock_document, locked_fingerprints
 from epigone.runs.store import Store
@@ -122,9 +123,8 @@ class Study:
             write_json(
                 self.root / "study.lock.json", lock_document(self.declaration, expansion, world)
             )
-            return execute(
-                expansion, self.store, watcher or _Quiet(), only=only, use=use, budget=budget
-            )
+            told = logged(watcher or _Quiet())
+            return execute(expansion, self.store, told, only=only, use=use, budget=budget)
 
     def findings(self) -> Findings:
         """Gaps, intervals and verdict of the scores that are there."""
