@@ -154,7 +154,7 @@ def look(endpoint: Endpoint, what: str) -> list[Check]:
         answer = _ask("GET", f"{endpoint.url.rstrip('/')}/models")
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
         found = f"{where} cannot be reached: {_told(error)}"
-        fix = f"start it, or check its URL; {_CHECK_NETWORK}"
+        fix = "start it, or check its URL and the network"
         return [Check(section, what, "problem", found, fix)]
     if answer.status in (401, 403):
         return [Check(section, what, "ok", f"{where} answers, and wants a key")]

@@ -18,7 +18,7 @@ from epigone.models import catalogue, references
 from epigone.models.endpoint import Endpoint
 from epigone.runs.checks import check_scorers
 from epigone.study.declare import Declaration
-from epigone.study.specs import MeansSpec, ModelSpec, SourceSpec, Spec
+from epigone.study.specs import BenchmarkSpec, MeansSpec, ModelSpec, SourceSpec, Spec
 
 SECTION = "Study"
 SECONDS = 30.0
@@ -34,7 +34,7 @@ def examine(path: Path, runs: Path, offline: bool) -> tuple[list[Check], set[Nee
     found = [Check(SECTION, "study file", "ok", f"{study.file}: {len(todo)} steps to do")]
     specs = {spec.ref: spec for step in todo for spec in _references(step.spec)}
     needs: set[Need] = set()
-    if any(step.stage == "benchmark" and step.axes[0] in code.TASKS for step in todo):
+    if any(isinstance(s.spec, BenchmarkSpec) and s.spec.task in code.TASKS for s in todo):
         needs.add("sandbox")
     found += _packages(study.declaration, study.file.parent, {step.stage for step in todo})
     asked: dict[Endpoint, str] = {}
@@ -80,6 +80,10 @@ def _local(ref: str, needs: set[Need]) -> Check:
             require(Path(reference.value))
     except UserError as error:
         return refused(SECTION, "data", error)
+    if reference.kind == "folder" and _runs_cypher(Path(reference.value)):
+        needs.add("sandbox")
+        if importlib.util.find_spec("ladybug") is None:
+            return refused(SECTION, "data", MissingExtra(f"{reference.value}", "cypher"))
     if reference.kind != "catalogue":
         return Check(SECTION, "data", "ok", f"{reference.value} is there")
     entry = catalogue.find(reference.value)
@@ -88,6 +92,11 @@ def _local(ref: str, needs: set[Need]) -> Check:
     needs.add("index")
     found = f"{entry.name} is to be fetched, {size(entry.download)}"
     return Check(SECTION, entry.kind, "ok", found)
+
+
+def _runs_cypher(folder: Path) -> bool:
+    return any("epigone.evaluation.cypher" in f.read_text("utf-8", "replace")
+               for f in folder.glob("*.py"))  # fmt: skip
 
 
 def _references(value: object) -> Iterator[ModelSpec | SourceSpec]:
