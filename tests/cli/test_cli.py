@@ -14,7 +14,7 @@ Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 ROOT = Path(__file__).parents[2]
 VERBS = (
     "new", "plan", "run", "status", "report", "compare", "show", "study-schema", "corpus build",
-    "corpus stats", "train", "generate", "benchmark", "style",
+    "corpus stats", "train", "generate", "benchmark", "style", "doctor", "cache ls", "cache clear",
 )  # fmt: skip
 
 

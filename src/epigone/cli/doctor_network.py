@@ -20,7 +20,7 @@ from epigone.models.received import UNREADABLE, decoded
 
 SECTION = "Network"
 SECONDS = 8.0
-_TIMEOUT = 4.0
+TIMEOUT = 4.0
 _LARGEST = 1 << 20
 _HUB = "https://huggingface.co"
 _PYPI = "https://pypi.org/simple"
@@ -60,7 +60,7 @@ def _ask(method: str, url: str, verify: str | bool = True) -> Answer:
     """What answers, without following it elsewhere. Raises httpx.HTTPError and OSError."""
     context = ssl.create_default_context(cafile=verify) if isinstance(verify, str) else verify
     with (
-        httpx.Client(timeout=_TIMEOUT, verify=context, follow_redirects=False) as client,
+        httpx.Client(timeout=TIMEOUT, verify=context, follow_redirects=False) as client,
         client.stream(method, url) as response,
     ):
         content = bytearray()
@@ -106,7 +106,9 @@ def _pip() -> dict[str, str] | None:
     """How pip downloads, by its own account: its files and its variables; None without a pip."""
     command = [sys.executable, "-P", "-m", "pip", "config", "list"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=6, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=SECONDS - 2, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return {}
     if "No module named pip" in done.stderr:

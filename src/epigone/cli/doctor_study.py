@@ -12,7 +12,7 @@ from epigone.cli.checks import Check, Need, refused, side_by_side
 from epigone.cli.doctor_network import endpoint_probe, key
 from epigone.cli.rate_store import needs_extra
 from epigone.corpus.compressed import require
-from epigone.errors import MissingExtra, UserError
+from epigone.errors import EpigoneError, MissingExtra, UserError
 from epigone.evaluation import code
 from epigone.models import catalogue, references
 from epigone.models.endpoint import Endpoint
@@ -31,6 +31,8 @@ def examine(path: Path, runs: Path, offline: bool) -> tuple[list[Check], set[Nee
         todo = [p.step for p in study.plan() if p.record is None]
     except UserError as error:
         return [refused(SECTION, "study file", error)], set()
+    except (EpigoneError, OSError) as error:
+        return [Check(SECTION, "study file", "problem", str(error), "epigone plan")], set()
     found = [Check(SECTION, "study file", "ok", f"{study.file}: {len(todo)} steps to do")]
     specs = {spec.ref: spec for step in todo for spec in _references(step.spec)}
     needs: set[Need] = set()
