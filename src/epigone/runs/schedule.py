@@ -103,6 +103,12 @@ class Schedule:
         del self._left[step.name]
         self._ready.remove(step)
 
+    def leave(self, step: Step) -> None:
+        """A step is not to be done at all."""
+        del self._left[step.name]
+        if step in self._ready:
+            self._ready.remove(step)
+
     def give_back(self, step: Step) -> None:
         """A step that had begun did not end; it is ready again."""
         self._left[step.name] = step
