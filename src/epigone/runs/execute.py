@@ -371,8 +371,9 @@ class _Run:
         self.result.outcomes[step.name] = "failed"
         partial = self._store.partial(step)
         if not told:
-            error = self._damaged_input(step) or error
-            if not (partial / FAILURE).exists():
+            damaged = self._damaged_input(step)
+            error = damaged or error
+            if damaged or not (partial / FAILURE).exists():
                 with suppress(OSError):  # on a full disk the run still tells it
                     write_json(partial / FAILURE, {"error": error, "fault": False})
         self._watcher.failed(step, error, partial / LOG)

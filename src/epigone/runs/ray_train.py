@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -57,6 +58,7 @@ def train(
             raise MachineLost(lines[-1][:300] if lines else type(error).__name__) from error
     found: dict[str, Any] = read_json(told)
     told.unlink()
+    shutil.rmtree(root / FOLDER / task.hash, ignore_errors=True)
     return found
 
 

@@ -83,6 +83,8 @@ class Schedule:
         `free` is what each machine has left; `but` are steps to pass over. What an urgent step
         waits for is kept for it, else small ones would keep a large one waiting for ever.
         """
+        if not free:
+            return None
         rooms = [*free]
         claimed = {claim for s in running if (claim := self._claims(s))}
         refused: set[Needs] = set()
