@@ -76,9 +76,13 @@ def test_a_step_has_one_runner_and_is_free_after_it(tmp_path: Path) -> None:
 
 
 def test_what_a_runner_had_is_free_when_it_ends(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), Runner(tmp_path, "s") as runner:
-        assert runner.take(STEP)
-        raise RuntimeError
+    def break_off() -> None:
+        with Runner(tmp_path, "s") as runner:
+            assert runner.take(STEP)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        break_off()
     assert Watch(tmp_path).holders() == {}
     assert Watch(tmp_path).runners() == []
     assert [*(tmp_path / lease.FOLDER / "runners").iterdir()] == []
