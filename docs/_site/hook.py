@@ -1,4 +1,4 @@
-"""Hooks of mkdocs: pages made of the code, files from outside of docs/, links between all of them."""
+"""Hooks of mkdocs: pages made of the code, files from outside of docs/, links among them."""
 
 from __future__ import annotations
 

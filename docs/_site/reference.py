@@ -1,4 +1,4 @@
-"""Reference pages made of the code: the study file from its JSON Schema, the command line from its verbs."""
+"""Reference pages made of the code: the study file from its schema, the verbs from themselves."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ EVERY = "docs/_site/every-key.yaml"
 STUDY = """\
 # The study file
 
-Made from the JSON Schema that checks study files, so that it lists every key there is. What a key is called, and what
-may stand there, is checked before anything runs: an unknown key is refused with its line, its column and the nearest
-known name.
+Made from the JSON Schema that checks study files, so that it lists every key there is. What a key
+is called, and what may stand there, is checked before anything runs: an unknown key is refused
+with its line, its column and the nearest known name.
 
 An editor that knows the schema completes keys and marks mistakes while you write:
 
@@ -36,19 +36,21 @@ An editor that knows the schema completes keys and marks mistakes while you writ
 epigone study-schema > study.schema.json
 ```
 
-With the YAML extension of VS Code, and everything else that speaks to yaml-language-server, the study's first line is then
-`# yaml-language-server: $schema=study.schema.json`. The same file lies [beside this page](study.schema.json).
+With the YAML extension of VS Code, and everything else that speaks to yaml-language-server, the
+study's first line is then `# yaml-language-server: $schema=study.schema.json`. The same file lies
+[beside this page](study.schema.json).
 
-`NAME` stands for a name that you choose, `[]` for an entry of a list. Amounts and other counts of tokens may be written as
-`8000`, `8k` or `1.5m`, shares as `0.1` or `10%`. Paths start at the study file's own folder.
+`NAME` stands for a name that you choose, `[]` for an entry of a list. Amounts and other counts of
+tokens may be written as `8000`, `8k` or `1.5m`, shares as `0.1` or `10%`. Paths start at the study
+file's own folder.
 """
 
 COMMANDS = """\
 # The command line
 
-Made from the verbs themselves, as `--help` is. `-h` and `--help` work everywhere; `--json` prints one JSON document for
-other programs. Exit codes: 0 done, 1 a step failed, 2 a mistake of yours (one line, no traceback), 130 ended by ^C, 143 by
-SIGTERM. `NO_COLOR` is honoured.
+Made from the verbs themselves, as `--help` is. `-h` and `--help` work everywhere; `--json` prints
+one JSON document for other programs. Exit codes: 0 done, 1 a step failed, 2 a mistake of yours
+(one line, no traceback), 130 ended by ^C, 143 by SIGTERM. `NO_COLOR` is honoured.
 """
 
 
@@ -73,7 +75,7 @@ def study_page() -> str:
         if len(paths) > 1:
             parts.append("The same keys: " + ", ".join(f"`{p}`" for p in paths[1:]) + ".\n")
         needed = model.get("required", ())
-        for key, value in model["properties"].items():
+        for key in model["properties"]:
             full = [f"{p}.{key}".lstrip(".") for p in paths]
             shown = next((examples[f] for f in full if f in examples), "")
             parts.append(_entry(schema, name, key, key in needed, shown))
@@ -224,7 +226,8 @@ def commands_page() -> str:
 def _commands(command: Any, parent: Any, name: str, depth: int) -> Iterator[str]:
     context = command.context_class(command, info_name=name, parent=parent)
     if parent is not None:
-        yield f"{'#' * depth} {_code(context.command_path)} {{ #{_anchor(context.command_path)} }}\n"
+        path = context.command_path
+        yield f"{'#' * depth} {_code(path)} {{ #{_anchor(path)} }}\n"
         paragraphs = (command.help or "").split("\n\n")
         for text in paragraphs:
             flat = " ".join(text.replace("\b", "").split())
