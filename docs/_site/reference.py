@@ -228,18 +228,15 @@ def _commands(command: Any, parent: Any, name: str, depth: int) -> Iterator[str]
     if parent is not None:
         path = context.command_path
         yield f"{'#' * depth} {_code(path)} {{ #{_anchor(path)} }}\n"
-        paragraphs = (command.help or "").split("\n\n")
-        for text in paragraphs:
-            flat = " ".join(text.replace("\b", "").split())
-            head, example, line = flat.partition("Example: ")
-            if head:
-                yield _plain(head.strip()) + "\n"
-            if example:
-                yield f"```sh\n{line}\n```\n"
+        texts = [" ".join(t.split()) for t in (command.help or "").split("\n\n")]
+        examples = [line for t in texts if (line := t.partition("Example: ")[2])]
+        yield from (f"{_plain(t.partition('Example: ')[0])}\n" for t in texts)
         if not hasattr(command, "commands"):
             pieces = [p.strip("{}") for p in command.collect_usage_pieces(context)]
-            usage = " ".join([context.command_path, *pieces])
+            usage = " ".join([path, *pieces])
             yield f"```text\n{usage}\n```\n"
+        yield from (f"```sh\n{line}\n```\n" for line in examples)
+        if not hasattr(command, "commands"):
             yield from _options(command, context)
     for verb, inner in getattr(command, "commands", {}).items():
         yield from _commands(inner, context, verb, depth + 1)
@@ -255,7 +252,7 @@ def _options(command: Any, context: Any) -> Iterator[str]:
             names = names.partition(" ")[0]
         for written, shown in (("<list[str]>", "<text>, several times"), (" range>", ">")):
             names = names.replace(written, shown)
-        head, anchor = _code(names), _anchor(f"{context.command_path} {parameter.name}")
+        head, anchor = _code(names), _anchor(f"option {context.command_path} {parameter.name}")
         meaning, _, extra = told.partition("  [" if "  [" in told else "[")
         extra = extra.removesuffix("]").replace("x>=", "from ")
         kind = f' <span class="kind">{_plain(extra)}</span>' if extra else ""

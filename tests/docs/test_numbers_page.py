@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/numbers.md").read_text()
-ENTRIES = re.findall(r"^\*\*(.+?)\*\*.*\n((?:.*\n)+?)(?=\n(?:\*\*|##)|\Z)", PAGE, re.MULTILINE)
+ENTRIES = re.findall(r"^\*\*(.+?)\*\*(.*?)(?=^\*\*|^##|\Z)", PAGE, re.MULTILINE | re.DOTALL)
 
 
 def names_in(path: Path) -> set[str]:
