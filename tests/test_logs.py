@@ -188,8 +188,9 @@ def test_what_a_run_does_names_its_step(tmp_path: Path) -> None:
         watcher.progress(step, 1, 2, "half")
         watcher.failed(step, "it broke", tmp_path / "log.txt")
         watcher.blocked(other, step)
-    assert told == ["started", "progress", "failed", "blocked"]
-    begun, failed, blocked = read()
+        watcher.remaining(1, 2, 60.0)
+    assert told == ["started", "progress", "failed", "blocked", "remaining"]
+    begun, failed, blocked, _ = read()
     assert (begun["step"], begun["level"]) == ("train/a-1", "info")
     assert (failed["step"], failed["level"]) == ("train/a-1", "error")
     assert failed["exception"] == "Traceback: here"

@@ -48,6 +48,10 @@ class _Logged:
         self._watcher.blocked(step, by)
         _LOG.warning("blocked by %s", by.name, extra={"step": step.name})
 
+    def remaining(self, done: int, of: int, seconds: float) -> None:
+        self._watcher.remaining(done, of, seconds)
+        _LOG.debug("%d of %d steps done, %.0f s left", done, of, seconds)
+
 
 def _trace(failure: Path) -> str:
     try:
