@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from epigone.cli.checks import Check, Need, Probe, State
+from epigone.cli.checks import Check, Probe
 from epigone.errors import EndpointError, UnknownName, UserError
 from epigone.models.endpoint import Endpoint, host, key_in_environment
 from epigone.models.received import UNREADABLE, decoded
@@ -25,6 +25,9 @@ _LARGEST = 1 << 20
 _HUB = "https://huggingface.co"
 _PYPI = "https://pypi.org/simple"
 _CHECK_NETWORK = "check the network, the proxy (HTTPS_PROXY) and the certificates (SSL_CERT_FILE)"
+
+_CHECK_URL = "start it, or check its URL and the network"
+_LATE = f"no answer in {SECONDS:.0f} s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,21 +42,19 @@ class Answer:
 def probes() -> list[Probe]:
     """What to find out about the network."""
     return [
-        _probe(SECTION, "package index", _index, "note", "index"),
-        _probe(SECTION, "model hub", _hub, "note", "hub"),
+        _probe(Check(SECTION, "package index", "note", _LATE, _CHECK_NETWORK, "index"), _index),
+        _probe(Check(SECTION, "model hub", "note", _LATE, _CHECK_NETWORK, "hub"), _hub),
     ]
 
 
 def endpoint_probe(endpoint: Endpoint, what: str) -> Probe:
     """What to find out about an endpoint, which `what` names."""
-    return _probe("Study", what, lambda: look(endpoint, what), "problem", "")
+    late = Check("Study", what, "problem", f"{host(endpoint)}: {_LATE}", _CHECK_URL)
+    return _probe(late, lambda: look(endpoint, what))
 
 
-def _probe(
-    section: str, name: str, find: Callable[[], Sequence[Check]], late: State, need: Need
-) -> Probe:
-    found = f"no answer in {SECONDS:.0f} s"
-    return Probe(find, SECONDS, Check(section, name, late, found, _CHECK_NETWORK, need))
+def _probe(late: Check, find: Callable[[], Sequence[Check]]) -> Probe:
+    return Probe(find, SECONDS, late)
 
 
 def _ask(method: str, url: str, verify: str | bool = True) -> Answer:
@@ -156,8 +157,7 @@ def look(endpoint: Endpoint, what: str) -> list[Check]:
         answer = _ask("GET", f"{endpoint.url.rstrip('/')}/models")
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
         found = f"{where} cannot be reached: {_told(error)}"
-        fix = "start it, or check its URL and the network"
-        return [Check(section, what, "problem", found, fix)]
+        return [Check(section, what, "problem", found, _CHECK_URL)]
     if answer.status in (401, 403):
         return [Check(section, what, "ok", f"{where} answers, and wants a key")]
     if answer.status != 200 or not answer.whole:
