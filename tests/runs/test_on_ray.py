@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +12,6 @@ from typing import Any
 import pytest
 
 import epigone
-from epigone import clusters
-from epigone.errors import UserError
-from epigone.runs import on_ray
 from epigone.runs.store import LOG
 from epigone.schema import Record
 from epigone.study.step import Step

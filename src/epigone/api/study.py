@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Literal
 from epigone.errors import UnknownName
 from epigone.files import write_json, write_text
 from epigone.runs.checks import check_before
-from epigone.runs.execute import PATIENCE_MINUTES, Asked, Result, Watcher, execute
+from epigone.runs.execute import execute
 from epigone.runs.executors import Executors, environment_of, executor_of
 from epigone.runs.lease import Runner
 from epigone.runs.logged import logged
 from epigone.runs.plan import Planned, plan
 from epigone.runs.resolve import World, lock_document, locked_fingerprints
+from epigone.runs.roles import PATIENCE_MINUTES, Asked, Result, Watcher
 from epigone.runs.store import Store
 from epigone.runs.teacher_cost import check_budget
 from epigone.study.declare import Declaration
