@@ -75,7 +75,7 @@ class Teacher:
             class Handler(_Handler):
                 of = teacher
 
-            self._server = ThreadingHTTPServer(("127.0.0.1", self._port), Handler)
+            self._server = _Server(("127.0.0.1", self._port), Handler)
             threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     def go(self, way: str) -> None:
@@ -100,6 +100,11 @@ class Teacher:
         usage = {"prompt_tokens": 30, "completion_tokens": 20, "total_tokens": 50}
         told = {"object": "chat.completion", "model": "teacher", "created": 1_750_000_000}
         return json.dumps({**told, "choices": [choice], "usage": usage}).encode()
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, *_: object) -> None:
+        """Whoever asked was killed."""
 
 
 class _Handler(BaseHTTPRequestHandler):
