@@ -31,8 +31,8 @@ from epigone.report.view import (
     Trunk,
 )
 from epigone.report.worth import bases_of, dollars_of, worth
+from epigone.runs.lock import read_lock
 from epigone.runs.plan import Planned, plan
-from epigone.runs.resolve import locked_fingerprints
 from epigone.runs.store import Store
 from epigone.schema import Cell, Rating, Record, Score
 from epigone.study.declare import Declaration
@@ -121,7 +121,7 @@ def view_of(
         },
         cells=cells_of(subjects, expansion, planned),
         text=_text(store.root / "study.yaml"),
-        locked=locked_fingerprints(store.root),
+        locked=read_lock(store.root).references,
     )
 
 

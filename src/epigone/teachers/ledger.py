@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 from epigone.errors import EndpointError, HeldElsewhere
 from epigone.files import canonical, fsync_dir
+from epigone.formats import LEDGER
 from epigone.models.endpoint import Endpoint
 
 # {"sum":"<16 hex digits>","row":<JSON>}: what is hashed is found without reading the JSON.
@@ -29,7 +30,8 @@ _START = len(_HEAD) + 16 + len(_TAIL)
 # `whole` JSON, it would be the same again.
 # batch: what became of a batch, whose own id is the key and stands in the `sent` of its requests:
 # its file is "uploaded" and it may be made at any moment, it is "made", it is "done".
-Kind = Literal["sent", "came", "void", "lost", "batch"]
+# format: the layout of the rows from here on; it has no key.
+Kind = Literal["sent", "came", "void", "lost", "batch", "format"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,8 @@ class Ledger:
 
         While another process adds to it, `waits` is called and its end waited for; without it,
         HeldElsewhere is raised. To `look` is to read what is there and add nothing, whoever holds
-        it. Raises EndpointError where the ledger cannot be written.
+        it. Raises EndpointError where the ledger cannot be written, NewerFormat where a newer
+        Epigone wrote it.
         """
         self.path = path
         self.purpose = purpose
@@ -135,6 +138,8 @@ class Ledger:
                 fsync_dir(path.parent)
                 self._lock(waits)
             self._end = self._read()
+            if not (look or self._end):
+                self.write([Row("format", "", LEDGER.mark({}))], sync=True)
         except BaseException as error:
             os.close(self._fd)
             if isinstance(error, OSError):
@@ -228,6 +233,9 @@ class Ledger:
 
     def _count(self, row: Mapping[str, Any], at: int, length: int) -> None:
         key = row["key"]
+        if row["kind"] == "format":
+            LEDGER.of(row, self.path)
+            return
         if row["kind"] == "batch":
             self._count_batch(row)
             return
