@@ -74,6 +74,12 @@ class Study:
         """Cells and steps; `online` may ask a hub for revisions that the study does not name."""
         return self._expand(online)[0]
 
+    def world(self) -> World:
+        """What the study needs to know of the world, as it is now or as its last run saw it."""
+        expansion, world = self._expand(False)
+        publications(self.declaration, expansion, self.file, world.text)
+        return world
+
     def plan(self) -> list[Planned]:
         """State, reason and expected time of every step; asks no network and changes nothing."""
         return plan(self.expansion(), self.store)

@@ -14,10 +14,12 @@ from pydantic import ValidationError
 from typer.core import TyperGroup
 
 from epigone.cli import (
+    archive,
     benchmark,
     calibrate,
     compare,
     corpus,
+    gc,
     generate,
     judge,
     new,
@@ -32,6 +34,7 @@ from epigone.cli import (
     teacher,
     toxicity,
     train,
+    verify,
 )
 from epigone.errors import EpigoneError, Stopped, UnknownName, UserError
 from epigone.study.values import told
@@ -68,8 +71,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
 )
-for _verb in (new, plan, run, status, report, compare, show, schema, train, generate, benchmark,
-              style, judge, toxicity, calibrate):  # fmt: skip
+for _verb in (new, plan, run, status, report, compare, show, verify, gc, archive, schema, train,
+              generate, benchmark, style, judge, toxicity, calibrate):  # fmt: skip
     _verb.register(app)
 corpus.register(app)
 teacher.register(app)

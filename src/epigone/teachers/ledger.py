@@ -8,7 +8,8 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -188,7 +189,7 @@ class Ledger:
         return [(max(0.0, now - at), tokens) for at, tokens in self._recent]
 
     def __len__(self) -> int:
-        """How many answers it holds, for all purposes."""
+        """How many answers it holds."""
         return len(self._places)
 
     def close(self) -> None:
@@ -291,6 +292,21 @@ class Ledger:
             self._count({"kind": row.kind, "key": row.key, **row.told}, self._end, len(line))
             self._end += len(line)
 
+    def merge(self, other: Path) -> int:
+        """Append the rows of another ledger that this one lacks; how many these were.
+
+        Equal rows count as often as they stand there. They count here once it is opened again.
+        """
+        here = Counter(line[:_START] for line in sound(self.path) if line)
+        came = 0
+        with open(self._fd, "ab", closefd=False) as end:
+            for line in filter(None, sound(other)):
+                known = here[line[:_START]] > 0
+                here[line[:_START]] -= 1
+                came += 0 if known else end.write(line) > 0
+        os.fdatasync(self._fd)
+        return came
+
     def __contains__(self, key: str) -> bool:
         """Whether the answer came."""
         return key in self._places
@@ -354,6 +370,17 @@ def lost(key: str, why: str, came: str = "", *, whole: bool = False, **batch: st
     """The row of a request that may have been paid for, though no answer came; see `Row`."""
     told = {"why": why, "came": came, **batch}
     return Row("lost", key, {**told, "whole": True} if whole else told)
+
+
+def sound(path: Path) -> Iterator[bytes | None]:
+    """The whole lines of a ledger as they stand, None for each that is damaged.
+
+    What a kill cut off at the end, or what is being written, is no line. Raises OSError.
+    """
+    with open(path, "rb") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                yield line if _checked(line) is not None else None
 
 
 def _checked(line: bytes) -> dict[str, Any] | None:
