@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from epigone.errors import UnknownName, UserError
 from epigone.files import write_json, write_text
 from epigone.runs import lease
-from epigone.runs.checks import check_before, check_gone
+from epigone.runs.checks import check_before, check_gone, check_left_out
 from epigone.runs.execute import Result, Watcher, execute
 from epigone.runs.lock import NAME as LOCK
 from epigone.runs.lock import STUDY, is_run, lock_document, world_of
@@ -129,6 +129,7 @@ class Study:
         publications(self.declaration, expansion, self.file, world.text)
         check_before(self.declaration, world.folder)
         check_gone(expansion, self.store, world.gone)
+        check_left_out(expansion, self.store)
         check_budget(expansion.steps, budget)
         with lease.hold(self.root):
             write_text(self.root / STUDY, self.file.read_text(encoding="utf-8"))

@@ -12,6 +12,7 @@ from epigone.errors import CorpusError, EndpointError, MissingExtra, UserError
 from epigone.evaluation import code
 from epigone.evaluation.needs import check_scorer
 from epigone.runs.store import Store
+from epigone.runs.verify import left_out
 from epigone.study.declare import Declaration, Scorer
 from epigone.study.steps import Expansion
 from epigone.study.teacher import Endpoint
@@ -63,6 +64,22 @@ def check_gone(expansion: Expansion, store: Store, gone: Collection[str]) -> Non
             "no such file or folder, and a step that is to do needs it", value=needed[0],
             fix=f"put it there for {step.name}",
         )  # fmt: skip
+
+
+def check_left_out(expansion: Expansion, store: Store) -> None:
+    """Raise UserError where a step to do needs what an archive of the study was made without."""
+    gone = [name for name in left_out(store.root) if not (store.root / name).exists()]
+    for step in expansion.steps if gone else ():
+        if store.folder(step).exists():
+            continue
+        for needed in step.inputs.values():
+            place = store.folder(needed)
+            if any((store.root / name).is_relative_to(place) for name in gone):
+                raise UserError(
+                    f"{step.name} needs the weights of a student, which are not in the archive "
+                    "that was imported", value=needed.name,
+                    fix=f"import one that has them, or delete {place} to train again",
+                )  # fmt: skip
 
 
 def _refs(value: object) -> Iterator[str]:

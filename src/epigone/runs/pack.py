@@ -86,8 +86,8 @@ def pack(
         with open(aside, "wb") as file, _packed(file, kind) as stream:
             _write(stream, manifest, contents, progress)
             stream.flush()
-        with open(aside, "rb+") as file:
-            os.fsync(file.fileno())
+        with open(aside, "rb+") as whole:
+            os.fsync(whole.fileno())
         # Ratings are for their owner alone, and so is what holds them.
         if f"{ROOT}/{RATINGS}" in manifest.files:
             aside.chmod(0o600)
@@ -244,7 +244,6 @@ def _write(stream: IO[bytes], manifest: Manifest, contents: _Contents, progress:
                     if error.errno is not None:
                         raise
                     hashing.sha = hashlib.sha256()  # tarfile's own: the file is too short
-            tar.members = []  # of a large study, it would keep each
             if hashing.sha.hexdigest() != entry.sha256:
                 raise StepFailed(f"{path} is not what was made; 'epigone verify' tells more")
             done += entry.size

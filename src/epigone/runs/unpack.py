@@ -127,7 +127,6 @@ def _extract(archive: Path, staging: Path, progress: Progress) -> Manifest:
             left = dict(manifest.files)
             total, done = sum(e.size for e in left.values()), 0
             while (member := tar.next()) is not None:
-                tar.members = []
                 entry = left.pop(member.name, None)
                 plain = member.isreg() and not member.issparse()
                 if entry is None or not plain or member.size != entry.size:
