@@ -46,7 +46,6 @@ LEDGER = Format("a ledger", 1)
 LEASE = Format("a study's lease", 1)
 ARCHIVE = Format("an archive", 1)
 LEFT_OUT = Format("a list of files left out", 1)
-PLATFORM = Format("the settings of a study on a platform", 1)
 # 2: the rows below a key of their own.
 _CACHE = Format("a cache", 2)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from decimal import Decimal
+from functools import cache
 from pathlib import Path
 
 from epigone.api import Study
@@ -55,6 +58,19 @@ def make(folder: Path) -> Study:
     ledger.write(answer("a", "made", "1.5") + answer("b", "made", "0.25"))
     ledger.close()
     return study
+
+
+@cache
+def _once() -> tempfile.TemporaryDirectory[str]:
+    made = tempfile.TemporaryDirectory()
+    make(Path(made.name))
+    return made
+
+
+def copied(folder: Path) -> Study:
+    """As `make`, without waiting for the disk."""
+    shutil.copytree(_once().name, folder, dirs_exist_ok=True)
+    return Study.load(folder / "study.yaml", runs=folder / "runs")
 
 
 def lock(study: Study) -> None:

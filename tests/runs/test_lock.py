@@ -13,7 +13,7 @@ from epigone.runs.checks import check_gone, check_left_out
 from epigone.runs.lock import read_lock, world_of
 from epigone.study.steps import expand
 
-from .made_study import FILES, lock, make
+from .made_study import FILES, copied, lock, make
 
 
 def edit(root: Path, **changes: Any) -> None:
@@ -74,7 +74,7 @@ def test_a_run_says_what_is_gone_only_where_a_step_to_do_needs_it(tmp_path: Path
 
 
 def test_a_run_without_weights_says_which_step_needs_them(tmp_path: Path) -> None:
-    study = make(tmp_path)
+    study = copied(tmp_path)
     steps = {s.stage: s for s in study.expansion().steps}
     weights = study.store.folder(steps["train"]) / "amount-1000/model.safetensors"
     weights.unlink()
@@ -90,7 +90,7 @@ def test_a_run_without_weights_says_which_step_needs_them(tmp_path: Path) -> Non
 
 
 def test_an_older_lock_opens_and_a_newer_one_is_refused(tmp_path: Path) -> None:
-    study = make(tmp_path)
+    study = copied(tmp_path)
     steps = read_lock(study.root).steps
     edit(study.root, format=None, folder=None, files=None)
     older = read_lock(study.root)

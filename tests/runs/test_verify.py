@@ -12,7 +12,7 @@ import pytest
 from epigone.files import read_json, write_json
 from epigone.runs.verify import Checked, side_by_side, verify
 
-from .made_study import make, tree
+from .made_study import copied, tree
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -22,7 +22,7 @@ def told(found: Checked) -> set[tuple[str, str]]:
 
 
 def test_a_study_as_it_was_made_is_whole(tmp_path: Path) -> None:
-    study = make(tmp_path)
+    study = copied(tmp_path)
     before = tree(tmp_path)
     found = verify(study.root)
     assert found.whole
@@ -35,7 +35,7 @@ def test_a_study_as_it_was_made_is_whole(tmp_path: Path) -> None:
 
 
 def test_what_is_damaged_missing_or_too_much_is_told(tmp_path: Path) -> None:
-    study = make(tmp_path)
+    study = copied(tmp_path)
     first, second, third, fourth, fifth = (
         study.store.folder(s) for s in study.expansion().steps[:5]
     )
@@ -72,7 +72,7 @@ def _place(folder: Path, root: Path) -> str:
 
 
 def test_a_lock_or_a_record_of_another_study_is_damage(tmp_path: Path) -> None:
-    study = make(tmp_path)
+    study = copied(tmp_path)
     file = study.root / "study.lock.json"
     lock = read_json(file)
     lock["steps"][0]["hash"] = "0" * 64
@@ -86,7 +86,7 @@ def test_a_lock_or_a_record_of_another_study_is_damage(tmp_path: Path) -> None:
 
 
 def test_a_line_that_is_being_written_is_no_damage(tmp_path: Path) -> None:
-    study = make(tmp_path)
+    study = copied(tmp_path)
     (ledger,) = (study.root.parent / "ledger").glob("*.jsonl")
     with open(ledger, "ab") as file:
         file.write(b'{"sum":"00')
@@ -94,7 +94,7 @@ def test_a_line_that_is_being_written_is_no_damage(tmp_path: Path) -> None:
 
 
 def test_ratings_are_looked_at_by_their_database(tmp_path: Path) -> None:
-    study = make(tmp_path)
+    study = copied(tmp_path)
     file = study.root / "ratings.db"
     with closing(sqlite3.connect(file)) as connection:
         connection.execute("CREATE TABLE rater (id INTEGER PRIMARY KEY)")
@@ -112,7 +112,7 @@ def test_ratings_are_looked_at_by_their_database(tmp_path: Path) -> None:
 
 
 def test_the_verb_ends_with_1_and_says_what_to_do(cli: Cli, tmp_path: Path) -> None:
-    study = make(tmp_path)
+    study = copied(tmp_path)
     done = cli("verify", "study.yaml", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "all of it is as it was made" in done.stdout

@@ -33,6 +33,7 @@ from epigone.runs.verify import (
     check_ratings,
     contents,
     left_out,
+    side_by_side,
     step_folders,
 )
 from epigone.schema import Progress, silent
@@ -71,7 +72,8 @@ def unpack(archive: Path, runs: Path, progress: Progress = silent) -> Imported:
         fcntl.flock(held, fcntl.LOCK_EX)
         manifest = _extract(archive, staging, progress)
         _check(staging, manifest)
-        os.sync()
+        for _ in side_by_side(_to_disk, [staging / name for name in manifest.files]):
+            pass
         root = runs.resolve() / manifest.study
         fresh = not root.exists()
         if not fresh:
@@ -87,6 +89,11 @@ def unpack(archive: Path, runs: Path, progress: Progress = silent) -> Imported:
     finally:
         shutil.rmtree(staging, ignore_errors=True)
         os.close(held)
+
+
+def _to_disk(file: Path) -> None:
+    with open(file, "rb+") as made:
+        os.fsync(made.fileno())
 
 
 class _Forward:
