@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from epigone.errors import UserError
-from epigone.runs import lease
 from epigone.runs.garbage import sweep
+from epigone.runs.lease import Runner
 from epigone.runs.store import partial_of
 from epigone.teachers.ledger import Ledger
 
@@ -69,19 +69,19 @@ def test_what_nobody_refers_to_is_listed_and_removed_when_told(tmp_path: Path) -
     removed = sweep(runs, remove=True)
     assert {g.path for g in removed.found} == set(litter)
     left = {n for n in before if not any(f"{n}/".startswith(f"runs/{p}/") for p in litter)}
-    assert tree(tmp_path).keys() - {"runs/made/lease.json"} == left
+    assert tree(tmp_path).keys() == left
     assert sweep(runs).found == []
 
 
 def test_what_somebody_works_on_is_left_alone(tmp_path: Path) -> None:
     runs, litter = littered(tmp_path)
     before = tree(runs)
-    with lease.hold(runs / "made"):
+    with Runner(runs / "made", "a run"):
         for remove in (False, True):
             found = sweep(runs, remove=remove)
             assert {g.path for g in found.found} <= {".import-abc"}
-            assert "works on" in found.left["made"]
-    assert {n: c for n, c in tree(runs).items() if "lease" not in n} == before
+            assert f"pid {os.getpid()}" in found.left["made"]
+    assert tree(runs) == before
     held = next(path for path, what in litter.items() if what == "unfinished")
     descriptor = os.open(runs / held, os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -98,7 +98,7 @@ def test_a_study_without_a_lock_is_left_alone(tmp_path: Path) -> None:
     found = sweep(runs, remove=True)
     assert [g.path for g in found.found] == [".import-abc"]
     assert "no lock file" in found.left["made"]
-    assert tree(runs / "made").keys() - {"lease.json"} == before.keys()
+    assert tree(runs / "made") == before
 
 
 def test_one_studys_folder_alone(tmp_path: Path) -> None:

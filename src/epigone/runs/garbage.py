@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from epigone.errors import HeldElsewhere, NewerFormat, UserError
-from epigone.runs import lease
+from epigone.runs.lease import Runner, Watch
 from epigone.runs.lock import FILES, NAME, Lock, is_run, read_lock
 from epigone.runs.store import RECORD
 from epigone.runs.verify import LEDGERS
@@ -82,9 +82,9 @@ def studies(runs: Path) -> list[Path]:
 def _study(root: Path, top: Path, swept: Swept, *, remove: bool) -> None:
     try:
         # Held, so that no run begins to use what is about to go.
-        with lease.hold(root) if remove else nullcontext():
-            if not remove and (who := lease.holder(root)):
-                raise HeldElsewhere(f"pid {who['pid']} on {who['host']} works on it")
+        if runners := Watch(root).runners():
+            raise HeldElsewhere(f"somebody works on it: {runners[0]}")
+        with Runner(root, "gc") if remove else nullcontext():
             lock = read_lock(root)
             if not lock.steps:
                 swept.left[root.name] = "no lock file tells which steps are its own (epigone run)"

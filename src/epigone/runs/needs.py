@@ -76,8 +76,10 @@ def needs_of(step: Step, machines: Sequence[Machine], processes: int = 0) -> Nee
     By the smallest, so that a step has as many threads wherever it works: sums of floats depend
     on their number. `processes` is how many a training run was asked to have, 0 where nobody
     asked. A step too large for every machine is cut to the largest, and has that to itself.
+    Machines without cores have left.
     """
-    if asks_endpoint(step):
+    machines = [m for m in machines if m.has.cpus]
+    if asks_endpoint(step) or not machines:
         return Needs(0, 0, memory(step))  # it waits for another machine
     with_gpu = [m for m in machines if m.has.gpus]
     if with_gpu and isinstance(step.spec, Answering | TrainSpec | FeedbackSpec | SelectSpec):

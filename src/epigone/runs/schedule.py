@@ -83,6 +83,8 @@ class Schedule:
         `free` is what each machine has left; `but` are steps to pass over. What an urgent step
         waits for is kept for it, else small ones would keep a large one waiting for ever.
         """
+        if not free:
+            return None
         rooms = [*free]
         claimed = {claim for s in running if (claim := self._claims(s))}
         refused: set[Needs] = set()
@@ -102,6 +104,12 @@ class Schedule:
         """A step works now, here or elsewhere."""
         del self._left[step.name]
         self._ready.remove(step)
+
+    def leave(self, step: Step) -> None:
+        """A step is not to be done at all."""
+        del self._left[step.name]
+        if step in self._ready:
+            self._ready.remove(step)
 
     def give_back(self, step: Step) -> None:
         """A step that had begun did not end; it is ready again."""

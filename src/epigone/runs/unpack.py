@@ -21,9 +21,9 @@ from epigone.corpus.compressed import FREE, RATIO, kind, require
 from epigone.errors import EpigoneError, UserError
 from epigone.files import fsync_dir, read_json, write_json
 from epigone.formats import LEFT_OUT
-from epigone.runs import lease
 from epigone.runs.archive import LARGEST_MANIFEST, MANIFEST, ROOT, Hostile, Manifest
 from epigone.runs.garbage import IMPORTING
+from epigone.runs.lease import Runner
 from epigone.runs.lock import FILES, NAME, STUDY, read_lock
 from epigone.runs.verify import (
     LEDGERS,
@@ -280,7 +280,7 @@ def _merge_ledgers(staging: Path, runs: Path) -> int:
 def _top_up(came: Path, root: Path) -> int:
     """Add what the study in `root` lacks of the same study; how many steps these were."""
     added = 0
-    with lease.hold(root):
+    with Runner(root, "import"):
         for folder in step_folders(came):
             place = root / folder.relative_to(came)
             if not place.exists():
