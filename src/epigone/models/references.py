@@ -349,9 +349,15 @@ def _converted(file: Path, sha256: str, progress: Progress) -> Path:
 
 def parameters(ref: str | Reference) -> int | None:
     """How many weights a model has, where that is known without a download, else None."""
-    return sizes.parameters(parse(ref))
+    return None if _gone(ref) else sizes.parameters(parse(ref))
 
 
 def shape(ref: str | Reference) -> Shape | None:
     """What of a model decides its cost, where that is known without a download, else None."""
-    return sizes.shape(parse(ref))
+    return None if _gone(ref) else sizes.shape(parse(ref))
+
+
+def _gone(ref: str | Reference) -> bool:
+    """Whether a path is named at which nothing lies any more."""
+    path = local(str(ref))
+    return path is not None and not path.exists()
