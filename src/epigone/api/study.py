@@ -17,6 +17,7 @@ from epigone.runs.executors import Executors, environment_of, executor_of
 from epigone.runs.lease import Runner
 from epigone.runs.lock import NAME as LOCK
 from epigone.runs.lock import STUDY, is_run, lock_document, world_of
+from epigone.runs.logged import logged
 from epigone.runs.plan import Planned, plan
 from epigone.runs.resolve import World
 from epigone.runs.store import Store
@@ -151,7 +152,7 @@ class Study:
             write_json(self.root / LOCK, lock)
             environment = environment_of(self.store, budget)
             executor = executor_of(on, address, environment, self.store)
-            told = watcher or _Quiet()
+            told = logged(watcher or _Quiet())
             asked = Asked(only, use, retry_failed, keep_going, patience_minutes)
             return execute(expansion, self.store, told, executor, runner, asked)
 

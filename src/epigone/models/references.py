@@ -17,6 +17,7 @@ from epigone.files import cache_root, canonical, sha256_file
 from epigone.formats import read_cache, write_cache
 from epigone.models import catalogue, hub, sizes
 from epigone.models.hub import MODEL_FILES, PICKLES, pickle_refused, require_model
+from epigone.models.in_use import use
 from epigone.schema import Progress, silent
 from epigone.study.cost import Shape
 
@@ -320,11 +321,10 @@ def _catalogued(entry: catalogue.Entry, progress: Progress) -> Path:
     if entry.kind != "model":
         return catalogue.fetch(entry, progress)
     done = _model_folder(entry.sha256)
-    return (
-        done
-        if done.is_dir()
-        else _converted(catalogue.fetch(entry, progress), entry.sha256, progress)
-    )
+    use(done)
+    if done.is_dir():
+        return done
+    return _converted(catalogue.fetch(entry, progress), entry.sha256, progress)
 
 
 def _model_folder(sha256: str) -> Path:
@@ -333,6 +333,7 @@ def _model_folder(sha256: str) -> Path:
 
 def _converted(file: Path, sha256: str, progress: Progress) -> Path:
     out = _model_folder(sha256)
+    use(out)
     if not out.is_dir():
         # Imports torch, which planning must not.
         from epigone.models.convert import convert_gguf
