@@ -91,7 +91,7 @@ def bring(
         return
     what = "imported" if done.new else "already there, added"
     print(f"{done.manifest.study}: {what} {done.steps} steps and {done.answers} answers")
-    for ref, fingerprint in needs.items():
+    for ref, fingerprint in needs.items() if done.manifest.done < done.manifest.steps else ():
         print(
             f"steps to do may need {ref} ({fingerprint[:19]}…): put it at {_place(done.root, ref)}"
         )

@@ -12,8 +12,10 @@ from typing import Any
 from epigone.errors import NewerFormat, UserError
 from epigone.files import read_json, write_aside
 from epigone.formats import LOCK
+from epigone.models import references
 from epigone.runs.resolve import UNRESOLVED, World
 from epigone.study.declare import Declaration
+from epigone.study.specs import ModelSpec
 from epigone.study.step import STAGES
 from epigone.study.steps import Expansion
 
@@ -37,14 +39,16 @@ class Kept:
 class Lock:
     """What a lock file says: fingerprints by reference, hashes by step, copies by what they are of.
 
-    `folder` is where the study file lay, None where that is not known; `trouble` says why the file
-    cannot be read, empty where it can be or there is none.
+    `parameters` are how many the bases have, by name. `folder` is where the study file lay, None
+    where that is not known; `trouble` says why the file cannot be read, empty where it can be or
+    there is none.
     """
 
     study: str = ""
     references: Mapping[str, str] = field(default_factory=dict)
     steps: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, Kept] = field(default_factory=dict)
+    parameters: Mapping[str, int] = field(default_factory=dict)
     folder: Path | None = None
     trouble: str = ""
     document: Mapping[str, Any] = field(default_factory=dict)
@@ -66,6 +70,7 @@ def read_lock(root: Path) -> Lock:
             references={str(k): str(v) for k, v in document["references"].items()},
             steps={str(s["step"]): str(s["hash"]) for s in document.get("steps", ())},
             files={str(k): Kept(**v) for k, v in document.get("files", {}).items()},
+            parameters={str(k): int(v) for k, v in document.get("parameters", {}).items()},
             folder=Path(folder) if folder else None,
             document=document,
         )
@@ -120,7 +125,8 @@ def lock_document(
     if unresolved:
         raise UserError("reference without a revision", value=unresolved[0])
     named = {*world.seen, *world.texts}
-    kept = {name: k for name, k in read_lock(root).files.items() if name in named}
+    before = read_lock(root)
+    kept = {name: k for name, k in before.files.items() if name in named}
     kept |= {name: _keep(path, root) for name, path in world.texts.items()}
     folder = world.folder.resolve()
     return LOCK.mark(
@@ -129,6 +135,7 @@ def lock_document(
             "folder": "" if folder == root.resolve() else str(folder),
             "references": world.seen,
             "files": {name: asdict(k) for name, k in kept.items()},
+            "parameters": _parameters(expansion, before.parameters),
             "cells": [
                 {
                     "model": s.model,
@@ -144,6 +151,15 @@ def lock_document(
             ],
         }
     )
+
+
+def _parameters(expansion: Expansion, before: Mapping[str, int]) -> dict[str, int]:
+    """How many parameters each base has; of one that is gone, what an earlier run saw."""
+    specs = [s.spec for s in expansion.steps]
+    named = (getattr(spec, field, None) for spec in specs for field in ("base", "model"))
+    bases = {m.name: m.ref for m in named if isinstance(m, ModelSpec) and m.kind == "base"}
+    found = {name: references.parameters(ref) or before.get(name) for name, ref in bases.items()}
+    return {name: count for name, count in found.items() if count}
 
 
 def kept_name(ref: str, sha256: str) -> str:
