@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from epigone.errors import UnknownName, UserError
 from epigone.files import write_json, write_text
 from epigone.runs.checks import check_before, check_gone, check_left_out
-from epigone.runs.execute import PATIENCE_MINUTES, Asked, Result, Watcher, execute
+from epigone.runs.execute import execute
 from epigone.runs.executors import Executors, environment_of, executor_of
 from epigone.runs.lease import Runner
 from epigone.runs.lock import NAME as LOCK
@@ -20,6 +20,7 @@ from epigone.runs.lock import STUDY, is_run, lock_document, world_of
 from epigone.runs.logged import logged
 from epigone.runs.plan import Planned, plan
 from epigone.runs.resolve import World
+from epigone.runs.roles import PATIENCE_MINUTES, Asked, Result, Watcher
 from epigone.runs.store import Store
 from epigone.runs.teacher_cost import check_budget
 from epigone.study.declare import Declaration

@@ -103,13 +103,22 @@ class Teller:
         self._said: dict[str, float] = {}
         if sys.stderr.isatty():
             from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+            from rich.progress import (
+                BarColumn,
+                Progress,
+                TextColumn,
+                TimeElapsedColumn,
+                TimeRemainingColumn,
+            )
 
             self._bar = Progress(
                 TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=24),
+                TextColumn("{task.percentage:>3.0f}%"),
                 TextColumn("{task.fields[note]}", style="dim", markup=False),
                 TimeElapsedColumn(),
+                TextColumn("left", style="dim"),
+                TimeRemainingColumn(),
                 console=Console(stderr=True),
                 transient=True,
             )

@@ -8,9 +8,8 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
 
 from epigone.errors import MachineLost, StepFailed, Stopped, UserError
 from epigone.files import write_json
@@ -19,95 +18,19 @@ from epigone.runs.lease import Runner
 from epigone.runs.needs import Machine, Needs, needs_of
 from epigone.runs.perform import Task, task_of
 from epigone.runs.plan import Planned, asks_endpoint, check_data, expectation, learn_speed
+from epigone.runs.roles import Asked, Executor, Result, Watcher
 from epigone.runs.schedule import Schedule, ways
 from epigone.runs.store import FAILURE, LOG, Damaged, Store, verify
-from epigone.schema import Progress, Record
+from epigone.schema import Record
 from epigone.study.specs import asked_model
 from epigone.study.step import Step
 from epigone.study.steps import Expansion
-from epigone.study.terms import Use
 from epigone.training.layout import processes_asked
 
-# A step that tells nothing for so many minutes is taken to hang.
-PATIENCE_MINUTES = 120.0
 # How often a run looks at leases, at steps of other runners, and at what hangs.
 _LOOK_SECONDS = 1.0
 # How often a step may lose its machine in one run.
 _AGAIN = 3
-
-Outcome = Literal["done", "failed", "blocked", "left"]
-
-
-class Watcher(Protocol):
-    """Who is told how a run goes."""
-
-    def started(self, step: Step, number: int, of: int) -> None:
-        """A step begins; it is the `number`th of the `of` steps to do."""
-
-    def progress(self, step: Step, done: float, total: float, note: str) -> None:
-        """A step has done a part of its work."""
-
-    def finished(self, step: Step, record: Record) -> None:
-        """A step is sealed, here or by another runner."""
-
-    def failed(self, step: Step, error: str, log: Path) -> None:
-        """A step failed; its output is in `log`."""
-
-    def blocked(self, step: Step, by: Step) -> None:
-        """A step cannot run because one that it needs failed."""
-
-    def remaining(self, done: int, of: int, seconds: float) -> None:
-        """So many of the steps to do are done, and the others are expected to take so long."""
-
-
-class Executor(Protocol):
-    """Where steps are performed."""
-
-    learns: bool
-
-    def machines(self) -> Sequence[Machine]:
-        """The machines as they are now."""
-
-    def submit(
-        self, task: Task, needs: Needs, places: Sequence[int], tell: Progress
-    ) -> Future[Record]:
-        """Begin a step, each of its parts on one of the machines.
-
-        The future raises StepFailed, UserError for a mistake that only work shows, and Stopped.
-        """
-
-    def end(self, task: Task) -> None:
-        """End a step; training saves before."""
-
-    def stop(self) -> None:
-        """End all steps; training saves before."""
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What a run is to do.
-
-    `only` names one stage. With `retry_failed` steps are tried again whose failure would come
-    again; with `keep_going` a user's mistake that only work shows fails its step, not the run.
-    """
-
-    only: str | None = None
-    use: Use = "research"
-    retry_failed: bool = False
-    keep_going: bool = False
-    patience_minutes: float = PATIENCE_MINUTES
-
-
-@dataclass(slots=True)
-class Result:
-    """What became of every step of a run."""
-
-    outcomes: dict[str, Outcome] = field(default_factory=dict)
-
-    @property
-    def failed(self) -> list[str]:
-        """Names of the steps that failed or were blocked."""
-        return [name for name, o in self.outcomes.items() if o in ("failed", "blocked")]
 
 
 def execute(
@@ -116,7 +39,7 @@ def execute(
     watcher: Watcher,
     executor: Executor,
     runner: Runner,
-    asked: Asked = Asked(),
+    asked: Asked,
 ) -> Result:
     """Run every step that is not done and that no other runner works on.
 

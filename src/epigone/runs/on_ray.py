@@ -132,10 +132,10 @@ class OnRay:
             raise Stopped("the step was ended") from None
         except errors.OutOfMemoryError:
             raise StepFailed("Ray ended the step: its machine had too little memory") from None
-        except (errors.WorkerCrashedError, errors.RayActorError, errors.ObjectLostError) as error:
-            raise MachineLost(_first_line(error)) from None
-        except errors.RayError as error:
+        except errors.RayTaskError as error:
             raise StepFailed(f"Ray: {_first_line(error)}") from None
+        except errors.RayError as error:  # of a process, a node, or what it had in its memory
+            raise MachineLost(f"Ray: {_first_line(error)}") from None
         finally:
             self._refs.pop(task.folder, None)
             self._tells.pop(task.folder, None)
