@@ -20,7 +20,7 @@ from epigone.runs.perform import Task, task_of
 from epigone.runs.plan import Planned, asks_endpoint, check_data, expectation, learn_speed
 from epigone.runs.roles import Asked, Executor, Result, Watcher
 from epigone.runs.schedule import Schedule, ways
-from epigone.runs.store import FAILURE, LOG, Damaged, Store, verify
+from epigone.runs.store import FAILURE, LOG, Damaged, Store, missing, verify
 from epigone.schema import Record
 from epigone.study.specs import asked_model
 from epigone.study.step import Step
@@ -359,10 +359,9 @@ def _record(store: Store, step: Step) -> Record | None:
 
 
 def _lost(folder: Path, record: Record | None) -> str:
-    """The line for a file of an input that is not there any more."""
-    names = record.outputs if record else {}
-    gone = next((name for name in names if not (folder / name).is_file()), None)
-    return _remake(folder, gone) if gone else ""
+    """The line for a file of an input that is not there any more, or was cut."""
+    gone = missing(folder, record) if record else []
+    return _remake(folder, gone[0]) if gone else ""
 
 
 def _remake(folder: Path, name: str) -> str:
