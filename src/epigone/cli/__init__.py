@@ -16,12 +16,14 @@ from typer.core import TyperGroup
 
 from epigone import logs
 from epigone.cli import (
+    archive,
     benchmark,
     cache,
     calibrate,
     compare,
     corpus,
     doctor,
+    gc,
     generate,
     judge,
     new,
@@ -36,6 +38,7 @@ from epigone.cli import (
     teacher,
     toxicity,
     train,
+    verify,
 )
 from epigone.cli.completion import equip
 from epigone.errors import EpigoneError, Stopped, UnknownName, UserError
@@ -76,8 +79,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
 )
-for _verb in (new, plan, run, status, report, compare, show, schema, train, generate, benchmark,
-              style, judge, toxicity, calibrate, doctor):  # fmt: skip
+for _verb in (new, plan, run, status, report, compare, show, verify, gc, archive, schema, train,
+              generate, benchmark, style, judge, toxicity, calibrate, doctor):  # fmt: skip
     _verb.register(app)
 corpus.register(app)
 teacher.register(app)

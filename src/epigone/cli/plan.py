@@ -21,7 +21,6 @@ from epigone.runs.plan import Planned, memory
 from epigone.runs.plan import plan as what_to_do
 from epigone.runs.teacher_cost import Asking, asking, told
 from epigone.schema import Cell
-from epigone.study.publications import publications
 from epigone.study.rounds import lonely
 from epigone.study.specs import TrainSpec
 from epigone.study.steps import Expansion
@@ -53,7 +52,7 @@ def plan(
     """
     loaded = Study.load(study, runs=runs)
     expansion = loaded.expansion()
-    publications(loaded.declaration, expansion, loaded.file)
+    loaded.published(expansion)
     planned = what_to_do(expansion, loaded.store)
     terms = loaded.terms()
     loaded.check_terms(use)

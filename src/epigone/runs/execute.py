@@ -20,7 +20,7 @@ from epigone.runs.perform import Task, task_of
 from epigone.runs.plan import Planned, asks_endpoint, check_data, expectation, learn_speed
 from epigone.runs.roles import Asked, Executor, Result, Watcher
 from epigone.runs.schedule import Schedule, ways
-from epigone.runs.store import FAILURE, LOG, Damaged, Store, verify
+from epigone.runs.store import FAILURE, LOG, Damaged, Store, missing, verify
 from epigone.schema import Record
 from epigone.study.specs import asked_model
 from epigone.study.step import Step
@@ -134,6 +134,7 @@ class _Run:
         """Until nothing is left that can be done."""
         if not self._asked.retry_failed:
             self._leave_faults()
+        self._tell_remaining()
         while True:
             self._begin()
             # What is ready and does not begin waits for a cluster's machines.
@@ -273,20 +274,20 @@ class _Run:
         self._schedule.finish(step)
         self._elsewhere.pop(step.name, None)
         self._watcher.finished(step, record)
-        self._tell_remaining(step)
+        self._owed.pop(step.name, None)
+        self._tell_remaining()
         if step.stage == "corpus":
             check_data(self._expansion, self._store, self._asked.use)
 
-    def _tell_remaining(self, ended: Step) -> None:
+    def _tell_remaining(self) -> None:
         """Tell what is left, by what was expected of it and by how far that was true so far."""
-        self._owed.pop(ended.name, None)
         machines = self._executor.machines()
         cpus, gpus = sum(m.has.cpus for m in machines), sum(m.has.gpus for m in machines)
         left = 0.0
-        for name, seconds in self._owed.items():
-            needs = self._needed[1].get(name)
-            share = max(needs.cpus / cpus, needs.gpus / gpus if gpus else 0.0) if needs else 1.0
-            left += seconds * share
+        for step in (*self._schedule.left, *(w.step for w in self._busy.values())):
+            needs = self._needs(step)
+            share = max(needs.cpus / max(1, cpus), needs.gpus / max(1, gpus))
+            left += self._owed[step.name] * share
         true = self._worked / self._thought if self._thought else 1.0
         self._watcher.remaining(self._of - len(self._owed), self._of, left * true)
 
@@ -304,7 +305,8 @@ class _Run:
             self.result.outcomes[other.name] = "blocked"
             self._owed.pop(other.name, None)
             self._watcher.blocked(other, by)
-        self._tell_remaining(step)
+        self._owed.pop(step.name, None)
+        self._tell_remaining()
 
     def _damaged_input(self, step: Step) -> str:
         """The line for an input that is not what its record says: then its step is to blame."""
@@ -357,10 +359,9 @@ def _record(store: Store, step: Step) -> Record | None:
 
 
 def _lost(folder: Path, record: Record | None) -> str:
-    """The line for a file of an input that is not there any more."""
-    names = record.outputs if record else {}
-    gone = next((name for name in names if not (folder / name).is_file()), None)
-    return _remake(folder, gone) if gone else ""
+    """The line for a file of an input that is not there any more, or was cut."""
+    gone = missing(folder, record) if record else []
+    return _remake(folder, gone[0]) if gone else ""
 
 
 def _remake(folder: Path, name: str) -> str:

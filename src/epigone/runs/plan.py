@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from epigone.errors import CorpusError
-from epigone.files import cache_root, read_json, write_json
+from epigone.files import cache_root
+from epigone.formats import read_cache, write_cache
 from epigone.models import references
 from epigone.runs.estimate import Answering, amounts_of, answers_of, base_of, questions_of, rows_of
 from epigone.runs.store import Damaged, Store
@@ -185,22 +186,22 @@ def learn_speed(step: Step, seconds: float) -> None:
     """Remember how long a step of this stage took on this machine, for later plans."""
     file = cache_root() / _SPEEDS
     ratio = seconds / max(work(step), 1e-9)
+    known = read_cache(file)
     try:
-        known = read_json(file)
         history = [float(x) for x in known.get(step.stage, [])][-_HISTORY + 1 :]
-    except (OSError, ValueError, TypeError, AttributeError):
-        known, history = {}, []
+    except (ValueError, TypeError):
+        history = []
     known[step.stage] = [*history, round(ratio, 4)]
     # Only later estimates lose where the cache cannot be written.
     with suppress(OSError):
-        write_json(file, known)
+        write_cache(file, known)
 
 
 def _speeds() -> dict[str, float]:
     try:
-        known = read_json(cache_root() / _SPEEDS)
+        known = read_cache(cache_root() / _SPEEDS)
         return {stage: sorted(xs)[len(xs) // 2] for stage, xs in known.items() if xs}
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError):
         return {}
 
 
