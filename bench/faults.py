@@ -61,6 +61,7 @@ class Play:
             mount("-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder))
         self._kind = kind(self._scene, teacher, rng)
         self._commands = 0
+        self._more: list[str] = []
         self.faults: list[Fault] = []
 
     def play(self, number: int) -> None:
@@ -96,8 +97,12 @@ class Play:
             if "Traceback (most recent call last)" in told:
                 raise Stuck("a traceback", told)
             line = self._kind.undo(told) or self._obey(told)
-            for fault in self.faults[struck:]:
-                fault.line = line
+            self._more = []
+            if "--retry-failed tries it again" in told:
+                self._more = ["--retry-failed"]
+                line = line_with(told, "--retry-failed tries it again")
+            for fault in self.faults[struck:] or self.faults[-1:]:
+                fault.line = fault.line or line
             if any(done.code == 0 for done in dones) and not line:
                 return
             if again > _MOST_AGAIN:
@@ -133,7 +138,8 @@ class Play:
         self._commands += 1
         err = self._scene.folder.with_name(f"{self._scene.folder.name}-{self._commands}.txt")
         kind = self._kind
-        return Command(self._whole, self._scene.runs, err, *kind.words(), cgroup=kind.cgroup())
+        words = *kind.words(), *self._more
+        return Command(self._whole, self._scene.runs, err, *words, cgroup=kind.cgroup())
 
     def _struck(self, what: str) -> None:
         self._scene.last = Fault(self._kind.name, what)

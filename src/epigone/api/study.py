@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Literal
 
 from epigone.errors import UnknownName, UserError
 from epigone.files import write_json, write_text
-from epigone.runs.checks import check_before, check_gone, check_left_out
+from epigone.runs.checks import (
+    check_before,
+    check_gone,
+    check_left_out,
+    check_whole,
+    reading,
+)
 from epigone.runs.execute import execute
 from epigone.runs.executors import Executors, environment_of, executor_of
 from epigone.runs.lease import Runner
@@ -144,6 +150,7 @@ class Study:
         check_before(self.declaration, world.folder)
         check_gone(expansion, self.store, world.gone)
         check_left_out(expansion, self.store)
+        check_whole(expansion, self.store)
         check_budget(expansion.steps, budget)
         lock = lock_document(self.declaration, expansion, world, self.root)
         with Runner(
@@ -168,7 +175,8 @@ class Study:
 
         expansion = self.expansion()
         given = self.published(expansion)
-        return findings_of(self.declaration, expansion, self.store, given)
+        with reading(expansion, self.store):
+            return findings_of(self.declaration, expansion, self.store, given)
 
     def report(self) -> Path:
         """Build report/index.html and its tables from what is done; the page's path is returned."""
@@ -207,7 +215,8 @@ class Study:
 
         expansion = self.expansion()
         given = self.published(expansion)
-        return view_of(self.declaration, expansion, self.store, given)
+        with reading(expansion, self.store):
+            return view_of(self.declaration, expansion, self.store, given)
 
     def _expand(self, online: bool) -> tuple[Expansion, World]:
         world = world_of(self.file, self.root, online=online)
