@@ -118,7 +118,10 @@ class Play:
         commands = [self._command() for _ in range(kind.runners if room else 1)]
         seconds = sum(self._whole.seconds(n) for n in cut)
         at = None if kind.in_step else time.monotonic() + 1 + moment(self._rng, seconds + 3)
-        while any([command.runs() for command in commands]):
+        while sum(command.runs() for command in commands):
+            if what := kind.noticed():
+                self._struck(what)
+                room = 0
             working = scene.look()
             now = time.monotonic()
             if at is None and working:
@@ -130,6 +133,8 @@ class Play:
                 at = None if kind.in_step else now + 0.5
             kind.tick()
             time.sleep(_LOOK_SECONDS)
+        if what := kind.noticed():
+            self._struck(what)
         while scene.look():
             time.sleep(_LOOK_SECONDS)  # what the killed leave behind ends by itself
         return [command.wait() for command in commands]
@@ -197,8 +202,9 @@ def table(rows: list[Fault]) -> str:
             continue
         count = {r: sum(f.result == r for f in found) for r in ("same", "told", "lost")}
         lost = [f.lost for f in found]
-        cells = ("all" if kind is None else kind.name, len(found), *count.values(),
-                 f"{statistics.median(lost):.1f}", f"{max(lost):.1f}", sum(f.twice for f in found))  # fmt: skip
+        seconds = f"{statistics.median(lost):.1f}", f"{max(lost):.1f}"
+        name = "all" if kind is None else kind.name
+        cells = name, len(found), *count.values(), *seconds, sum(f.twice for f in found)
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)
 
@@ -242,8 +248,11 @@ def perform(options: argparse.Namespace, kinds: list[str]) -> list[Fault]:
                 f.write(json.dumps(row) + "\n")
             took = time.monotonic() - begun
             told = f"{len(rows)} faults; {name}-{number}: {len(play.faults)} in {took:.0f} s"
-            told += "".join(f"\n    {f.what}: {f.result}, {f.lost:.1f} s, {f.twice} requests" +
-                            (f"; {f.line}" if f.line else "") for f in play.faults)
+            told += "".join(
+                f"\n    {f.what}: {f.result}, {f.lost:.1f} s, {f.twice} requests"
+                + (f"; {f.line}" if f.line else "")
+                for f in play.faults
+            )
             print(told, flush=True)
     return rows
 

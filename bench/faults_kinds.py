@@ -72,6 +72,10 @@ class Kind:
         """Make the fault now; what it is, empty where there is nothing to make it of."""
         return ""
 
+    def noticed(self) -> str:
+        """A fault that the system has made meanwhile; what it is, empty for none."""
+        return ""
+
     def tick(self) -> None:
         """Do what is due while the command runs."""
 
@@ -163,11 +167,11 @@ class OutOfMemory(Kind):
     def before(self, cut: Sequence[str]) -> str:
         self._limit(str(self.rng.randint(90, self._most) << 20))
         self._most = max(150, self._most - 60)  # it may have been enough
-        self._killed = self._kills()
         return ""
 
-    def strike(self, commands: Sequence[Command], working: Sequence[int]) -> str:
-        return "killed by the kernel" if self._kills() > self._killed else ""
+    def noticed(self) -> str:
+        before, self._killed = self._killed, self._kills()
+        return "killed by the kernel" if self._killed > before else ""
 
     def undo(self, told: str) -> str:
         self._limit("-1" if self._file().name == "memory.limit_in_bytes" else "max")
@@ -222,7 +226,8 @@ class _OnTmpfs(Kind):
 
 
 class DiskFull(_OnTmpfs):
-    name, share = "disk full (a tmpfs)", 60
+    # An answer on its way finds no room in the ledger.
+    name, share, twice = "disk full (a tmpfs)", 60, True
     in_step = False
 
     def strike(self, commands: Sequence[Command], working: Sequence[int]) -> str:
@@ -243,7 +248,7 @@ class DiskFull(_OnTmpfs):
 
 
 class FilesTooLarge(Kind):
-    name, share = "no room for a file (ulimit -f)", 30
+    name, share, twice = "no room for a file (ulimit -f)", 30, True
 
     def strike(self, commands: Sequence[Command], working: Sequence[int]) -> str:
         limit = self.rng.choice((0, 100, 5_000, 50_000))
@@ -338,11 +343,16 @@ class InputGone(Kind):
             shutil.rmtree(folder)
             return f"the folder {folder.name}"
         if way == "file":
-            files = [p for p in folder.rglob("*") if p.is_file() and p.name not in (RECORD, "log.txt")]
+            files = [
+                p for p in folder.rglob("*") if p.is_file() and p.name not in (RECORD, "log.txt")
+            ]
             file = self.rng.choice(sorted(files))
             file.unlink()
             return f"{folder.name}/{file.name}"
-        names = {"source": ("talk.json", "prompts.jsonl"), "base": ("tiny", "tiny/model.safetensors")}
+        names = {
+            "source": ("talk.json", "prompts.jsonl"),
+            "base": ("tiny", "tiny/model.safetensors"),
+        }
         name = self.rng.choice(names[way])
         place = self.scene.whole.folder / name
         aside = self.scene.folder / "aside"

@@ -31,7 +31,11 @@ teacher:
   name: teacher
   terms: openai
   endpoint:
-    {{url: "http://127.0.0.1:{port}/v1", model: teacher, key_env: A_KEY, price: [2, 8], concurrency: 4}}
+    url: "http://127.0.0.1:{port}/v1"
+    model: teacher
+    key_env: A_KEY
+    price: [2, 8]
+    concurrency: 4
 bases: [{folder}/tiny]
 corpora:
   talk: {{kind: broad, from: [{folder}/talk.json], held_out: 6}}
@@ -177,18 +181,20 @@ def make(work: Path) -> tuple[Whole, Teacher]:
 
         conftest._write_talk(folder)
         conftest._write_tiny_base(folder)
-        lines = [json.dumps({"prompt": a.format(s)}) for a in conftest.ASKS for s in conftest.SUBJECTS]
+        lines = [
+            json.dumps({"prompt": a.format(s)}) for a in conftest.ASKS for s in conftest.SUBJECTS
+        ]
         (folder / "prompts.jsonl").write_text("\n".join(lines))
         port = free_port()
         (folder / "study.yaml").write_text(STUDY.format(folder=folder, port=port))
         file.write_text(str(port))
     whole = Whole(folder, int(file.read_text()))
     teacher = Teacher(whole.port)
-    begun = time.monotonic()
     done = Command(whole, whole.runs, folder / "told.txt").wait()
     if done.code:
         raise SystemExit(f"the study without any fault failed:\n{done.told}")
-    print(f"{len(whole.names())} steps; the undisturbed run took {time.monotonic() - begun:.0f} s")
+    seconds = sum(map(whole.seconds, whole.names()))
+    print(f"{len(whole.names())} steps, {seconds:.0f} s of work undisturbed", flush=True)
     assert set(teacher.answered.values()) <= {1}
     return whole, teacher
 
@@ -204,7 +210,9 @@ class Done:
 class Command:
     """`epigone run` of the study in a process, and a process group, of its own."""
 
-    def __init__(self, whole: Whole, runs: Path, err: Path, *more: str, cgroup: Path | None = None) -> None:
+    def __init__(
+        self, whole: Whole, runs: Path, err: Path, *more: str, cgroup: Path | None = None
+    ) -> None:
         words = [sys.executable, "-m", "epigone", "run", str(whole.folder / "study.yaml")]
         words += ["--runs", str(runs), *more]
         if cgroup is not None:
@@ -260,7 +268,9 @@ def below(pid: int) -> list[int]:
 
 def cmdline(pid: int) -> str:
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        return (
+            Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        )
     except OSError:
         return ""
 

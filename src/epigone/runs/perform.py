@@ -41,10 +41,11 @@ from epigone.study.specs import DataSpec, ModelSpec, SourceSpec, Spec, asked_mod
 from epigone.study.step import STAGES, Step, identity
 
 _LIVE_SECONDS = 1.0
-# What libraries say, by errors of no type of their own, where disk, memory or threads run out.
+# What libraries say, by errors of no type of their own, where disk, memory or threads run out, or
+# where a process that helps was killed.
 _RUN_OUT = re.compile(
     r"\(os error \d+\)|no space left|file write failed|can't start new thread|out of memory"
-    r"|can(not|'t) allocate memory|bad_alloc",
+    r"|can(not|'t) allocate memory|bad_alloc|terminated abruptly|killed by signal",
     re.IGNORECASE,
 )
 
