@@ -1,11 +1,11 @@
-"""The calibration's grid on a Ray cluster of two nodes, one killed in the middle, against one machine.
+"""The calibration's grid on two Ray nodes, one killed in the middle, against one machine.
 
     epigone calibrate -o calibration
     python bench/calibration_on_ray.py calibration
 
-The study of a finished calibration runs once more from its world and its bases, each step a remote task;
-when half of the steps are done, the node on which the last one began is killed. Then every output of every
-step has to have the hash that it has in the calibration.
+The study of a finished calibration runs once more from its world and its bases, each step a remote
+task; when half of the steps are done, the node of the next step that tells something is killed.
+Then every output of every step has to have the hash that it has in the calibration.
 """
 
 from __future__ import annotations
