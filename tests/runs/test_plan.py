@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from epigone.errors import CorpusError
-from epigone.runs.plan import asks_endpoint, check_data, memory, plan, why, work
+from epigone.runs.plan import asks_endpoint, check_data, memory, plan, work
 from epigone.runs.store import Store, partial_of
 from epigone.schema import Conversation, Message, Provenance, Record
 from epigone.study import train_file
@@ -100,12 +100,11 @@ def test_why_names_the_field_that_changed_and_what_follows_from_it(store: Store)
 
 
 def test_a_failed_step_says_so(store: Store) -> None:
-    step = expansion().steps[0]
-    partial = partial_of(store.folder(step))
+    partial = partial_of(store.folder(expansion().steps[0]))
     partial.mkdir(parents=True)
     (partial / "failure.json").write_text('{"error": "no space"}')
-    assert plan(expansion(), store)[0].state == "failed"
-    assert why(step, store, store.failure(step)) == "failed: no space"
+    planned = plan(expansion(), store)[0]
+    assert (planned.state, planned.why) == ("failed", "failed: no space")
 
 
 def test_another_identity_in_the_folder_is_damage_not_done(store: Store) -> None:

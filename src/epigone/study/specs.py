@@ -389,7 +389,8 @@ class JudgeSpec(Spec):
 
 def asked_model(spec: Spec) -> ModelSpec | None:
     """The teacher or judge whose endpoint a step asks, if it does."""
-    for model in (getattr(spec, "model", None), getattr(spec, "judge", None)):
+    told = vars(spec)
+    for model in (told.get("model"), told.get("judge")):
         if isinstance(model, ModelSpec) and model.kind in ("teacher", "judge") and model.ref:
             return model
     return None

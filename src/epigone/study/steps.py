@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import product
 
 from epigone.errors import UserError
@@ -44,7 +46,7 @@ class Subject:
     made_by: Step | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Expansion:
     """A study's steps in an order in which they can run, and the models that they measure."""
 
@@ -58,12 +60,23 @@ class Expansion:
 
     def steps_of(self, subject: Subject) -> list[Step]:
         """The steps that make a model and measure it, in their order."""
-        made = set()
+        of_models, of_names = self._places
+        places = {*of_models[subject.model]}
         step = subject.made_by
         while step is not None:
-            made.add(step.name)
+            places.update(of_names[step.name])
             step = step.inputs.get("student")
-        return [s for s in self.steps if s.model == subject.model or s.name in made]
+        return [self.steps[place] for place in sorted(places)]
+
+    @cached_property
+    def _places(self) -> tuple[Mapping[str, list[int]], Mapping[str, list[int]]]:
+        """Where in `steps` those of each model stand, and those of each name."""
+        of_models: defaultdict[str, list[int]] = defaultdict(list)
+        of_names: defaultdict[str, list[int]] = defaultdict(list)
+        for place, step in enumerate(self.steps):
+            of_models[step.model].append(place)
+            of_names[step.name].append(place)
+        return of_models, of_names
 
 
 def expand(declaration: Declaration, resolve: Resolve) -> Expansion:
