@@ -389,8 +389,7 @@ class JudgeSpec(Spec):
 
 def asked_model(spec: Spec) -> ModelSpec | None:
     """The teacher or judge whose endpoint a step asks, if it does."""
-    told = vars(spec)
-    for model in (told.get("model"), told.get("judge")):
+    for model in map(vars(spec).get, ("model", "judge")):
         if isinstance(model, ModelSpec) and model.kind in ("teacher", "judge") and model.ref:
             return model
     return None
