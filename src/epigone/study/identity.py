@@ -12,6 +12,7 @@ from epigone.files import canonical
 
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 
+
 def digest(identity: Mapping[str, Any]) -> str:
     """Hex sha256 of the canonical JSON of an identity document.
 
