@@ -60,6 +60,11 @@ for name, stage in step.STAGES.items():
     own = "run_corpus" if name == "corpus" else "run"
     step.STAGES[name] = replace(stage, run=f"sitecustomize:{own}", preload=())
 """
+RUN = """
+import sys, epigone
+sys.exit(bool(epigone.Study.load("grid.yaml").run(on=sys.argv[1]).failed))
+"""
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0"}
 SNAKEFILE = """
 import json
 needs = json.load(open("needs.json"))
@@ -208,15 +213,13 @@ def finish(folder: Path, step: Step) -> None:
 
 def running(home: Path, options: argparse.Namespace) -> None:
     head("steps that do nothing", "seconds (range)", "CPU s", "peak MB", "steps", "ms a step")
-    arms: dict[str, list[str]] = {"local": []}
-    if options.ray:
-        arms["ray"] = ["--on", "ray"]
+    arms = ("local", "ray") if options.ray else ("local",)
     found: dict[str, dict[int, list[Spent]]] = {arm: {} for arm in arms}
     few, many = Grid(1, 1, 1, 1), Grid(2, 2, 4, 4)
     for turn in range(options.runs):
         for grid in (few, many):
-            for arm, more in arms.items():
-                took, steps = no_ops(home / f"steps-{arm}-{turn}-{grid.seeds}", grid, more)
+            for arm in arms:
+                took, steps = no_ops(home / f"steps-{arm}-{turn}-{grid.seeds}", grid, arm)
                 found[arm].setdefault(steps, []).append(took)
     for arm, sizes in found.items():
         (low, small), (high, large) = sorted(sizes.items())
@@ -233,7 +236,7 @@ def beside(home: Path, options: argparse.Namespace) -> None:
     study = epigone.Study.load(Grid(2, 2, 4, 4).write(home / "shape", local=True))
     steps = study.expansion().steps
     arms: dict[str, Callable[[Path], Spent]] = {
-        "epigone": lambda folder: no_ops(folder, Grid(2, 2, 4, 4), [])[0],
+        "epigone": lambda folder: no_ops(folder, Grid(2, 2, 4, 4), "local")[0],
         "snakemake, shell": lambda folder: snake(folder, steps, "touch", options.snakemake, cores),
         "snakemake, python": lambda folder: snake(
             folder, steps, f"{sys.executable} -c pass && touch", options.snakemake, cores
@@ -251,12 +254,16 @@ def beside(home: Path, options: argparse.Namespace) -> None:
         told(arm, runs, "" if arm == "epigone" else span)
 
 
-def no_ops(folder: Path, grid: Grid, more: Sequence[str]) -> tuple[Spent, int]:
-    """`epigone run` on a study of steps that do nothing, and how many they were."""
+def no_ops(folder: Path, grid: Grid, on: str) -> tuple[Spent, int]:
+    """All steps of a study that do nothing, from the start of Python on, and how many they were.
+
+    By the call that `epigone run` makes: a report cannot be built of nothing.
+    """
     file = grid.write(folder, local=True)
     (folder / "sitecustomize.py").write_text(NOTHING)
     path = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
-    took = epigone_(["run", str(file), *more], folder, PYTHONPATH=path)
+    command = [sys.executable, "-c", RUN, on]
+    took = spent(command, folder, folder / "log.txt", {**QUIET, "PYTHONPATH": path})
     planned = epigone.Study.load(file, runs=folder / "runs").plan()
     if any(p.state != "done" for p in planned):
         raise SystemExit(f"not all of {len(planned)} steps were done in {folder}")
@@ -278,9 +285,8 @@ def snake(folder: Path, steps: Sequence[Step], command: str, snakemake: Path, co
     return took
 
 
-def epigone_(arguments: Sequence[str], folder: Path, **more: str) -> Spent:
-    quiet = {"RAY_USAGE_STATS_ENABLED": "0", **more}
-    return spent([sys.executable, "-m", "epigone", *arguments], folder, folder / "log.txt", quiet)
+def epigone_(arguments: Sequence[str], folder: Path) -> Spent:
+    return spent([sys.executable, "-m", "epigone", *arguments], folder, folder / "log.txt", {})
 
 
 def _wall(runs: Sequence[Spent]) -> float:

@@ -61,7 +61,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_json(path: Path) -> Any:
     """Read one JSON document."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    return json.loads(path.read_bytes().decode())
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> int:

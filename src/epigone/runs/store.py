@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ class Store:
 
     def folder(self, step: Step) -> Path:
         """Where a finished step lies."""
-        return self.root / "steps" / step.name
+        return self.root.joinpath("steps", step.name)
 
     def partial(self, step: Step) -> Path:
         """Where a step works until it is finished."""
@@ -130,12 +131,12 @@ def partial_of(folder: Path) -> Path:
 def read_record(folder: Path) -> Record | None:
     """The record in a folder, None where there is none; raises Damaged for an unreadable one."""
     file = folder / RECORD
-    if not file.exists():
-        if folder.exists():
-            raise Damaged(f"{folder} has no record; delete the folder to make it again")
-        return None
     try:
         return Record.from_json(read_json(file))
+    except FileNotFoundError:
+        if folder.exists():
+            raise Damaged(f"{folder} has no record; delete the folder to make it again") from None
+        return None
     except (ValueError, TypeError, KeyError) as error:
         raise Damaged(f"{file} is damaged ({error}); delete its folder to make it again") from None
 
@@ -184,21 +185,25 @@ def publish(partial: Path, folder: Path) -> None:
 
 def environment() -> dict[str, Any]:
     """Versions and machine, for the record; never part of an identity."""
-    names = ("epigone", "torch", "transformers", "tokenizers", "lm_eval", "vllm", "numpy", "scipy")
-    versions: dict[str, str] = {}
-    for name in names:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "machine": platform.machine(),
         "threads": os.environ.get("OMP_NUM_THREADS", "all"),
         "cpus": cores(),
-        "versions": versions,
+        "versions": _versions(),
     }
+
+
+# Reading what is installed takes longer than all else that is done about a small step.
+@cache
+def _versions() -> Mapping[str, str]:
+    names = ("epigone", "torch", "transformers", "tokenizers", "lm_eval", "vllm", "numpy", "scipy")
+    found: dict[str, str] = {}
+    for name in names:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def _json_or_none(path: Path) -> Mapping[str, Any] | None:
