@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -9,7 +11,7 @@ from functools import cache
 from typing import Any, Literal
 
 from epigone.errors import CorpusError
-from epigone.files import cache_root, read_json, write_json
+from epigone.files import cache_root, read_json
 from epigone.models import references
 from epigone.runs.estimate import (
     Answering,
@@ -228,9 +230,12 @@ def learn_speed(step: Step, seconds: float) -> None:
     except (OSError, ValueError, TypeError, AttributeError):
         known, history = {}, []
     known[step.stage] = [*history, round(ratio, 4)]
-    # Only later estimates lose where the cache cannot be written.
+    # Only later estimates lose where it is torn or cannot be written: nobody waits for the disk.
     with suppress(OSError):
-        write_json(file, known)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        aside = file.with_name(f".{_SPEEDS}.{os.getpid()}.tmp")
+        aside.write_text(json.dumps(known))
+        aside.replace(file)
 
 
 def _speeds() -> dict[str, float]:

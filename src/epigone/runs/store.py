@@ -133,7 +133,7 @@ def read_record(folder: Path) -> Record | None:
     file = folder / RECORD
     try:
         return Record.from_json(read_json(file))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         if folder.exists():
             raise Damaged(f"{folder} has no record; delete the folder to make it again") from None
         return None
