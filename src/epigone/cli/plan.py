@@ -139,9 +139,11 @@ def _tell_cells(expansion: Expansion, planned: Sequence[Planned], tall: bool) ->
     for subject in expansion.subjects:
         if (cell := subject.cell) is None:
             continue
-        steps = expansion.steps_of(subject)
-        trained = all(s.name in done for s in steps if s.stage in ("train", "feedback"))
+        trained = all(s.name in done for s in subject.makers)
         groups[(cell.base, _corpus(cell), str(cell.seed))].append((cell, trained))
+        if tall:
+            continue
+        steps = expansion.steps_of(subject)
         rows.append(
             [
                 *(cell.base, _corpus(cell), amount_label(cell.amount), str(cell.seed)),

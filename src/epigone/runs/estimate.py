@@ -173,12 +173,10 @@ def _runs(
     made: dict[str, list[Cell]] = defaultdict(list)
     for subject in expansion.subjects:
         if subject.cell is not None:
-            steps = expansion.steps_of(subject)
             # What is trained further on feedback is a student of its own, not one of the run's.
-            if not any(s.stage == "feedback" for s in steps):
-                for step in steps:
-                    if step.stage == "train":
-                        made[step.hash].append(subject.cell)
+            step = subject.made_by
+            if step is not None and step.stage == "train":
+                made[step.hash].append(subject.cell)
     found = []
     for step in todo:
         if isinstance(spec := step.spec, TrainSpec):

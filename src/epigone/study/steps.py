@@ -45,6 +45,14 @@ class Subject:
     cell: Cell | None = None
     made_by: Step | None = None
 
+    @property
+    def makers(self) -> Iterator[Step]:
+        """The steps of training and feedback that made it, the last first."""
+        step = self.made_by
+        while step is not None:
+            yield step
+            step = step.inputs.get("student")
+
 
 @dataclass(frozen=True)
 class Expansion:
@@ -62,10 +70,8 @@ class Expansion:
         """The steps that make a model and measure it, in their order."""
         of_models, of_names = self._places
         places = {*of_models[subject.model]}
-        step = subject.made_by
-        while step is not None:
+        for step in subject.makers:
             places.update(of_names[step.name])
-            step = step.inputs.get("student")
         return [self.steps[place] for place in sorted(places)]
 
     @cached_property
