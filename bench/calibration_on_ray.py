@@ -122,9 +122,7 @@ def main() -> None:
     again = sorted(name for name, n in watcher.begun.items() if n > 1)
     print(f"\nkilled: node {watcher.killed}")
     print(f"steps that began again: {', '.join(again) or 'none'}")
-    print(
-        f"{len(result.outcomes)} steps, {files} files, {minutes:.1f} min on two nodes of one machine"
-    )
+    print(f"{len(result.outcomes)} steps, {files} files, {minutes:.1f} min on two nodes")
     print(f"steps whose hashes differ from those of one machine: {differ}")
     sys.exit(bool(differ or not watcher.killed or result.failed))
 
