@@ -23,7 +23,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,19 +126,31 @@ class Spent:
     peak: int
 
 
+# What a process held before it became another program counts as its peak, so a small one starts it.
+LAUNCH = """
+import json, os, sys, time
+begun = time.perf_counter()
+child = os.posix_spawnp(sys.argv[2], sys.argv[2:], os.environ)
+_, status, used = os.wait4(child, 0)
+wall = time.perf_counter() - begun
+found = [wall, used.ru_utime + used.ru_stime, used.ru_maxrss, os.waitstatus_to_exitcode(status)]
+open(sys.argv[1], "w").write(json.dumps(found))
+"""
+
+
 def spent(command: Sequence[str], folder: Path, log: Path, more: Mapping[str, str]) -> Spent:
     """Run a command in a folder; its output goes to `log`. The bench ends where it fails."""
-    begun = time.perf_counter()
+    told = folder / "spent.json"
+    launch = [sys.executable, "-I", "-S", "-c", LAUNCH, str(told), *command]
     with open(log, "wb") as out:
-        process = subprocess.Popen(
-            command, cwd=folder, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, **more}
-        )
-        _, status, used = os.wait4(process.pid, 0)
-    wall = time.perf_counter() - begun
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"{command} ended with {process.returncode}:\n{log.read_text()[-2000:]}")
-    return Spent(wall, used.ru_utime + used.ru_stime, used.ru_maxrss)
+        subprocess.run(
+            launch, cwd=folder, stdout=out, stderr=subprocess.STDOUT,
+            env={**os.environ, **more}, check=True,
+        )  # fmt: skip
+    wall, cpu, peak, code = json.loads(told.read_text())
+    if code:
+        raise SystemExit(f"{command} ended with {code}:\n{log.read_text()[-2000:]}")
+    return Spent(wall, cpu, peak)
 
 
 def told(name: str, runs: Sequence[Spent], *more: object) -> None:
