@@ -87,6 +87,6 @@ def resolved(
     ranked = duplicates.by_rank((entries[i] for i in sorted(original)), longest=longest)
     by_place = {entries[i].place: entries[j] for i, j in original.items()}
     return duplicates.Sorted(
-        duplicates.by_rank((entries[i] for i in np.flatnonzero(stays)), longest=longest),
+        duplicates.by_rank((entries[i] for i in np.flatnonzero(stays).tolist()), longest=longest),
         [(copy, by_place[copy.place]) for copy in ranked],
     )

@@ -29,10 +29,19 @@ class Reading:
     """Which files are read, how far the reading is, and what the account says of them."""
 
     def __init__(
-        self, files: Sequence[Path], spec: CorpusSpec, audit: Audit, progress: Progress
+        self,
+        files: Sequence[Path],
+        spec: CorpusSpec,
+        audit: Audit,
+        progress: Progress,
+        share: float,
     ) -> None:
-        """Look into the folders; raises CorpusError for one without data files."""
-        self._files, self._spec, self._audit, self._progress = files, spec, audit, progress
+        """Look into the folders; raises CorpusError for one without data files.
+
+        `share` is that of the time which reading takes.
+        """
+        self._files, self._spec, self._audit = files, spec, audit
+        self._progress, self._share = progress, share
         self.parts: list[Part] = []
         for number, path in enumerate(files):
             inside, out = files_in(path)
@@ -58,10 +67,10 @@ class Reading:
         self._audit.skipped.append({"file": part.path.name, "reason": shown(str(error))})
 
     def tell(self, part: Part, place: int, source: Source) -> None:
-        """Tell how far the reading is, as a share of all bytes."""
+        """Tell how far the reading is."""
         before = sum(p.bytes for p in self.parts[: self.parts.index(part)])
         done = before + min(place, part.bytes)
-        self._progress(done / self._whole, 1.0, f"reading {source.name}")
+        self._progress(done / self._whole * self._share, 1.0, f"reading {source.name}")
 
     def rows(self) -> Iterator[tuple[int, Row]]:
         """The conversations of all files, with the number of their source."""

@@ -98,7 +98,7 @@ def build(
     for name in RULES:
         audit.rule(name).on = name in spec.rules
     with _engine(spec, out) as work:
-        reading = Reading(files, spec, audit, lambda n, of, what: progress(_READ * n, of, what))
+        reading = Reading(files, spec, audit, progress, _READ)
         entries = work.entries(reading, audit, tokenizer_json, items)
         progress(_READ, 1.0, "comparing")
         kept = _without_copies(entries, spec, audit, work)
