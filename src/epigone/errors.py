@@ -106,6 +106,10 @@ class StepFailed(EpigoneError):
     """A step of a study failed; its log tells why."""
 
 
+class MachineLost(StepFailed):
+    """A step lost the process or the machine that worked on it, by no fault of its own."""
+
+
 class Stopped(KeyboardInterrupt):
     """The work was asked to end by a signal; what it had done is kept."""
 

@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Literal
 
 from epigone.errors import UnknownName
 from epigone.files import write_json, write_text
-from epigone.runs import lease
 from epigone.runs.checks import check_before
-from epigone.runs.execute import Result, Watcher, execute
+from epigone.runs.execute import PATIENCE_MINUTES, Asked, Result, Watcher, execute
+from epigone.runs.executors import Executors, environment_of, executor_of
+from epigone.runs.lease import Runner
 from epigone.runs.plan import Planned, plan
 from epigone.runs.resolve import World, lock_document, locked_fingerprints
 from epigone.runs.store import Store
 from epigone.runs.teacher_cost import check_budget
 from epigone.study.declare import Declaration
 from epigone.study.file import located, read
+from epigone.study.identity import digest
 from epigone.study.publications import publications
 from epigone.study.specs import (
     AskSpec,
@@ -102,13 +104,23 @@ class Study:
         only: str | None = None,
         use: Use = "research",
         budget: Decimal | None = None,
+        on: Executors = "local",
+        address: str = "",
+        retry_failed: bool = False,
+        keep_going: bool = False,
+        patience_minutes: float = PATIENCE_MINUTES,
     ) -> Result:
         """Run every step that is not done yet; the same call again continues.
 
         `budget` is what the teacher's answers may cost in all runs of the study, in US dollars.
+        Other processes may run the study at the same time, on this machine and on others: each step
+        is done by one of them. `on` "ray" gives the steps to the Ray cluster at `address`.
+        `retry_failed` tries again what failed by an error of its own, `keep_going` goes on after a
+        user's mistake that only a step could find, and a step that tells nothing for
+        `patience_minutes` is ended.
 
-        Raises UserError, among them HeldElsewhere where another process runs the study, and
-        CorpusError where a corpus's terms forbid the use of its students.
+        Raises UserError, among them HeldElsewhere where another process runs another study in the
+        folder, and CorpusError where a corpus's terms forbid the use of its students.
         """
         if only is not None and only not in STAGES:
             raise UnknownName("stage", only, STAGES)
@@ -117,14 +129,17 @@ class Study:
         publications(self.declaration, expansion, self.file)
         check_before(self.declaration, self.file.parent)
         check_budget(expansion.steps, budget)
-        with lease.hold(self.root):
+        lock = lock_document(self.declaration, expansion, world)
+        with Runner(
+            self.root, digest({"steps": [step.name for step in expansion.steps]})
+        ) as runner:
             write_text(self.root / "study.yaml", self.file.read_text(encoding="utf-8"))
-            write_json(
-                self.root / "study.lock.json", lock_document(self.declaration, expansion, world)
-            )
-            return execute(
-                expansion, self.store, watcher or _Quiet(), only=only, use=use, budget=budget
-            )
+            write_json(self.root / "study.lock.json", lock)
+            environment = environment_of(self.store, budget)
+            executor = executor_of(on, address, environment, self.store)
+            told = watcher or _Quiet()
+            asked = Asked(only, use, retry_failed, keep_going, patience_minutes)
+            return execute(expansion, self.store, told, executor, runner, asked)
 
     def findings(self) -> Findings:
         """Gaps, intervals and verdict of the scores that are there."""
@@ -178,3 +193,4 @@ class _Quiet:
     def finished(self, *_: object) -> None: ...
     def failed(self, *_: object) -> None: ...
     def blocked(self, *_: object) -> None: ...
+    def remaining(self, *_: object) -> None: ...

@@ -15,6 +15,7 @@ from epigone.cli import cost
 from epigone.cli.common import Json, Runs, StudyArgument, Use, say_json, seconds, table
 from epigone.runs.estimate import estimate
 from epigone.runs.execute import expected
+from epigone.runs.local import machines_here
 from epigone.runs.machine import here
 from epigone.runs.plan import Planned, memory
 from epigone.runs.plan import plan as what_to_do
@@ -200,7 +201,7 @@ def _totals(planned: Sequence[Planned], asks: Sequence[Asking]) -> dict[str, Any
         "done": len(planned) - len(todo),
         "to_do": len(todo),
         "teacher_tokens_to_train": sum(t.amounts[-1] for t in trunks),
-        "seconds": round(expected(planned), 1),
+        "seconds": round(expected(planned, machines_here()), 1),
         # None where the price is not known.
         "usd": None if any(a.usd is None for a in asks) else sum(a.usd or 0.0 for a in asks),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -58,7 +58,7 @@ class Planned:
 
 def plan(expansion: Expansion, store: Store) -> list[Planned]:
     """State, reason and expected time of every step, in the order of the expansion."""
-    speeds = _speeds()
+    pace = expectation()
     planned: list[Planned] = []
     for step in expansion.steps:
         try:
@@ -71,9 +71,14 @@ def plan(expansion: Expansion, store: Store) -> list[Planned]:
             continue
         failure = store.failure(step)
         state: State = "failed" if failure else "to do"
-        seconds = work(step) * speeds.get(step.stage, 1.0)
-        planned.append(Planned(step, state, why(step, store, failure), seconds, None))
+        planned.append(Planned(step, state, why(step, store, failure), pace(step), None))
     return planned
+
+
+def expectation() -> Callable[[Step], float]:
+    """How many seconds a step will take: its arithmetic, by the speeds measured on this machine."""
+    speeds = _speeds()
+    return lambda step: work(step) * speeds.get(step.stage, 1.0)
 
 
 def why(step: Step, store: Store, failure: Mapping[str, Any] | None = None) -> str:
