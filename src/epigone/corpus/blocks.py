@@ -32,20 +32,25 @@ from epigone.files import write_aside
 from epigone.study.specs import CorpusSpec
 
 Columns = dict[str, Any]
-# Characters of text, and conversations, from which on a chunk of a file is full.
-_TEXT, _ROWS = 1 << 20, 1024
+# Characters of text from which on a chunk of a file is full.
+_TEXT = 1 << 20
 _BATCH = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What all workers need: the rules, the files, and the folder of the blocks."""
+    """What all workers need: Epigone's version, the rules, the files, the folder of the blocks.
 
+    A chunk of a file has at most `most` items.
+    """
+
+    version: str
     spec: CorpusSpec
     parts: tuple[Part, ...]
     tokenizer_json: Path
     items: tuple[Item, ...]
     folder: Path
+    most: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +95,10 @@ class Block:
 
 
 def chunks(part: int, job: Job) -> Iterator[Chunk | Fault]:
-    """A file's items in chunks, or why it cannot be read; the same each time."""
+    """A file's items in chunks, or why it cannot be opened; the same each time.
+
+    Raises UserError where it turns out behind its beginning that it cannot be read.
+    """
     known = job.parts[part]
     try:
         file = File(known.path, job.spec.sources[known.number].format)
@@ -107,24 +115,20 @@ def chunks(part: int, job: Job) -> Iterator[Chunk | Fault]:
     with file:
         about = (file.format.name, file.container)
         first = number = 0
-        try:
-            for items in _cut(file):
-                yield Chunk(part, number, *about, first, tuple(items))
-                first, number = first + len(items), number + 1
-        except UserError as error:
-            yield Fault(error.what, error.value, error.fix)
-            return
+        for items in _cut(file, job.most):
+            yield Chunk(part, number, *about, first, tuple(items))
+            first, number = first + len(items), number + 1
         if not number:
             yield Chunk(part, 0, *about, 0, ())
 
 
-def _cut(file: File) -> Iterator[list[Row | Invalid | Lost]]:
+def _cut(file: File, most: int) -> Iterator[list[Row | Invalid | Lost]]:
     items: list[Row | Invalid | Lost] = []
     size = 0
     for item in file:
         items.append(item)
         size += sum(len(m.content) for m in item.turns) if isinstance(item, Row) else 0
-        if size >= _TEXT or len(items) >= _ROWS:
+        if size >= _TEXT or len(items) >= most:
             yield items
             items, size = [], 0
     if items:

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import lru_cache
+from importlib import metadata
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
@@ -36,6 +37,8 @@ from epigone.errors import CorpusError, UserError
 from epigone.files import SCRATCH
 from epigone.study.specs import CorpusSpec
 
+# Items of a file that are cleaned in one go.
+_ITEMS = 1024
 # Keys that are sorted at once in one process, and entries that are compared at once.
 _KEYS, _TOGETHER = 2_000_000, 20_000
 # Blocks that a shuffle takes in: what it moves grows with the square of them.
@@ -78,7 +81,16 @@ class OnRay:
         """See `Engine`."""
         tokenizer = tokenizer_json.resolve()
         parts = tuple(reading.parts)
-        self._job = self._ray.put(Job(self._spec, parts, tokenizer, tuple(items), self._folder))
+        job = Job(
+            metadata.version("epigone"),
+            self._spec,
+            parts,
+            tokenizer,
+            tuple(items),
+            self._folder,
+            _ITEMS,
+        )
+        self._job = self._ray.put(job)
         if parts:
             rows = [{"part": i} for i in range(len(parts))]
             processors = max(1, int(self._ray.cluster_resources().get("CPU", 1)))
@@ -115,6 +127,12 @@ class OnRay:
                     raise error
                 reading.skip(part, error)
                 continue
+            if not (self._folder / f"{made.name}.text").exists():
+                raise UserError(
+                    "a machine of the cluster writes where this one does not see it",
+                    value=str(self._folder),
+                    fix="make the corpus in a folder that all of them share",
+                )
             if number != now or source is None:
                 source, now = reading.source(part, made.format, made.container), number
             source.add(made.source)
@@ -245,10 +263,18 @@ def _unpickled(table: Any, column: str) -> Iterator[Any]:
 
 
 @lru_cache(maxsize=1)
-def _known(reference: Any) -> Any:
+def _known(reference: Any) -> Job:
     import ray
 
-    return ray.get(reference)
+    job: Job = ray.get(reference)
+    own = metadata.version("epigone")
+    if job.version != own:
+        raise UserError(
+            f"a machine of the cluster has Epigone {own}, this one has",
+            value=job.version,
+            fix="install the same version on all of them",
+        )
+    return job
 
 
 @lru_cache(maxsize=1)
@@ -266,8 +292,15 @@ def _index(reference: Any) -> Index:
 
 def _read(table: Any, job: Any) -> Iterator[Any]:
     for part in table["part"].to_pylist():
-        for chunk in blocks.chunks(part, _known(job)):
+        for chunk in _chunks(part, job):
             yield _table({"data": [pickle.dumps((part, chunk), protocol=5)]})
+
+
+def _chunks(part: int, job: Any) -> Iterator[Chunk | Fault]:
+    try:
+        yield from blocks.chunks(part, _known(job))
+    except UserError as error:
+        yield Fault(error.what, error.value, error.fix)
 
 
 def _clean(table: Any, job: Any) -> Any:
