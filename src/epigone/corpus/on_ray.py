@@ -40,9 +40,9 @@ from epigone.study.specs import CorpusSpec
 # Items of a file that are cleaned in one go.
 _ITEMS = 1024
 # Keys that are sorted at once in one process, and entries that are compared at once.
-_KEYS, _TOGETHER = 2_000_000, 20_000
-# Blocks that a shuffle takes in: what it moves grows with the square of them.
-_TASKS = 256
+_KEYS, _TOGETHER = 4_000_000, 20_000
+# Tasks for each processor where nothing is shuffled.
+_EACH = 8
 # What tasks hand on is put into objects of so many bytes: each chunk of a file into its own.
 _OBJECT = 1 << 18
 
@@ -62,6 +62,7 @@ class OnRay:
 
     def __enter__(self) -> Self:
         self._ray = self._stack.enter_context(clusters.start(self._address))
+        self._processors = max(1, int(self._ray.cluster_resources().get("CPU", 1)))
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True, mode=0o700)
         self._stack.callback(self._leave)
@@ -93,11 +94,10 @@ class OnRay:
         self._job = self._ray.put(job)
         if parts:
             rows = [{"part": i} for i in range(len(parts))]
-            processors = max(1, int(self._ray.cluster_resources().get("CPU", 1)))
             # Without a processor of their own, the few that read leave all of them to cleaning.
             found = _dataset(rows, len(rows)).map_batches(
                 _read, fn_args=(self._job,), batch_size=1, batch_format="pyarrow",
-                num_cpus=0, concurrency=min(len(parts), processors),
+                num_cpus=0, concurrency=min(len(parts), self._processors),
             )  # fmt: skip
             found.context.target_max_block_size = _OBJECT
             cleaned = found.map_batches(
@@ -156,10 +156,11 @@ class OnRay:
         if not len(found.places):
             return resolved(by_place, [], longest)
         nodes, labels = components(found)
+        into = _partitions(len(nodes), _TOGETHER)
         compared = (
-            _dataset(self._selected(nodes, groups(labels, _TOGETHER)))
+            self._chosen(nodes, groups(labels, _TOGETHER), tasks=into)
             .map_batches(_together, fn_args=(self._job, rule), **_ONE)
-            .groupby("group", num_partitions=_partitions(len(nodes), _TOGETHER))
+            .groupby("group", num_partitions=into)
             .map_groups(_decided, fn_args=(rule,), batch_format="pyarrow")
         )
         copies = [
@@ -175,7 +176,7 @@ class OnRay:
         into = _partitions(sum(each), _KEYS)
         places = np.array([entry.place for entry in entries], dtype=np.int64)
         shuffled = (
-            _dataset(self._selected(places))
+            self._chosen(places, tasks=into)
             .map_batches(_shared_keys, fn_args=(self._job, rule, into), **_ONE)
             .groupby("partition", num_partitions=into)
             .map_groups(_sharing, batch_format="pyarrow")
@@ -193,7 +194,7 @@ class OnRay:
         """See `Engine`."""
         places = np.sort(np.array([entry.place for entry in entries], dtype=np.int64))
         asked = self._ray.put(tuple(items))
-        found = _dataset(self._selected(places)).map_batches(
+        found = self._chosen(places, tasks=_EACH * self._processors).map_batches(
             _holding, fn_args=(self._job, asked), **_ONE
         )
         return {
@@ -215,6 +216,12 @@ class OnRay:
         """See `Engine`."""
         return self.get(entry).query
 
+    def _chosen(
+        self, places: NDArray[np.int64], own: NDArray[np.int64] | None = None, *, tasks: int
+    ) -> Any:
+        # No more than are of use: what a shuffle has to remember grows with the square of them.
+        return _dataset(list(self._selected(places, own)), max(tasks, self._processors))
+
     def _selected(
         self, places: NDArray[np.int64], own: NDArray[np.int64] | None = None
     ) -> Iterator[dict[str, bytes]]:
@@ -230,14 +237,13 @@ class OnRay:
                 yield {"selected": pickle.dumps(chosen, protocol=5)}
 
 
-def _dataset(rows: Iterable[dict[str, Any]], tasks: int = _TASKS) -> Any:
+def _dataset(rows: Sequence[dict[str, Any]], tasks: int) -> Any:
     import ray.data
     from ray.data.context import ShuffleStrategy
 
     # It tells of every plan and task, and nobody asked.
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    listed = list(rows)
-    made = ray.data.from_items(listed, override_num_blocks=min(len(listed), tasks))
+    made = ray.data.from_items(list(rows), override_num_blocks=min(len(rows), tasks))
     made.context.execution_options.preserve_order = True
     made.context.enable_progress_bars = False
     made.context.shuffle_strategy = ShuffleStrategy.SORT_SHUFFLE_PULL_BASED
