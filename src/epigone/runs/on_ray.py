@@ -17,6 +17,7 @@ from typing import Any
 from epigone import clusters
 from epigone.errors import EpigoneError, MachineLost, StepFailed, Stopped, UserError
 from epigone.evaluation.code import UNSAFE
+from epigone.models import catalogue, references
 from epigone.runs.local import Local, Told, Worker
 from epigone.runs.machine import here
 from epigone.runs.needs import Machine, Needs
@@ -33,6 +34,8 @@ _TELL_SECONDS, _LOOK_SECONDS = 0.5, 2.0
 # How long a cluster may be without any machine, as one that grows on demand is at first.
 _EMPTY_SECONDS = 300.0
 _WAITING = 512
+# Bytes of sources above which a corpus is built with Ray Data, whose start takes half a minute.
+_LARGE = 256 << 20
 # What of this process's environment steps see on every machine.
 _SHARED = (PARALLEL, COMPILE, TRACK, UNSAFE)
 _NOTHING = Needs(0, 0, 0.0)
@@ -59,9 +62,9 @@ class OnRay:
         self._opened = ExitStack()
         self._ray = self._opened.enter_context(clusters.start(address))
         gcs = str(self._ray.get_runtime_context().gcs_address)
-        # What a stage spreads over the cluster by itself, it does from here.
-        self._opened.enter_context(clusters.asking("ray", gcs))
         self._local = Local(environment)
+        # A large corpus spreads its own work over the cluster, and does so from here.
+        self._spreading = Local({**environment, clusters.ON: "ray", clusters.ADDRESS: gcs})
         here = self._at(self._ray.get_runtime_context().get_node_id())
         self._board = self._ray.remote(num_cpus=0)(Board).options(scheduling_strategy=here).remote()
         # A step that lost its machine begins again under a new lease, which Ray cannot give it.
@@ -94,9 +97,10 @@ class OnRay:
         self, task: Task, needs: Needs, places: Sequence[int], tell: Progress
     ) -> Future[Record]:
         """Begin a step on the machines of `places`; what waits for an endpoint begins here."""
-        # The corpus stage spreads its own work over the cluster.
-        if not needs.cpus or task.stage == "corpus":
+        if not needs.cpus:
             return self._local.submit(task, needs, places, tell)
+        if task.stage == "corpus" and is_large(task.spec):
+            return self._spreading.submit(task, needs, places, tell)
         self._tells[task.folder] = tell
         asked, name = (task.to_json(), self._environment, self._board), f"{task.stage}/{task.slug}"
         if needs.parts > 1:
@@ -115,7 +119,8 @@ class OnRay:
 
     def end(self, task: Task) -> None:
         """End a step; training saves before."""
-        self._local.end(task)
+        for local in (self._local, self._spreading):
+            local.end(task)
         if (ref := self._refs.get(task.folder)) is not None:
             self._ray.cancel(ref)
 
@@ -124,7 +129,8 @@ class OnRay:
         for ref in [*self._refs.values()]:
             with suppress(Exception):
                 self._ray.cancel(ref)
-        self._local.stop()
+        for local in (self._local, self._spreading):
+            local.stop()
         self._threads.shutdown(wait=True)
         self._ended.set()
         self._opened.close()
@@ -198,6 +204,22 @@ class OnRay:
             with suppress(Exception):  # the board is gone with the cluster, which others tell of
                 for folder, last in self._ray.get(self._board.take.remote()).items():
                     self._tells.get(folder, silent)(*last)
+
+
+def is_large(corpus: Mapping[str, Any]) -> bool:
+    """Whether a corpus's sources are too large, or of unknown size, for one process to build it."""
+    size = 0
+    for source in corpus["sources"]:
+        reference = references.parse(source["ref"])
+        if reference.kind == "catalogue":
+            size += catalogue.load()[reference.value].bytes
+        elif reference.kind == "local":
+            path = Path(reference.value)
+            files = path.rglob("*") if path.is_dir() else [path]
+            size += sum(f.stat().st_size for f in files if f.is_file())
+        else:
+            return True
+    return size > _LARGE
 
 
 class Board:
