@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 import epigone
+from epigone.errors import UserError
+from epigone.runs import on_ray
 from epigone.runs.store import LOG
 from epigone.schema import Record
 from epigone.study.step import Step

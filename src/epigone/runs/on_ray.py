@@ -213,7 +213,7 @@ def is_large(corpus: Mapping[str, Any]) -> bool:
         reference = references.parse(source["ref"])
         if reference.kind == "catalogue":
             size += catalogue.load()[reference.value].bytes
-        elif reference.kind == "local":
+        elif reference.kind in ("file", "folder"):
             path = Path(reference.value)
             files = path.rglob("*") if path.is_dir() else [path]
             size += sum(f.stat().st_size for f in files if f.is_file())
