@@ -6,8 +6,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -17,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.teachers.conftest import ROOT, Running
+from tests.teachers.conftest import Running
 
 from epigone.corpus.contamination import Item, words
 from epigone.errors import EndpointError, UserError
@@ -35,6 +33,8 @@ from epigone.teachers.wordings import built_in
 Fakes = Callable[..., Running]
 PRICE = Price(Decimal("2"), Decimal("8"))
 NQ = tasks.read(built_in()["nq"])
+
+
 def make(server: Running, folder: Path, size: int = 60, **more: Any) -> dict[str, Any]:
     means = replace(more.pop("means", None) or Means(price=PRICE), ledgers=folder / "ledger")
     told = more.pop("task", NQ)
