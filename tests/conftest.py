@@ -21,6 +21,7 @@ import pytest
 
 from epigone.cli import main
 
+from . import warm
 from .endpoint_server import Server, serving
 
 SUBJECTS = ("bread", "rivers", "bicycles", "the moon", "honey bees", "old maps", "glass", "trains")
@@ -46,6 +47,10 @@ def _answer(rng: random.Random, subject: str) -> str:
         + "\n".join(points)
         + f"\n\nIn conclusion, {subject} will stay interesting for a very long time to come."
     )
+
+
+def pytest_configure() -> None:
+    warm.use()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -252,7 +257,7 @@ evaluate:
 def _whole(once: Callable[..., Path], study_text: str) -> Path:
     def run(folder: Path) -> None:
         (folder / "study.yaml").write_text(study_text)
-        done = epigone("run", "study.yaml", cwd=folder)
+        done = epigone_here("run", "study.yaml", cwd=folder)
         assert done.returncode == 0, done.stderr
         (folder / "told.txt").write_text(done.stdout)
 
