@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # it compiles on first use, or every process would compile torch anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test tests check clean
+.PHONY: demo test tests check docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/epigone run studies/pocket.yaml
@@ -29,6 +29,10 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# site/index.html opens from disk. The variable hushes a notice of the theme's makers.
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/.made
 	$(BIN)/python .ci/install.py -c constraints.txt -e .
 	@touch $@
@@ -48,4 +52,4 @@ $(VENV)/.made: | constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) build dist site

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -62,3 +65,24 @@ def test_a_wrong_recipe_is_the_users_mistake_in_python_too(
         epigone.train("smollm2-135m-instruct", tmp_path, tmp_path / "s", amounts=[8], recipe=recipe)
     assert "\n" not in str(caught.value)
     assert next(iter(recipe)) in str(caught.value) or "did you mean" in str(caught.value)
+
+
+def test_no_library_that_is_started_reports_home() -> None:
+    """Whatever the environment said before: libraries read it when they are first imported."""
+    code = (
+        "import epigone, os, json\n"
+        "from huggingface_hub import constants\n"
+        "print(json.dumps([constants.HF_HUB_DISABLE_TELEMETRY, dict(os.environ)]))"
+    )
+    asked = {name: "0" if value == "1" else "1" for name, value in epigone.NO_TELEMETRY.items()}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **asked}, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    off, environment = json.loads(done.stdout)
+    assert off is True
+    assert epigone.NO_TELEMETRY.items() <= environment.items()
+    spec = importlib.util.find_spec("ray")
+    if spec is not None and spec.origin is not None:
+        (told,) = Path(spec.origin).parent.glob("_common/usage/usage_constants.py")
+        assert '"RAY_USAGE_STATS_ENABLED"' in told.read_text()

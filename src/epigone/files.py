@@ -107,8 +107,8 @@ def fsync_dir(path: Path) -> None:
 
 
 def cache_root() -> Path:
-    """Folder for what can be made again: $EPIGONE_CACHE, else the user's cache folder."""
-    named = os.environ.get("EPIGONE_CACHE")
+    """Folder for what can be made again: $EPIGONE_HOME, else the user's cache folder."""
+    named = os.environ.get("EPIGONE_HOME")
     if named:
         return Path(named).expanduser().resolve()
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"

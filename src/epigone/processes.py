@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import signal
 import sys
@@ -11,8 +12,21 @@ import sys
 def cores() -> int:
     """How many cores this process may use; all of the machine's where the system does not say."""
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
+        return min(len(os.sched_getaffinity(0)), _quota())
     return os.cpu_count() or 1
+
+
+def _quota() -> int:
+    """Cores' worth of time that a container may use, by cgroup v2; a large number without a limit.
+
+    More threads than that would be stopped again and again in the middle of their work.
+    """
+    try:
+        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as f:
+            most, period = f.read().split()
+        return max(1, math.ceil(int(most) / int(period)))
+    except (OSError, ValueError):
+        return 1 << 20
 
 
 def die_with_parent() -> None:

@@ -14,7 +14,7 @@ Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 ROOT = Path(__file__).parents[2]
 VERBS = (
     "new", "plan", "run", "status", "report", "compare", "show", "study-schema", "corpus build",
-    "corpus stats", "train", "generate", "benchmark", "style",
+    "corpus stats", "train", "generate", "benchmark", "style", "doctor", "cache ls", "cache clear",
 )  # fmt: skip
 
 
@@ -56,7 +56,7 @@ def test_light_verbs_import_nothing_heavy(arguments: tuple[str, ...]) -> None:
 
 def test_plan_downloads_nothing_and_writes_nothing(process: Cli, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
-    env = {"EPIGONE_CACHE": str(cache), "PIP_NO_INDEX": "1"}
+    env = {"EPIGONE_HOME": str(cache), "PIP_NO_INDEX": "1"}
     done = process("plan", ROOT / "studies/pocket.yaml", "--json", cwd=tmp_path, env=env)
     plan = json.loads(done.stdout)
     assert len(plan["cells"]) == 4
@@ -242,7 +242,7 @@ def test_every_verb_on_a_finished_study(cli: Cli, whole: Path, study_text: str) 
 
     status = json.loads(cli("status", file, "--json", cwd=tmp_path).stdout)
     assert {s["state"] for s in status["steps"]} == {"done"}
-    assert status["holder"] is None
+    assert status["runners"] == []
     assert "nobody works on it" in cli("status", file, cwd=tmp_path).stdout
 
     report = json.loads(cli("report", file, "--json", cwd=tmp_path).stdout)

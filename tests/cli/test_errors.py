@@ -13,7 +13,7 @@ import yaml
 
 from epigone import cli as verbs
 from epigone.api import Study
-from epigone.runs import lease
+from epigone.runs.lease import Runner
 from epigone.runs.store import LIVE
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -118,13 +118,24 @@ def test_status_shows_every_step_that_runs(cli: Cli, tmp_path: Path) -> None:
         steps = json.loads(cli("status", "mine", "--json", cwd=tmp_path).stdout)["steps"]
         return {s["step"] for s in steps if s["state"] == "running"}
 
-    with lease.hold(study.root):
+    with Runner(study.root, "") as runner:
         for step in (first, second, stale):
             file = study.store.partial(step) / LIVE
             file.parent.mkdir(parents=True)
             file.write_text('{"done": 1, "total": 4, "note": ""}')
-        os.utime(file, (0, 0))  # left by a run that was killed
+            assert runner.take(step.name)
+        runner.free(stale.name)  # as one that a run left which was killed
         assert running() == {first.name, second.name}
         shown = cli("status", "mine", cwd=tmp_path).stdout
         assert sum(line.split()[0] == "running" for line in shown.splitlines() if line) == 2
+        assert f"pid {os.getpid()} on " in shown
     assert running() == set()
+
+
+def test_an_address_without_ray_is_refused_before_any_work(cli: Cli, tmp_path: Path) -> None:
+    assert cli("new", "mine", cwd=tmp_path).returncode == 0
+    done = cli("run", "mine", "--address", "127.0.0.1:1", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (
+        2, "epigone: an address is Ray's: 127.0.0.1:1 (add --on ray)\n",
+    )  # fmt: skip
+    assert not (tmp_path / "runs").exists()

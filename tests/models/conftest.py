@@ -52,7 +52,7 @@ def entry_of(contents: list[bytes], **changes: object) -> Entry:
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache folder."""
     root = tmp_path / "cache"
-    monkeypatch.setenv("EPIGONE_CACHE", str(root))
+    monkeypatch.setenv("EPIGONE_HOME", str(root))
     return root
 
 

@@ -215,8 +215,8 @@ def test_a_cache_that_is_no_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entry_of: EntryOf
 ) -> None:
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv("EPIGONE_CACHE", str(tmp_path / "file"))
-    with pytest.raises(FetchError, match="set EPIGONE_CACHE"):
+    monkeypatch.setenv("EPIGONE_HOME", str(tmp_path / "file"))
+    with pytest.raises(FetchError, match="set EPIGONE_HOME"):
         catalogue.fetch(entry_of([b"x"]))
 
 

@@ -83,6 +83,21 @@ def test_an_unknown_architecture_is_named(tmp_path: Path, tiny_base: Path) -> No
         assert told in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_code_that_a_folder_brings_is_never_run(
+    tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A person who says yes to whatever is asked.
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    ours = {"AutoConfig": "ours.Config", "AutoModelForCausalLM": "ours.Model"}
+    for kind in ("llama", "ours"):
+        folder = changed(tiny_base, tmp_path / kind, model_type=kind, auto_map=ours)
+        (folder / "ours.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
+    assert load(tmp_path / "llama", "fp32").model.config.model_type == "llama"
+    with pytest.raises(ModelError, match="remote code"):
+        load(tmp_path / "ours", "fp32")
+    assert not (tmp_path / "ran").exists()
+
+
 def test_weights_that_are_missing_are_not_made_up(tmp_path: Path, tiny_t5: Path) -> None:
     folder = changed(tiny_t5, tmp_path / "headless")
     weights = load_file(folder / "model.safetensors")

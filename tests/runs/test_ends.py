@@ -84,7 +84,7 @@ def test_a_stopped_step_has_not_failed(
         os.close(read)
     pid = os.fork()
     if pid == 0:
-        worker._child(task, 1, worker.Events(write))
+        worker._child(task, 1, None, worker.Events(write))
     os.close(write)
     assert os.waitpid(pid, 0)[1] == 0
     if reader == "listens":

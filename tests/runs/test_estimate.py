@@ -60,7 +60,7 @@ class World:
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    monkeypatch.setenv("EPIGONE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("EPIGONE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     return Store(tmp_path / "runs" / "tiny")
 

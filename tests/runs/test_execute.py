@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import epigone
+from epigone.runs.lease import Watch
 from epigone.runs.store import Store, read_record
 from epigone.study.step import Step
 
@@ -112,7 +113,7 @@ KILLS = (
     ("corpus", ("runner",)),
     ("train", ("step", "runner")),
     ("benchmark", ("worker", "runner")),
-    ("generate", ("worker",)),
+    ("generate", ("step",)),
 )
 
 
@@ -178,23 +179,31 @@ def test_the_lock_file_maps_cells_to_steps(finished: epigone.Study) -> None:
     assert all(v.startswith("sha256:") for v in lock["references"].values())
 
 
-def test_a_second_process_is_told_who_holds_the_study(study_text: str, tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+def test_two_runners_share_the_steps_and_one_takes_over_from_the_other(
+    finished: epigone.Study, study_text: str, tmp_path: Path
+) -> None:
     (tmp_path / "study.yaml").write_text(study_text)
-    first = launched(tmp_path)
-    try:
-        lease = tmp_path / "runs/tiny/lease.json"
-        while not (lease.exists() and lease.read_text()) and first.poll() is None:
-            time.sleep(0.005)
-        second = subprocess.run(
-            [sys.executable, "-m", "epigone", "run", "study.yaml"],
-            cwd=tmp_path, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-    finally:
-        os.killpg(first.pid, signal.SIGKILL)
-        first.communicate()
-    assert second.returncode == 2
-    assert f"pid {first.pid}" in second.stderr
-    assert len(second.stderr.splitlines()) == 1
+    study = epigone.Study.load(tmp_path, runs=tmp_path / "runs")
+    shutil.copytree(finished.root / "steps", study.root / "steps")
+    for stage in ("train", "generate", "style", "benchmark"):
+        shutil.rmtree(study.root / "steps" / stage)
+    first, second = launched(tmp_path), launched(tmp_path)
+    wait_for(first, study.root / "steps/train", "*.partial/log.txt")
+    (step,) = (s for s in finished.expansion().steps if s.stage == "train")
+    watch = Watch(study.root)
+    while len(runners := {r.id: int(r.pid) for r in watch.runners()}) < 2:
+        time.sleep(0.01)
+    assert sorted(runners.values()) == sorted((first.pid, second.pid))
+    victim = first if runners[watch.holder(step.name)] == first.pid else second
+    os.kill(victim.pid, signal.SIGKILL)
+    victim.communicate()
+    heir = second if victim is first else first
+    out, err = heir.communicate(timeout=600)
+    assert heir.returncode == 0, err
+    assert set(json.loads(out)["outcomes"].values()) == {"done"}
+    assert hashes(study) == hashes(finished)
+    assert watch.holders() == {}
 
 
 def step_of(store: Store, steps: tuple[Step, ...], stage: str) -> Path:

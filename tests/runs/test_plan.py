@@ -71,7 +71,7 @@ def finish(store: Store, step: Step, **facts: Any) -> None:
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    monkeypatch.setenv("EPIGONE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("EPIGONE_HOME", str(tmp_path / "cache"))
     return Store(tmp_path / "runs" / "tiny")
 
 

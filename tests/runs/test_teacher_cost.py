@@ -32,7 +32,7 @@ class Here(Asking):
 
 @pytest.fixture
 def steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[Step]]:
-    monkeypatch.setenv("EPIGONE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("EPIGONE_HOME", str(tmp_path / "cache"))
     # No tokenizer is here: four bytes are a token.
     monkeypatch.setattr(
         "epigone.runs.teacher_cost.references.here",

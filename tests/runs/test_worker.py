@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests import warm
@@ -15,9 +16,10 @@ from tests import warm
 from epigone.errors import StepFailed, UserError
 from epigone.evaluation.catalogue import known_tasks
 from epigone.runs import worker as module
-from epigone.runs.execute import Worker
-from epigone.runs.perform import Task
+from epigone.runs.local import Worker
+from epigone.runs.perform import Task, task_of
 from epigone.runs.store import Store, verify
+from epigone.schema import Record
 from epigone.study.specs import BenchmarkSpec, ItemsSpec, ModelSpec, StyleSpec
 from epigone.study.step import Step
 
@@ -27,6 +29,11 @@ def items(task: str = "facts") -> Step:
 
 
 def quiet(*_: object) -> None: ...
+
+
+def run(worker: Worker, step: Step, store: Store, threads: int = 1, **more: Any) -> Record:
+    inputs = {role: store.folder(i) for role, i in step.inputs.items()}
+    return worker.run(task_of(step, store.folder(step), inputs), quiet, threads, **more)
 
 
 @pytest.fixture
@@ -43,14 +50,14 @@ def test_steps_side_by_side_in_one_process(
     store = Store(tmp_path)
     steps = [items("facts"), items("choices")]
     with ThreadPoolExecutor(2) as pool:
-        done = list(pool.map(lambda s: worker.run(s, store, quiet, 1), steps))
+        done = list(pool.map(lambda s: run(worker, s, store), steps))
     assert [r.slug for r in done] == ["facts", "choices"]
     assert all(verify(store.folder(s)) == [] for s in steps)
 
 
 def test_each_step_has_its_own_number_of_threads(worker: Worker, tmp_path: Path) -> None:
     for number, task in ((3, "facts"), (1, "choices")):
-        record = worker.run(items(task), Store(tmp_path), quiet, number)
+        record = run(worker, items(task), Store(tmp_path), number)
         assert record.environment["threads"] == str(number)
 
 
@@ -59,11 +66,11 @@ def test_a_mistake_and_a_failure_are_told_and_the_next_step_works(
 ) -> None:
     store = Store(tmp_path)
     with pytest.raises(UserError, match="unknown benchmark"):
-        worker.run(items("fact"), store, quiet, 1)
+        run(worker, items("fact"), store)
     style = Step("style", ("x",), StyleSpec(model="m", metrics=("list",)))
     with pytest.raises(StepFailed, match="KeyError"):
-        worker.run(style, store, quiet, 1)
-    assert worker.run(items(), store, quiet, 1).stage == "items"
+        run(worker, style, store)
+    assert run(worker, items(), store).stage == "items"
 
 
 def test_a_model_that_does_not_do_fails_its_step_and_not_the_study(
@@ -74,34 +81,34 @@ def test_a_model_that_does_not_do_fails_its_step_and_not_the_study(
     spec = BenchmarkSpec(model=model, task="facts", task_version=1, label="facts")
     step = Step("benchmark", ("bert", "facts"), spec, {"items": items()})
     store = Store(tmp_path)
-    worker.run(items(), store, quiet, 1)
+    run(worker, items(), store)
     with pytest.raises(StepFailed, match="bert"):
-        worker.run(step, store, quiet, 1)
+        run(worker, step, store)
 
 
 def test_a_worker_that_is_killed_fails_the_step_and_another_one_starts(
     worker: Worker, tmp_path: Path
 ) -> None:
     store = Store(tmp_path)
-    assert worker.run(items("choices"), store, quiet, 1).stage == "items"
+    assert run(worker, items("choices"), store).stage == "items"
     process = worker._process
     assert process is not None
     os.kill(process.pid, signal.SIGSTOP)  # so that the task is still in the pipe at the kill
     with ThreadPoolExecutor(1) as pool:
-        failing = pool.submit(worker.run, items(), store, quiet, 1)
+        failing = pool.submit(run, worker, items(), store)
         while not worker._waiting:
             pass
         process.kill()
         with pytest.raises(StepFailed, match="exit code -9"):
             failing.result()
-    assert worker.run(items(), store, quiet, 1).stage == "items"
+    assert run(worker, items(), store).stage == "items"
 
 
 def test_a_stopped_worker_starts_no_more(tmp_path: Path) -> None:
     worker = Worker()
     worker.stop()
     with pytest.raises(StepFailed, match="ended"):
-        worker.run(items(), Store(tmp_path), quiet, 1)
+        run(worker, items(), Store(tmp_path))
     assert worker._process is None
 
 

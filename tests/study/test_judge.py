@@ -181,7 +181,7 @@ def test_a_step_is_kept_in_the_ledger_and_made_again_from_it(
 ) -> None:
     for name, value in ((LEDGERS, str(tmp_path / "ledger")), (PURPOSE, "s"), (BUDGET, "")):
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("EPIGONE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("EPIGONE_HOME", str(tmp_path / "cache"))
     server.answer = lambda body: '{"verdict": "first"}'
     inputs = {}
     for role in ("model", "against"):

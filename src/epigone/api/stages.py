@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from epigone.errors import CorpusError, UserError
 from epigone.files import cache_root, read_jsonl, write_jsonl
 from epigone.models import references
+from epigone.models.in_use import use
 from epigone.runs.checks import check_scorers
 from epigone.runs.perform import perform, task_alone
 from epigone.runs.resolve import World
@@ -90,6 +91,7 @@ def benchmark_items(task: str, progress: Progress = silent) -> Path:
         spec = items_spec(Benchmark(task=task, data=data), World(online=True))
     made = task_alone("items", spec, {}, cache_root() / "items" / task)
     folder = Path(made.folder).with_name(f"{slug(task)}-{made.hash[:16]}")
+    use(folder)
     perform(replace(made, folder=str(folder)), progress)
     return folder
 

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from epigone.errors import UnknownName
+from epigone.errors import UnknownName, UserError
 from epigone.files import write_json, write_text
-from epigone.runs import lease
-from epigone.runs.checks import check_before
-from epigone.runs.execute import Result, Watcher, execute
+from epigone.runs.checks import check_before, check_gone, check_left_out
+from epigone.runs.execute import execute
+from epigone.runs.executors import Executors, environment_of, executor_of
+from epigone.runs.lease import Runner
+from epigone.runs.lock import NAME as LOCK
+from epigone.runs.lock import STUDY, is_run, lock_document, world_of
+from epigone.runs.logged import logged
 from epigone.runs.plan import Planned, plan
-from epigone.runs.resolve import World, lock_document, locked_fingerprints
+from epigone.runs.resolve import World
+from epigone.runs.roles import PATIENCE_MINUTES, Asked, Result, Watcher
 from epigone.runs.store import Store
 from epigone.runs.teacher_cost import check_budget
 from epigone.study.declare import Declaration
 from epigone.study.file import located, read
-from epigone.study.publications import publications
+from epigone.study.identity import digest
+from epigone.study.publications import Publications, publications
 from epigone.study.specs import (
     AskSpec,
     CorpusSpec,
@@ -51,12 +58,15 @@ class Study:
     def load(cls, path: str | Path, *, runs: str | Path = "runs") -> Study:
         """Read a study file, or the study.yaml of a folder; steps go to `runs`/<study>.
 
-        Raises StudyFileError with the line and column of the first mistake.
+        The folder of a run is itself where its steps lie, wherever it was moved. Raises
+        StudyFileError with the line and column of the first mistake.
         """
         file = Path(path)
-        if file.is_dir() and (file / "study.yaml").is_file():
-            file = file / "study.yaml"
+        if file.is_dir() and (file / STUDY).is_file():
+            file = file / STUDY
         declaration = read(file)
+        if file.name == STUDY and is_run(file.parent):
+            return cls(declaration, file, file.parent.resolve())
         return cls(declaration, file, Path(runs).resolve() / declaration.name)
 
     @property
@@ -67,6 +77,12 @@ class Study:
     def expansion(self, *, online: bool = False) -> Expansion:
         """Cells and steps; `online` may ask a hub for revisions that the study does not name."""
         return self._expand(online)[0]
+
+    def world(self) -> World:
+        """What the study needs to know of the world, as it is now or as its last run saw it."""
+        expansion, world = self._expand(False)
+        publications(self.declaration, expansion, self.file, world.text)
+        return world
 
     def plan(self) -> list[Planned]:
         """State, reason and expected time of every step; asks no network and changes nothing."""
@@ -102,58 +118,87 @@ class Study:
         only: str | None = None,
         use: Use = "research",
         budget: Decimal | None = None,
+        on: Executors = "local",
+        address: str = "",
+        retry_failed: bool = False,
+        keep_going: bool = False,
+        patience_minutes: float = PATIENCE_MINUTES,
     ) -> Result:
         """Run every step that is not done yet; the same call again continues.
 
         `budget` is what the teacher's answers may cost in all runs of the study, in US dollars.
+        Other processes may run the study at the same time, on this machine and on others: each step
+        is done by one of them. `on` "ray" gives the steps to the Ray cluster at `address`.
+        `retry_failed` tries again what failed by an error of its own, `keep_going` goes on after a
+        user's mistake that only a step could find, and a step that tells nothing for
+        `patience_minutes` is ended.
 
-        Raises UserError, among them HeldElsewhere where another process runs the study, and
-        CorpusError where a corpus's terms forbid the use of its students.
+        Raises UserError, among them HeldElsewhere where another process runs another study in the
+        folder, and CorpusError where a corpus's terms forbid the use of its students.
         """
         if only is not None and only not in STAGES:
             raise UnknownName("stage", only, STAGES)
         expansion, world = self._expand(True)
         self.check_terms(use)
-        publications(self.declaration, expansion, self.file)
-        check_before(self.declaration, self.file.parent)
+        publications(self.declaration, expansion, self.file, world.text)
+        check_before(self.declaration, world.folder)
+        check_gone(expansion, self.store, world.gone)
+        check_left_out(expansion, self.store)
         check_budget(expansion.steps, budget)
-        with lease.hold(self.root):
-            write_text(self.root / "study.yaml", self.file.read_text(encoding="utf-8"))
-            write_json(
-                self.root / "study.lock.json", lock_document(self.declaration, expansion, world)
-            )
-            return execute(
-                expansion, self.store, watcher or _Quiet(), only=only, use=use, budget=budget
-            )
+        lock = lock_document(self.declaration, expansion, world, self.root)
+        with Runner(
+            self.root, digest({"steps": [step.name for step in expansion.steps]})
+        ) as runner:
+            write_text(self.root / STUDY, self.file.read_text(encoding="utf-8"))
+            write_json(self.root / LOCK, lock)
+            environment = environment_of(self.store, budget)
+            executor = executor_of(on, address, environment, self.store)
+            told = logged(watcher or _Quiet())
+            asked = Asked(only, use, retry_failed, keep_going, patience_minutes)
+            return execute(expansion, self.store, told, executor, runner, asked)
+
+    def published(self, expansion: Expansion) -> Publications:
+        """The scores that the study takes from elsewhere, for models of its expansion."""
+        world = world_of(self.file, self.root, online=False)
+        return publications(self.declaration, expansion, self.file, world.text)
 
     def findings(self) -> Findings:
         """Gaps, intervals and verdict of the scores that are there."""
         from epigone.report.assemble import findings_of
 
         expansion = self.expansion()
-        given = publications(self.declaration, expansion, self.file)
+        given = self.published(expansion)
         return findings_of(self.declaration, expansion, self.store, given)
 
     def report(self) -> Path:
         """Build report/index.html and its tables from what is done; the page's path is returned."""
         return self.report_as(["html"])["html"]
 
-    def report_as(self, formats: Iterable[Format]) -> dict[Format, Path]:
+    def report_as(
+        self, formats: Iterable[Format], *, out: str | Path | None = None
+    ) -> dict[Format, Path]:
         """Build the report in each format from what is done; the file of each is returned.
 
-        Markdown and PDF have their figures as SVG in report/figures. Raises MissingExtra where the
-        packages that draw them are not installed.
+        They go to `out`, else to the study's folder. Markdown and PDF have their figures as SVG in
+        its folder figures. Raises MissingExtra where the packages that draw them are not installed.
         """
         from epigone.report import build, export
 
         asked = dict.fromkeys(formats)
+        folder = self.root / "report" if out is None else Path(out)
         view = self.view()
         found: dict[Format, Path] = {}
-        if "html" in asked:
-            found["html"] = build(view, self.root / "report")
         papers: list[Format] = [kind for kind in asked if kind != "html"]
-        if papers:
-            found |= zip(papers, export(view, self.root / "report", papers), strict=True)
+        try:
+            if "html" in asked:
+                found["html"] = build(view, folder)
+            if papers:
+                found |= zip(papers, export(view, folder, papers), strict=True)
+        except OSError as error:
+            if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+                raise
+            fix = "name another folder with --output"
+            raise UserError("the report cannot be written", value=str(folder), fix=fix) from None
         return found
 
     def view(self) -> ReportView:
@@ -161,11 +206,11 @@ class Study:
         from epigone.report.assemble import view_of
 
         expansion = self.expansion()
-        given = publications(self.declaration, expansion, self.file)
+        given = self.published(expansion)
         return view_of(self.declaration, expansion, self.store, given)
 
     def _expand(self, online: bool) -> tuple[Expansion, World]:
-        world = World(online=online, locked=locked_fingerprints(self.root), folder=self.file.parent)
+        world = world_of(self.file, self.root, online=online)
         try:
             return expand(self.declaration, world), world
         except Mistake as mistake:
@@ -178,3 +223,4 @@ class _Quiet:
     def finished(self, *_: object) -> None: ...
     def failed(self, *_: object) -> None: ...
     def blocked(self, *_: object) -> None: ...
+    def remaining(self, *_: object) -> None: ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import signal
 import sys
@@ -13,11 +14,16 @@ import typer
 from pydantic import ValidationError
 from typer.core import TyperGroup
 
+from epigone import logs
 from epigone.cli import (
+    archive,
     benchmark,
+    cache,
     calibrate,
     compare,
     corpus,
+    doctor,
+    gc,
     generate,
     judge,
     new,
@@ -32,7 +38,9 @@ from epigone.cli import (
     teacher,
     toxicity,
     train,
+    verify,
 )
+from epigone.cli.completion import equip
 from epigone.errors import EpigoneError, Stopped, UnknownName, UserError
 from epigone.study.values import told
 
@@ -46,6 +54,10 @@ class _Interrupted(Exception):
 
 
 class _Verbs(TyperGroup):
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        equip(self)
+
     def invoke(self, ctx: Any) -> Any:
         """Call the verb."""
         try:
@@ -63,17 +75,17 @@ app = typer.Typer(
     "capability gap, and whether more data or a better base would buy more.\n\n"
     "Start with: epigone new my-study; epigone plan my-study; epigone run my-study",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
 )
-for _verb in (new, plan, run, status, report, compare, show, schema, train, generate, benchmark,
-              style, judge, toxicity, calibrate):  # fmt: skip
+for _verb in (new, plan, run, status, report, compare, show, verify, gc, archive, schema, train,
+              generate, benchmark, style, judge, toxicity, calibrate, doctor):  # fmt: skip
     _verb.register(app)
 corpus.register(app)
 teacher.register(app)
 rate.register(app)
+cache.register(app)
 
 
 @app.callback(invoke_without_command=True)
@@ -123,9 +135,13 @@ def main() -> None:
     except Exception as error:
         # The parser's own exceptions are recognised by what they can do: their home module has
         # moved between releases of typer.
-        if not hasattr(error, "format_message"):
+        if hasattr(error, "format_message"):
+            _end(_usage(error), 2)
+        if not logs.on():
             raise
-        _end(_usage(error), 2)
+        _end(f"{type(error).__name__}: {error}", 1)
+    finally:
+        logs.stop()
 
 
 def _stop(*_: object) -> None:
@@ -157,7 +173,7 @@ def _named(path: object) -> bool:
         return False
     file = Path(os.path.abspath(path))
     words = [w for a in sys.argv[1:] for w in (a, a.partition("=")[2]) if w and w[0] != "-"]
-    words += ["runs", os.environ.get("EPIGONE_CACHE") or "runs"]
+    words += ["runs", os.environ.get("EPIGONE_HOME") or "runs"]
     named = [Path(os.path.abspath(word)) for word in words]
     return any(
         file.is_relative_to(n) or n.is_relative_to(file) or file.parent == n.parent for n in named
@@ -180,5 +196,8 @@ def _verbs() -> list[str]:
 
 
 def _end(message: str, code: int) -> None:
-    print(f"epigone: {message}", file=sys.stderr)
+    if logs.on():
+        logging.getLogger("epigone").error("%s", message, exc_info=True)
+    else:
+        print(f"epigone: {message}", file=sys.stderr)
     sys.exit(code)

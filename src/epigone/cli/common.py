@@ -98,20 +98,11 @@ class Teller:
     def __init__(self) -> None:
         self._bar: Bar | None = None
         self._tasks: dict[str, TaskID] = {}
+        self._total: TaskID | None = None
         self._heads: dict[str, str] = {}
         self._said: dict[str, float] = {}
         if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-            self._bar = Progress(
-                TextColumn("{task.description}", markup=False),
-                BarColumn(bar_width=24),
-                TextColumn("{task.fields[note]}", style="dim", markup=False),
-                TimeElapsedColumn(),
-                console=Console(stderr=True),
-                transient=True,
-            )
+            self._bar = _bar()
 
     def __enter__(self) -> Teller:
         if self._bar is not None:
@@ -142,12 +133,12 @@ class Teller:
     def finished(self, step: Step, record: Record) -> None:
         """A step of a study is sealed."""
         self._drop(step)
-        self._line(f"{self._heads[step.name]} done in {seconds(record.seconds)}")
+        self._line(f"{self._head(step)} done in {seconds(record.seconds)}")
 
     def failed(self, step: Step, error: str, log: Path) -> None:
         """A step of a study failed: the last lines of its log, and where the rest is."""
         self._drop(step)
-        self._line(f"{self._heads[step.name]} FAILED: {error}")
+        self._line(f"{self._head(step)} FAILED: {error}")
         for line in _tail(log, 5):
             self._line(f"    {line}")
         self._line(f"    log: {log}")
@@ -155,6 +146,19 @@ class Teller:
     def blocked(self, step: Step, by: Step) -> None:
         """A step of a study cannot run."""
         self._line(f"{step.stage} {step.slug} blocked by {by.name}")
+
+    def remaining(self, done: int, of: int, left: float) -> None:
+        """So many steps of a study are done, and the others will take so long."""
+        if self._bar is None:
+            return
+        if self._total is None:
+            self._total = self._bar.add_task("all steps", total=of, note="")
+        note = f"{done}/{of}, about {seconds(left)} left" if done < of else f"{done}/{of}"
+        self._bar.update(self._total, completed=done, note=note)
+
+    def _head(self, step: Step) -> str:
+        # What another runner did, or what failed before, never began here.
+        return self._heads.get(step.name, f"{step.stage} {step.slug}")
 
     def _tell(self, name: str, done: float, total: float, note: str) -> None:
         head = self._heads.get(name, "")
@@ -178,6 +182,41 @@ class Teller:
             self._bar.console.print(_plain(text), markup=False, highlight=False)
         else:
             print(_plain(text), file=sys.stderr, flush=True)
+
+
+def _bar() -> Bar:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class Speed(ProgressColumn):
+        """Units a second, of work that is counted in units: updates, prompts, requests."""
+
+        def render(self, task: Task) -> Text:
+            speed = task.finished_speed or task.speed
+            units = speed and task.total and task.total > 1
+            return Text(f"{speed:.3g}/s" if units else "", style="dim")
+
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TextColumn("{task.fields[note]}", style="dim", markup=False),
+        Speed(),
+        TimeElapsedColumn(),
+        TextColumn("left", style="dim"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
 
 
 def _tail(log: Path, lines: int) -> list[str]:

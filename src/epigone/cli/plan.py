@@ -15,12 +15,12 @@ from epigone.cli import cost
 from epigone.cli.common import Json, Runs, StudyArgument, Use, say_json, seconds, table
 from epigone.runs.estimate import estimate
 from epigone.runs.execute import expected
+from epigone.runs.local import machines_here
 from epigone.runs.machine import here
 from epigone.runs.plan import Planned, memory
 from epigone.runs.plan import plan as what_to_do
 from epigone.runs.teacher_cost import Asking, asking, told
 from epigone.schema import Cell
-from epigone.study.publications import publications
 from epigone.study.rounds import lonely
 from epigone.study.specs import TrainSpec
 from epigone.study.steps import Expansion
@@ -52,7 +52,7 @@ def plan(
     """
     loaded = Study.load(study, runs=runs)
     expansion = loaded.expansion()
-    publications(loaded.declaration, expansion, loaded.file)
+    loaded.published(expansion)
     planned = what_to_do(expansion, loaded.store)
     terms = loaded.terms()
     loaded.check_terms(use)
@@ -200,7 +200,7 @@ def _totals(planned: Sequence[Planned], asks: Sequence[Asking]) -> dict[str, Any
         "done": len(planned) - len(todo),
         "to_do": len(todo),
         "teacher_tokens_to_train": sum(t.amounts[-1] for t in trunks),
-        "seconds": round(expected(planned), 1),
+        "seconds": round(expected(planned, machines_here()), 1),
         # None where the price is not known.
         "usd": None if any(a.usd is None for a in asks) else sum(a.usd or 0.0 for a in asks),
     }

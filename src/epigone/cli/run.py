@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -15,7 +15,8 @@ from epigone.cli.benchmark import Unsafe, allow_unsafe
 from epigone.cli.common import Json, Runs, StudyArgument, Teller, Use, say_json, seconds
 from epigone.cli.launch import Compile, Parallel, Processes, Track, choose, refuse_launcher
 from epigone.cli.report import tell_verdict
-from epigone.errors import StepFailed
+from epigone.errors import StepFailed, UserError
+from epigone.runs.roles import PATIENCE_MINUTES
 
 
 def register(app: typer.Typer) -> None:
@@ -31,6 +32,28 @@ def run(
     use: Use = "research",
     budget: Budget = "",
     runs: Runs = Path("runs"),
+    on: Annotated[
+        Literal["local", "ray"],
+        typer.Option("--on", help="Where steps are performed: on this machine, or on Ray."),
+    ] = "local",
+    address: Annotated[
+        str,
+        typer.Option(
+            "--address", help="The Ray cluster: auto, HOST:PORT; else one on this machine."
+        ),
+    ] = "",
+    retry_failed: Annotated[
+        bool,
+        typer.Option("--retry-failed", help="Try again what failed by an error of its own."),
+    ] = False,
+    keep_going: Annotated[
+        bool,
+        typer.Option("--keep-going", help="Go on with other steps after a mistake in the study."),
+    ] = False,
+    timeout: Annotated[
+        float,
+        typer.Option("--timeout", min=0.01, metavar="MINUTES", help="End a step that is silent."),
+    ] = PATIENCE_MINUTES,
     processes: Processes = None,
     parallel: Parallel = None,
     track: Track = None,
@@ -41,7 +64,8 @@ def run(
     """Run every step that is not done, then build the report and print the verdict.
 
     Interrupt it or kill it at any time: the same command again continues. With ^C or SIGTERM,
-    training saves where it is and the exit code is 130 or 143.
+    training saves where it is and the exit code is 130 or 143. Run it from several terminals or
+    machines that share the folder, and they share the steps.
 
     Example: epigone run studies/pocket.yaml
     """
@@ -50,8 +74,20 @@ def run(
     allow_unsafe(unsafe_local)
     loaded = Study.load(study, runs=runs)
     started = time.monotonic()
+    if address and on != "ray":
+        raise UserError("an address is Ray's", value=address, fix="add --on ray")
     with Teller() as teller:
-        result = loaded.run(teller, only=only, use=use, budget=dollars(budget))
+        result = loaded.run(
+            teller,
+            only=only,
+            use=use,
+            budget=dollars(budget),
+            on=on,
+            address=address,
+            retry_failed=retry_failed,
+            keep_going=keep_going,
+            patience_minutes=timeout,
+        )
     elapsed = time.monotonic() - started
     if result.failed and "done" not in result.outcomes.values():
         raise StepFailed(f"{len(result.failed)} steps failed or were blocked, none is done")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,8 @@ import typer
 
 from epigone.api import Study
 from epigone.cli.common import Json, Runs, StudyArgument, say_json, seconds, table
-from epigone.runs import lease
+from epigone.runs.lease import Watch
 from epigone.runs.plan import Planned
-from epigone.runs.store import LIVE, Store
 
 
 def register(app: typer.Typer) -> None:
@@ -27,10 +25,16 @@ def status(study: StudyArgument, runs: Runs = Path("runs"), json: Json = False) 
     """
     loaded = Study.load(study, runs=runs)
     planned = loaded.plan()
-    holder = lease.holder(loaded.root)
-    live = {p.step.name: loaded.store.live(p.step) for p in planned if p.state == "to do"}
-    todo = [p for p in planned if live.get(p.step.name)]
-    running = {p.step.name for p in todo if holder and _fresh(loaded.store, p, holder["since"])}
+    watch = Watch(loaded.root)
+    runners = {r.id: r for r in watch.runners()}
+    held = watch.holders() if runners else {}
+    running = {
+        p.step.name: runners[held[p.step.name]]
+        for p in planned
+        if p.state != "done" and held.get(p.step.name) in runners
+    }
+    left = [p for p in planned if p.state == "to do" or p.step.name in running]
+    live = {p.step.name: loaded.store.live(p.step) for p in left}
     if json:
         rows: list[dict[str, Any]] = [
             {
@@ -39,10 +43,14 @@ def status(study: StudyArgument, runs: Runs = Path("runs"), json: Json = False) 
                 "seconds": p.record.seconds if p.record else None,
                 "progress": live.get(p.step.name),
                 "error": p.why if p.state == "failed" else None,
+                "runner": running[p.step.name].id if p.step.name in running else None,
             }
             for p in planned
         ]
-        say_json({"study": loaded.declaration.name, "holder": holder, "steps": rows})
+        who = [
+            {"id": r.id, "host": r.host, "pid": r.pid, "since": r.since} for r in runners.values()
+        ]
+        say_json({"study": loaded.declaration.name, "runners": who, "steps": rows})
         return
     table(
         "",
@@ -52,29 +60,21 @@ def status(study: StudyArgument, runs: Runs = Path("runs"), json: Json = False) 
             for p in planned
         ],
     )
-    if holder:
-        print(f"\nheld by pid {holder['pid']} on {holder['host']} since {holder['since']}")
-    else:
-        print("\nnobody works on it now")
-
-
-def _fresh(store: Store, p: Planned, since: str) -> bool:
-    # Killed runs leave their progress behind; only what this holder wrote tells of work.
-    try:
-        begun = datetime.fromisoformat(since).timestamp()
-        return (store.partial(p.step) / LIVE).stat().st_mtime >= begun
-    except ValueError:
-        return True  # a holder that has not yet written since when
-    except OSError:
-        return False
+    print()
+    for runner in runners.values():
+        steps = [name for name, by in running.items() if by.id == runner.id]
+        told = ", ".join(steps) or "nothing at the moment"
+        print(f"pid {runner.pid} on {runner.host} since {runner.since} works on {told}")
+    if not runners:
+        print("nobody works on it now")
 
 
 def _detail(p: Planned, live: dict[str, Any]) -> str:
     if p.record is not None:
         return seconds(p.record.seconds)
-    if p.state in ("failed", "damaged"):
-        return p.why
     seen = live.get(p.step.name)
+    if p.state in ("failed", "damaged") and not seen:
+        return p.why
     if not seen:
         return ""
     share = f"{100 * seen['done'] / seen['total']:.0f}%" if seen.get("total") else ""

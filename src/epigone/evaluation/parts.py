@@ -18,6 +18,7 @@ from typing import Any
 from epigone.errors import BenchmarkError, UnknownName, UserError
 from epigone.evaluation import catalogue
 from epigone.files import cache_root
+from epigone.models.in_use import use
 from epigone.models.references import locate_data
 from epigone.study.specs import BenchmarkSpec, ItemsSpec
 
@@ -200,6 +201,7 @@ def _writable(folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
         return Path(tempfile.gettempdir())
+    use(folder)
     return folder
 
 

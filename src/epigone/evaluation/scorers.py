@@ -75,9 +75,11 @@ def _classifier(folder: Path, label: str) -> Scorer:
     from epigone.models.load import best_device
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        # Else transformers would ask on stdin whether to run a folder's own code.
+        local = {"local_files_only": True, "trust_remote_code": False}
+        tokenizer = AutoTokenizer.from_pretrained(folder, **local)
         model = AutoModelForSequenceClassification.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True
+            folder, use_safetensors=True, **local
         )
     except (ValueError, OSError, KeyError) as error:
         raise ModelError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import logging
 import os
 import re
 import shutil
@@ -24,8 +25,10 @@ import yaml
 
 from epigone.errors import FetchError, UnknownName
 from epigone.files import cache_root, fsync_dir
+from epigone.models.in_use import use
 from epigone.schema import Progress, silent
 
+_LOG = logging.getLogger(__name__)
 BLOCK = 1 << 20
 POLL_SECONDS = 0.3
 
@@ -105,6 +108,7 @@ def fetch(entry: Entry, progress: Progress = silent) -> Path:
     room on the disk, or when what comes is not the file of the catalogue; nothing that could be
     taken for the file is left behind then, nor when the process is killed.
     """
+    use(entry.path.parent)
     if _fetched(entry):
         return entry.path
     root = cache_root()
@@ -195,6 +199,7 @@ def _download(entry: Entry, part: Part, work: Path, came: int, progress: Progres
     finally:
         process.kill()
         process.wait()
+    _LOG.debug("%s: %s", " ".join(command), log.decode(errors="replace"))
     wheels = list(target.glob("*.whl"))
     if process.returncode != 0 or len(wheels) != 1:
         raise _pip_error(entry, wanted, log.decode(errors="replace"))
@@ -271,7 +276,7 @@ def _disk_full(name: str) -> FetchError:
     return FetchError(
         f"{name}: the disk is full",
         value=str(cache_root()),
-        fix="free some space, or set EPIGONE_CACHE to a folder on a larger disk",
+        fix="free some space, or set EPIGONE_HOME to a folder on a larger disk",
     )
 
 
@@ -282,7 +287,7 @@ def disk_error(name: str, error: OSError) -> FetchError:
     return FetchError(
         f"{name}: the cache folder cannot be used",
         value=f"{cache_root()}: {error.strerror or error}",
-        fix="set EPIGONE_CACHE to a folder you can write to",
+        fix="set EPIGONE_HOME to a folder you can write to",
     )
 
 
@@ -293,7 +298,7 @@ def need_space(name: str, folder: Path, need: int) -> None:
         raise FetchError(
             f"{name}: not enough free space on the disk of the cache",
             value=f"{cache_root()} has {free >> 20} MiB, {need >> 20} MiB are needed",
-            fix="free some space, or set EPIGONE_CACHE to a folder on a larger disk",
+            fix="free some space, or set EPIGONE_HOME to a folder on a larger disk",
         )
 
 

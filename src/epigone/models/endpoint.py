@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import re
@@ -17,11 +18,13 @@ from urllib.parse import urlsplit
 import httpx
 import tenacity
 
+from epigone import logs
 from epigone.errors import EndpointError, RequestRefused
 from epigone.models.received import LARGEST, UNREADABLE, decoded, sound, without_key
 from epigone.models.received import read as read_answer
 from epigone.schema import Message
 
+_LOG = logging.getLogger(__name__)
 # Where the key stands, unless a service has a variable of its own.
 KEY = "EPIGONE_API_KEY"
 # Where conversations are sent.
@@ -76,6 +79,7 @@ def key_in_environment(endpoint: Endpoint) -> str:
     key = os.environ.get(endpoint.key_env, "")
     if any(not 32 < ord(c) < 127 for c in key):
         raise EndpointError("the key has characters that no key has", value=endpoint.key_env)
+    logs.hide(key)
     return key
 
 
@@ -192,6 +196,7 @@ class Client:
             retry=tenacity.retry_if_exception_type(_Again),
             stop=tenacity.stop_after_attempt(self._attempts),
             wait=_wait,
+            before_sleep=_log_again,
             reraise=True,
         )
         try:
@@ -296,6 +301,11 @@ def _wait(state: tenacity.RetryCallState) -> float:
     asked = error.after if isinstance(error, _Again) else 0.0
     grown = tenacity.wait_exponential_jitter(initial=1, max=30, jitter=2)(state)
     return min(max(asked, grown), _LONGEST_WAIT)
+
+
+def _log_again(state: tenacity.RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    _LOG.debug("attempt %d of an endpoint: %s", state.attempt_number, error)
 
 
 def _read(response: httpx.Response) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +27,8 @@ from epigone.models.encoder_decoder import is_encoder_decoder, start_id
 
 # How transformers ends the names of classes that write text.
 _WRITES = ("ForCausalLM", "ForConditionalGeneration", "Model")
+# Where the second is not said, transformers asks on stdin whether to run a folder's own code.
+_LOCAL: Mapping[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 
 Precision = Literal["auto", "bf16", "fp32"]
 
@@ -98,15 +101,15 @@ def load(
             fix="convert the model with save_pretrained; pickle formats are refused",
         )
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        config = AutoConfig.from_pretrained(folder, **_LOCAL)
         kind = model_class(config, folder.name)
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **_LOCAL)
         auto: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         model, info = auto.from_pretrained(
             folder,
             config=config,
             dtype=dtype,
-            local_files_only=True,
+            **_LOCAL,
             use_safetensors=True,
             # Some architectures add to the attention's scores what sdpa cannot take.
             attn_implementation="sdpa" if kind._supports_sdpa else "eager",

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from epigone.corpus.compressed import require
-from epigone.errors import CorpusError, EndpointError, MissingExtra
+from epigone.errors import CorpusError, EndpointError, MissingExtra, UserError
 from epigone.evaluation import code
 from epigone.evaluation.needs import check_scorer
+from epigone.runs.store import Store
+from epigone.runs.verify import left_out
 from epigone.study.declare import Declaration, Scorer
+from epigone.study.steps import Expansion
 from epigone.study.teacher import Endpoint
 
 
@@ -46,6 +49,47 @@ def check_before(declaration: Declaration, folder: Path) -> None:
                 value=largest,
                 fix="ask for less, or add sources",
             )
+
+
+def check_gone(expansion: Expansion, store: Store, gone: Collection[str]) -> None:
+    """Raise UserError where a step to do needs one of the paths that are not there any more.
+
+    What only finished steps needed may be gone.
+    """
+    for step in expansion.steps if gone else ():
+        needed = [ref for ref in _refs(step.spec.model_dump(mode="json")) if ref in gone]
+        if not needed or store.folder(step).exists():
+            continue
+        raise UserError(
+            "no such file or folder, and a step that is to do needs it", value=needed[0],
+            fix=f"put it there for {step.name}",
+        )  # fmt: skip
+
+
+def check_left_out(expansion: Expansion, store: Store) -> None:
+    """Raise UserError where a step to do needs what an archive of the study was made without."""
+    gone = [name for name in left_out(store.root) if not (store.root / name).exists()]
+    for step in expansion.steps if gone else ():
+        if store.folder(step).exists():
+            continue
+        for needed in step.inputs.values():
+            place = store.folder(needed)
+            if any((store.root / name).is_relative_to(place) for name in gone):
+                raise UserError(
+                    f"{step.name} needs the weights of a student, which are not in the archive "
+                    "that was imported", value=needed.name,
+                    fix=f"import one that has them, or delete {place} to train again",
+                )  # fmt: skip
+
+
+def _refs(value: object) -> Iterator[str]:
+    if isinstance(value, dict):
+        if isinstance(ref := value.get("ref"), str) and ref:
+            yield ref
+        value = list(value.values())
+    if isinstance(value, list):
+        for part in value:
+            yield from _refs(part)
 
 
 def check_key(endpoint: Endpoint) -> None:

@@ -1,330 +1,368 @@
-"""The local executor: steps in worker processes of their own, side by side where they fit."""
+"""A run: which step begins when, what became of it, and whose it is."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-import threading
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
-from dataclasses import dataclass, field
-from decimal import Decimal
+from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
-from typing import Any, Literal, Protocol
 
-from epigone.errors import StepFailed, Stopped, UserError
-from epigone.processes import cores
-from epigone.runs.perform import task_of
-from epigone.runs.plan import Planned, asks_endpoint, check_data, learn_speed, memory, work
-from epigone.runs.store import LOG, Damaged, Store
-from epigone.runs.worker import GRACE_SECONDS
+from epigone.errors import MachineLost, StepFailed, Stopped, UserError
+from epigone.files import write_json
+from epigone.models import references
+from epigone.runs.lease import Runner
+from epigone.runs.needs import Machine, Needs, needs_of
+from epigone.runs.perform import Task, task_of
+from epigone.runs.plan import Planned, asks_endpoint, check_data, expectation, learn_speed
+from epigone.runs.roles import Asked, Executor, Result, Watcher
+from epigone.runs.schedule import Schedule, ways
+from epigone.runs.store import FAILURE, LOG, Damaged, Store, missing, verify
 from epigone.schema import Record
+from epigone.study.specs import asked_model
 from epigone.study.step import Step
 from epigone.study.steps import Expansion
-from epigone.study.terms import Use
-from epigone.teachers.money import BUDGET, LEDGERS, PURPOSE
+from epigone.training.layout import processes_asked
 
-# Steps run side by side only while they are expected to fit into this many bytes together.
-_ROOM = 7_000_000_000
-
-# Stages whose steps have the machine to themselves, the more urgent first: data that cannot be
-# used must be told before any other work is done.
-_ALONE = ("items", "ask", "select", "corpus", "train", "feedback")
-
-Outcome = Literal["done", "failed", "blocked", "left"]
-
-
-class Watcher(Protocol):
-    """Who is told how a run goes."""
-
-    def started(self, step: Step, number: int, of: int) -> None:
-        """A step begins; it is the `number`th of the `of` steps to do."""
-
-    def progress(self, step: Step, done: float, total: float, note: str) -> None:
-        """A step has done a part of its work."""
-
-    def finished(self, step: Step, record: Record) -> None:
-        """A step is sealed."""
-
-    def failed(self, step: Step, error: str, log: Path) -> None:
-        """A step failed; its output is in `log`."""
-
-    def blocked(self, step: Step, by: Step) -> None:
-        """A step cannot run because one that it needs failed."""
-
-
-@dataclass(slots=True)
-class Result:
-    """What became of every step of a run."""
-
-    outcomes: dict[str, Outcome] = field(default_factory=dict)
-
-    @property
-    def failed(self) -> list[str]:
-        """Names of the steps that failed or were blocked."""
-        return [name for name, o in self.outcomes.items() if o in ("failed", "blocked")]
+# How often a run looks at leases, at steps of other runners, and at what hangs.
+_LOOK_SECONDS = 1.0
+# How often a step may lose its machine in one run.
+_AGAIN = 3
 
 
 def execute(
     expansion: Expansion,
     store: Store,
     watcher: Watcher,
-    *,
-    only: str | None = None,
-    use: Use = "research",
-    budget: Decimal | None = None,
+    executor: Executor,
+    runner: Runner,
+    asked: Asked,
 ) -> Result:
-    """Run every step that is not done; `only` names one stage, `budget` is what answers may cost.
-
-    Corpora come first; they and all training have the machine to themselves. Other steps run side
-    by side as `lanes()` says.
+    """Run every step that is not done and that no other runner works on.
 
     A failed step blocks only its descendants. A user's mistake found by a step ends the run with
     its UserError, because every later step of the study would build on it.
     """
-    run = _Run(expansion, store, watcher, only, use)
-    check_data(expansion, store, use)
-    count, threads = lanes()
-    worker = Worker(
-        {
-            LEDGERS: str(store.root.parent / "ledger"),
-            PURPOSE: store.root.name,
-            BUDGET: "" if budget is None else str(budget),
-        }
-    )
-    with ThreadPoolExecutor(count) as pool:
-        busy: dict[Future[Record], Step] = {}
-        try:
-            while True:
-                while len(busy) < count and (step := run.next([*busy.values()])):
-                    watcher.started(step, *run.count())
-                    width = threads * count if step.stage in _ALONE else threads
-                    busy[pool.submit(worker.run, step, store, watcher.progress, width)] = step
-                if not busy:
-                    break
-                for future in wait(busy, return_when=FIRST_COMPLETED).done:
-                    run.ended(busy.pop(future), future)
-        finally:
-            worker.stop()
-    run.close()
+    check_data(expansion, store, asked.use)
+    run = _Run(expansion, store, watcher, executor, runner, asked)
+    try:
+        run.work()
+    finally:
+        executor.stop()
     return run.result
 
 
-def lanes() -> tuple[int, int]:
-    """How many steps other than training run side by side, and the threads of each.
+def expected(planned: Sequence[Planned], machines: Sequence[Machine]) -> float:
+    """Seconds until all is done on the machines, were they never idle but for the longest chain."""
+    seconds = {p.step.name: p.seconds for p in planned}
+    longest = max(ways([p.step for p in planned], lambda s: seconds[s.name]).values(), default=0.0)
+    cpus, gpus = sum(m.has.cpus for m in machines), sum(m.has.gpus for m in machines)
+    busy = [0.0, 0.0]
+    for p in planned:
+        if p.seconds:
+            needs = needs_of(p.step, machines, processes_asked() or 0)
+            busy[0] += p.seconds * needs.cpus / cpus
+            busy[1] += p.seconds * needs.gpus / max(1, gpus)
+    return max(*busy, longest)
 
-    Two on a CPU: small products use two cores better as two processes than as two threads
-    (docs/decisions/0005). One where there is a GPU, which a step then has to itself.
-    """
-    count = 1 if cores() < 2 or Path("/dev/nvidiactl").exists() else 2
-    return count, max(1, cores() // count)
+
+def claim_of(step: Step) -> str:
+    """What only one step at a time may use: an endpoint, whose limits count for all who ask it."""
+    model = asked_model(step.spec)
+    if model is None:
+        return ""
+    url = str(references.parse(model.ref).value).partition("#")[0]
+    return f"endpoint/{hashlib.sha256(url.encode()).hexdigest()[:12]}"
 
 
-def expected(planned: Sequence[Planned]) -> float:
-    """Seconds until all is done: what works alone one after another, the rest by the lanes."""
-    alone = sum(p.seconds for p in planned if p.step.stage in _ALONE)
-    rest = [p.seconds for p in planned if p.step.stage not in _ALONE]
-    return alone + max(sum(rest) / lanes()[0], max(rest, default=0.0))
+@dataclass(slots=True)
+class _Working:
+    """A step that is being performed here."""
+
+    step: Step
+    task: Task
+    needs: Needs
+    places: Sequence[int]
+    heard: float
+    # Why this run has asked it to end.
+    ended: str = ""
 
 
 class _Run:
-    """Which steps are done, running, broken; what may run next."""
+    """The loop of a run, and what it knows."""
 
     def __init__(
-        self, expansion: Expansion, store: Store, watcher: Watcher, only: str | None, use: Use
+        self,
+        expansion: Expansion,
+        store: Store,
+        watcher: Watcher,
+        executor: Executor,
+        runner: Runner,
+        asked: Asked,
     ) -> None:
         self._expansion, self._store, self._watcher = expansion, store, watcher
-        self._use: Use = use
-        self._done = {s.name for s in expansion.steps if _is_done(store, s)}
-        asked = [s for s in expansion.steps if only in (None, s.stage)]
+        self._executor, self._runner, self._asked = executor, runner, asked
+        steps = expansion.steps
+        done = {s.name for s in steps if _record(store, s) is not None}
+        wanted = [s for s in steps if asked.only in (None, s.stage)]
         # What must not be in a corpus is no stage that anybody asks for by itself.
-        needed = {i.name for s in asked for i in s.inputs.values() if i.stage == "items"}
-        self._left = [
-            s
-            for s in expansion.steps
-            if s.name not in self._done and (s in asked or s.name in needed)
-        ]
-        self._of, self._number = len(self._left), 0
-        self._broken: dict[str, Step] = {}
-        self.result = Result({s.name: "done" for s in expansion.steps if s.name in self._done})
+        needed = {i.name for s in wanted for i in s.inputs.values() if i.stage == "items"}
+        pace = expectation()
+        self._schedule = Schedule(
+            steps,
+            done=done,
+            asked=needed.union(s.name for s in wanted),
+            seconds=pace,
+            needs=self._needs,
+            claims=claim_of,
+        )
+        self._needed: tuple[Sequence[Machine], dict[str, Needs]] = ((), {})
+        self._owed = {s.name: pace(s) for s in self._schedule.left}
+        self._worked = self._thought = 0.0
+        self._numbers: dict[str, int] = {}
+        self._of = len(self._owed)
+        self._busy: dict[Future[Record], _Working] = {}
+        # Ready steps that another runner works on.
+        self._elsewhere: dict[str, Step] = {}
+        self._lost: Counter[str] = Counter()
+        self.result = Result({s.name: "done" for s in steps if s.name in done})
 
-    def count(self) -> tuple[int, int]:
-        """The number of the step that begins now, and how many there are."""
-        self._number += 1
-        return self._number, self._of
+    def work(self) -> None:
+        """Until nothing is left that can be done."""
+        if not self._asked.retry_failed:
+            self._leave_faults()
+        self._tell_remaining()
+        while True:
+            self._begin()
+            # What is ready and does not begin waits for a cluster's machines.
+            if not self._busy and not self._schedule.ready:
+                break
+            if self._busy:
+                ended = wait(self._busy, _LOOK_SECONDS, FIRST_COMPLETED).done
+                for future in ended:
+                    self._ended(future)
+            else:
+                time.sleep(_LOOK_SECONDS)
+            self._look_at_own()
+            self._look_elsewhere()
+        for step in self._schedule.left:
+            self.result.outcomes[step.name] = "left"  # its inputs were not asked for
 
-    def next(self, running: Sequence[Step]) -> Step | None:
-        """The longest step that may begin beside the running ones; it leaves the list."""
-        ready = [s for s in self._left if all(i.name in self._done for i in s.inputs.values())]
-        for stage in _ALONE:
-            # The lanes run dry for such a step that is ready, and stay so while it works.
-            if running and any(s.stage == stage for s in (*ready, *running)):
-                return None
-        for stage in _ALONE:
-            ready = [s for s in ready if s.stage == stage] or ready
-        room = _ROOM - sum(memory(s) for s in running)
-        # A step too large for any company still runs, alone.
-        fit = [s for s in ready if not running or memory(s) <= room]
-        # An endpoint's limits and its ledger are those of one process.
-        if any(map(asks_endpoint, running)):
-            fit = [s for s in fit if not asks_endpoint(s)]
-        if not fit:
-            return None
-        step = max(fit, key=work)
-        self._left.remove(step)
-        return step
+    def _needs(self, step: Step) -> Needs:
+        machines = self._executor.machines()
+        if machines != self._needed[0]:
+            self._needed = machines, {}
+        known = self._needed[1]
+        if step.name not in known:
+            known[step.name] = needs_of(step, machines, processes_asked() or 0)
+        return known[step.name]
 
-    def ended(self, step: Step, future: Future[Record]) -> None:
+    def _leave_faults(self) -> None:
+        for step in self._schedule.left:
+            failure = self._store.failure(step)
+            if failure and failure.get("fault") and step.name not in self.result.outcomes:
+                self._schedule.leave(step)
+                error = f"{failure['error']} (failed before; --retry-failed tries it again)"
+                self._fail(step, error, told=True)
+
+    def _begin(self) -> None:
+        """Begin all that fits."""
+        while True:
+            free = [m.has for m in self._executor.machines()]
+            for w in self._busy.values():
+                for at in w.places:
+                    if at < len(free):  # a machine may have left meanwhile
+                        free[at] = free[at].less(w.needs.part())
+            running = [w.step for w in self._busy.values()]
+            placed = self._schedule.place(free, running, self._elsewhere)
+            if placed is None:
+                return
+            step, places = placed
+            if self._take(step):
+                self._schedule.begin(step)
+                self._start(step, places)
+
+    def _take(self, step: Step) -> bool:
+        """Have a step for this runner; one that another has, or has done, is looked at later."""
+        claim = claim_of(step)
+        if not self._runner.take(step.name):
+            self._elsewhere[step.name] = step
+            return False
+        if claim and not self._runner.take(claim):
+            self._runner.free(step.name)
+            self._elsewhere[step.name] = step
+            return False
+        # It may have been done since it was last looked at.
+        if (record := _record(self._store, step)) is not None:
+            self._let_go(step, done=True)
+            self._schedule.begin(step)
+            self._done(step, record)
+            return False
+        return True
+
+    def _let_go(self, step: Step, *, done: bool = False) -> None:
+        if claim := claim_of(step):
+            self._runner.free(claim)
+        (self._runner.done if done else self._runner.free)(step.name)
+
+    def _start(self, step: Step, places: Sequence[int]) -> None:
+        number = self._numbers.setdefault(step.name, len(self._numbers) + 1)
+        self._watcher.started(step, number, self._of)
+        folders = {role: self._store.folder(i) for role, i in step.inputs.items()}
+        for role, folder in folders.items():
+            if lost := _lost(folder, _record(self._store, step.inputs[role])):
+                self._fail(step, lost)
+                self._let_go(step)
+                return
+        lease = str(self._runner.lease(step.name))
+        task = task_of(step, self._store.folder(step), folders, lease)
+        working = _Working(step, task, self._needs(step), places, time.monotonic())
+
+        def tell(done: float, total: float, note: str = "") -> None:
+            working.heard = time.monotonic()
+            self._watcher.progress(step, done, total, note)
+
+        self._busy[self._executor.submit(task, working.needs, places, tell)] = working
+
+    def _ended(self, future: Future[Record]) -> None:
         """Take a step's result; a UserError passes through."""
+        working = self._busy.pop(future)
+        step = working.step
         try:
             record = future.result()
-        except StepFailed as error:
-            self._fail(step, str(error))
+        except (StepFailed, Stopped, UserError) as error:
+            if step.name in self._runner.lost():
+                self._let_go(step)
+                self._schedule.give_back(step)
+                self._elsewhere[step.name] = step
+                return
+            if isinstance(error, MachineLost) and not working.ended and self._again(step):
+                return
+            if isinstance(error, Stopped) and not working.ended:
+                raise
+            if isinstance(error, UserError) and not self._asked.keep_going:
+                raise
+            self._fail(step, working.ended or str(error))
+            self._let_go(step)
             return
-        self._done.add(step.name)
-        self.result.outcomes[step.name] = "done"
+        self._let_go(step, done=True)
         # How long an endpoint takes says nothing of this machine.
         if not asks_endpoint(step):
-            learn_speed(step, record.seconds)
-        self._watcher.finished(step, record)
-        if step.stage == "corpus":
-            check_data(self._expansion, self._store, self._use)
+            self._worked += record.seconds
+            self._thought += self._owed[step.name]
+            if self._executor.learns:
+                learn_speed(step, record.seconds)
+        self._done(step, record)
 
-    def _fail(self, step: Step, error: str) -> None:
-        self._broken[step.name] = step
-        self.result.outcomes[step.name] = "failed"
-        self._watcher.failed(step, error, self._store.partial(step) / LOG)
-        for other in list(self._left):
-            by = next(
-                (self._broken[i.name] for i in other.inputs.values() if i.name in self._broken),
-                None,
-            )
-            if by is not None:
-                self._broken[other.name] = by
-                self._left.remove(other)
-                self.result.outcomes[other.name] = "blocked"
-                self._watcher.blocked(other, by)
+    def _again(self, step: Step) -> bool:
+        """Begin a step again that lost its machine, under a new lease; False: that was too often.
 
-    def close(self) -> None:
-        """Name what could not run because its inputs were not asked for."""
-        for step in self._left:
-            self.result.outcomes[step.name] = "left"
-
-
-class Worker:
-    """The `epigone.runs.worker` process; started with the first step, it serves every lane."""
-
-    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
-        """Start nothing yet; steps see `environment` beside this process's own."""
-        self._environment = environment or {}
-        self._process: subprocess.Popen[str] | None = None
-        self._stopped = False
-        self._lock = threading.Lock()
-        # Who waits for the events of which folder's task.
-        self._waiting: dict[str, SimpleQueue[dict[str, Any]]] = {}
-
-    def run(
-        self,
-        step: Step,
-        store: Store,
-        progress: Callable[[Step, float, float, str], None],
-        threads: int,
-    ) -> Record:
-        """Perform one step; raises StepFailed, or UserError for a mistake that only work shows.
-
-        Raises Stopped where the step's process was asked to end by somebody else.
+        What may live on of its process sees that the lease is no longer its own.
         """
-        inputs = {role: store.folder(i) for role, i in step.inputs.items()}
-        task = task_of(step, store.folder(step), inputs)
-        events: SimpleQueue[dict[str, Any]] = SimpleQueue()
-        with self._lock:
-            if self._stopped:
-                raise StepFailed("the run has ended")
-            process = self._process or self._start()
-            self._waiting[task.folder] = events
-            assert process.stdin is not None
-            with suppress(BrokenPipeError):  # told below: the worker's output has ended
-                process.stdin.write(f"{threads} {task.to_json()}\n")
-                process.stdin.flush()
-        while (event := events.get())["event"] == "progress":
-            progress(step, event["done"], event["total"], event["note"])
-        if event["event"] == "finished":
-            return Record.from_json(event["record"])
-        if event["event"] == "stopped":
-            raise Stopped(event["error"])
-        if event["user"]:
-            raise _Told(event["error"])
-        raise StepFailed(event["error"])
+        self._lost[step.name] += 1
+        if self._lost[step.name] > _AGAIN:
+            return False
+        self._let_go(step)
+        self._schedule.give_back(step)
+        return True
 
-    def _start(self) -> subprocess.Popen[str]:
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "epigone.runs.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            # A library that starts threads when it is imported must find one to be enough.
-            env={
-                **os.environ,
-                **self._environment,
-                "OMP_NUM_THREADS": "1",
-                "TOKENIZERS_PARALLELISM": "true",
-            },
-            # An interrupt at the terminal is the runner's to act on.
-            start_new_session=True,
-        )
-        threading.Thread(target=self._listen, args=(self._process,), daemon=True).start()
-        return self._process
+    def _done(self, step: Step, record: Record) -> None:
+        self.result.outcomes[step.name] = "done"
+        self._schedule.finish(step)
+        self._elsewhere.pop(step.name, None)
+        self._watcher.finished(step, record)
+        self._owed.pop(step.name, None)
+        self._tell_remaining()
+        if step.stage == "corpus":
+            check_data(self._expansion, self._store, self._asked.use)
 
-    def _listen(self, process: subprocess.Popen[str]) -> None:
-        assert process.stdout is not None
-        for line in process.stdout:
-            try:
-                event: dict[str, Any] = json.loads(line)
-            except ValueError:
-                continue  # empty, or cut off by a kill
-            # A process may have told how its step ended before it ended badly itself.
-            if (waiting := self._waiting.get(event["folder"])) is not None:
-                if event["event"] != "progress":
-                    del self._waiting[event["folder"]]
-                waiting.put(event)
-        code = process.wait()
-        error = f"the worker process ended with exit code {code}"
-        with self._lock:
-            if self._process is process:
-                self._process = None
-            for waiting in self._waiting.values():
-                waiting.put({"event": "failed", "error": error, "user": False})
-            self._waiting.clear()
+    def _tell_remaining(self) -> None:
+        """Tell what is left, by what was expected of it and by how far that was true so far."""
+        machines = self._executor.machines()
+        cpus, gpus = sum(m.has.cpus for m in machines), sum(m.has.gpus for m in machines)
+        left = 0.0
+        for step in (*self._schedule.left, *(w.step for w in self._busy.values())):
+            needs = self._needs(step)
+            share = max(needs.cpus / max(1, cpus), needs.gpus / max(1, gpus))
+            left += self._owed[step.name] * share
+        true = self._worked / self._thought if self._thought else 1.0
+        self._watcher.remaining(self._of - len(self._owed), self._of, left * true)
 
-    def stop(self) -> None:
-        """End the process, and with it the steps that it works on; training is saved before."""
-        with self._lock:
-            self._stopped, process = True, self._process
-        if process is None:
-            return
-        with suppress(OSError):
-            if process.stdin is not None:
-                process.stdin.close()
-        try:
-            process.wait(timeout=GRACE_SECONDS + 5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    def _fail(self, step: Step, error: str, told: bool = False) -> None:
+        self.result.outcomes[step.name] = "failed"
+        partial = self._store.partial(step)
+        if not told:
+            damaged = self._damaged_input(step)
+            error = damaged or error
+            if damaged or not (partial / FAILURE).exists():
+                with suppress(OSError):  # on a full disk the run still tells it
+                    write_json(partial / FAILURE, {"error": error, "fault": False})
+        self._watcher.failed(step, error, partial / LOG)
+        for other, by in self._schedule.drop(step):
+            self.result.outcomes[other.name] = "blocked"
+            self._owed.pop(other.name, None)
+            self._watcher.blocked(other, by)
+        self._owed.pop(step.name, None)
+        self._tell_remaining()
+
+    def _damaged_input(self, step: Step) -> str:
+        """The line for an input that is not what its record says: then its step is to blame."""
+        for needed in step.inputs.values():
+            folder = self._store.folder(needed)
+            with suppress(OSError, Damaged):
+                if wrong := verify(folder):
+                    return _remake(folder, wrong[0])
+        return ""
+
+    def _look_at_own(self) -> None:
+        """End what hangs, and what another runner has taken over."""
+        lost = self._runner.lost()
+        limit = 60 * self._asked.patience_minutes
+        for working in self._busy.values():
+            if working.ended:
+                continue
+            if working.step.name in lost:
+                working.ended = "another runner has taken the step over"
+            elif time.monotonic() - working.heard > limit:
+                minutes = self._asked.patience_minutes
+                working.ended = f"the step told nothing for {minutes:g} minutes and was ended"
+            else:
+                continue
+            self._executor.end(working.task)
+
+    def _look_elsewhere(self) -> None:
+        """See what became of the steps that other runners worked on."""
+        for name, step in [*self._elsewhere.items()]:
+            if (record := _record(self._store, step)) is not None:
+                self._schedule.begin(step)
+                self._done(step, record)
+                continue
+            names = filter(None, (name, claim_of(step)))
+            holders = [h for h in map(self._runner.holder, names) if h]
+            if any(map(self._runner.lives, holders)):
+                continue
+            del self._elsewhere[name]
+            failure = self._store.failure(step)
+            if failure and not holders and _record(self._store, step) is None:
+                self._schedule.begin(step)
+                self._fail(step, str(failure.get("error", "")), told=True)
 
 
-class _Told(UserError):
-    """A user's mistake that a worker has already put into one line."""
-
-    def __init__(self, line: str) -> None:
-        super().__init__(line)
-
-
-def _is_done(store: Store, step: Step) -> bool:
+def _record(store: Store, step: Step) -> Record | None:
     try:
-        return store.record(step) is not None
+        return store.record(step)
     except Damaged as error:
         raise UserError(str(error)) from None
+
+
+def _lost(folder: Path, record: Record | None) -> str:
+    """The line for a file of an input that is not there any more, or was cut."""
+    gone = missing(folder, record) if record else []
+    return _remake(folder, gone[0]) if gone else ""
+
+
+def _remake(folder: Path, name: str) -> str:
+    return f"{folder / name} is damaged or missing; delete the folder {folder} to make it again"

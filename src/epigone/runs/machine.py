@@ -7,6 +7,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
+
 
 @dataclass(frozen=True, slots=True)
 class Here:
@@ -22,14 +24,16 @@ class Here:
 
 
 def here() -> Here:
-    """This machine; GPUs are those that NVIDIA's driver tells of."""
-    ram = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """This machine; GPUs are those that NVIDIA's driver tells of and this process may see."""
+    ram = min(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), allowed())
     if not Path("/dev/nvidiactl").exists():
         return Here(ram)
     asked = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
     try:
         told = subprocess.run(asked, capture_output=True, text=True, timeout=10, check=True).stdout
-        return Here(ram, gpus_told(told))
+        gpus = gpus_told(told)
+        seen = os.environ.get(_VISIBLE)
+        return Here(ram, gpus if seen is None else gpus[: len(_listed(seen))])
     except (OSError, ValueError, subprocess.SubprocessError):
         return Here(ram)
 
@@ -38,3 +42,23 @@ def gpus_told(text: str) -> tuple[tuple[str, int], ...]:
     """GPUs in what nvidia-smi prints: a name and MiB a line."""
     rows = [line.rpartition(",") for line in text.splitlines() if line.strip()]
     return tuple((name.strip(), int(mib) << 20) for name, _, mib in rows)
+
+
+def allowed() -> int:
+    """Bytes that a container's limit lets this process have; a very large number without one."""
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            return int(Path(file).read_text())
+        except (OSError, ValueError):
+            continue  # not there, or "max"
+    return 1 << 62
+
+
+def gpu_names(count: int) -> list[str]:
+    """What CUDA_VISIBLE_DEVICES calls each of the GPUs that this process may see."""
+    seen = os.environ.get(_VISIBLE)
+    return [str(n) for n in range(count)] if seen is None else _listed(seen)[:count]
+
+
+def _listed(text: str) -> list[str]:
+    return [name for part in text.split(",") if (name := part.strip())]

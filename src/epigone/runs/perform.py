@@ -12,15 +12,16 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from epigone.errors import EpigoneError, StepFailed, UserError
+from epigone.errors import EpigoneError, StepFailed, Stopped, UserError
 from epigone.files import SCRATCH, write_json, write_text
 from epigone.models import references
+from epigone.runs.lease import ours
 from epigone.runs.store import (
     FAILURE,
     LIVE,
@@ -52,6 +53,7 @@ class Task:
     spec: dict[str, Any]
     inputs: dict[str, str]
     folder: str
+    lease: str = ""
 
     def to_json(self) -> str:
         """One line of JSON."""
@@ -63,8 +65,8 @@ class Task:
         return cls(**json.loads(line))
 
 
-def task_of(step: Step, folder: Path, inputs: Mapping[str, Path]) -> Task:
-    """The task of a study's step."""
+def task_of(step: Step, folder: Path, inputs: Mapping[str, Path], lease: str = "") -> Task:
+    """The task of a study's step; it is given up where the file `lease` is no longer the newest."""
     return Task(
         stage=step.stage,
         slug=step.slug,
@@ -73,6 +75,7 @@ def task_of(step: Step, folder: Path, inputs: Mapping[str, Path]) -> Task:
         spec=step.spec.model_dump(mode="json"),
         inputs={role: str(path) for role, path in inputs.items()},
         folder=str(folder),
+        lease=lease,
     )
 
 
@@ -128,7 +131,7 @@ def perform(
         spec = STAGES[task.stage].spec.model_validate_json(json.dumps(task.spec))
         inputs = {role: Path(path) for role, path in task.inputs.items()}
         try:
-            tell = _live(partial, progress, spent)
+            tell = _live(partial, progress, spent, task.lease)
             fetching = _fetch(spec, tell)
             spent.begin()
             with _kept(task.stage, spec, tell):
@@ -138,7 +141,7 @@ def perform(
             _fail(partial, str(error))
             raise
         except (Exception, MemoryError) as error:
-            _fail(partial, _last_line(error), traceback.format_exc())
+            _fail(partial, _last_line(error), traceback.format_exc(), fault=_is_fault(error))
             if isinstance(error, StepFailed):
                 raise
             raise StepFailed(_last_line(error)) from error
@@ -157,8 +160,8 @@ def perform(
             peak_bytes=_peak_bytes(),
             environment=environment(),
         )
-        seal(partial, folder, record)
-    return record
+        _still_ours(task.lease)
+        return seal(partial, folder, record)
 
 
 @contextmanager
@@ -222,7 +225,8 @@ def _alone_in(partial: Path) -> Iterator[None]:
     # A process that outlives its killed runner by a moment must not write beside its successor.
     descriptor = os.open(partial, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with suppress(OSError):  # a file system without locks: there, the lease has to do
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)
@@ -278,7 +282,13 @@ class _Clock:
         aside.replace(self._file)
 
 
-def _live(partial: Path, progress: Progress, spent: _Clock) -> Progress:
+def _still_ours(lease: str) -> None:
+    # This process may have been stopped for so long that another machine took the step over.
+    if lease and not ours(Path(lease)):
+        raise Stopped("another runner has taken the step over")
+
+
+def _live(partial: Path, progress: Progress, spent: _Clock, lease: str) -> Progress:
     last = 0.0
 
     def tell(done: float, total: float, note: str = "") -> None:
@@ -287,6 +297,7 @@ def _live(partial: Path, progress: Progress, spent: _Clock) -> Progress:
         now = time.monotonic()
         if now - last > _LIVE_SECONDS:
             last = now
+            _still_ours(lease)
             aside = partial / (LIVE + ".tmp")
             aside.write_text(json.dumps({"done": done, "total": total, "note": note[:200]}))
             aside.replace(partial / LIVE)
@@ -295,9 +306,17 @@ def _live(partial: Path, progress: Progress, spent: _Clock) -> Progress:
     return tell
 
 
-def _fail(partial: Path, message: str, trace: str = "") -> None:
+def _is_fault(error: BaseException) -> bool:
+    """Whether an error would come again: it is none of memory, disk, network, or a request."""
+    return not isinstance(error, OSError | MemoryError | EpigoneError) or isinstance(
+        error, StepFailed
+    )
+
+
+def _fail(partial: Path, message: str, trace: str = "", fault: bool = False) -> None:
+    row = {"error": message, "fault": fault, "traceback": trace[-20_000:]}
     try:
-        write_json(partial / FAILURE, {"error": message, "traceback": trace[-20_000:]})
+        write_json(partial / FAILURE, row)
     except OSError:
         # A full disk is the likeliest reason to fail at all; the message still reaches the runner.
         print(message, file=sys.stderr)

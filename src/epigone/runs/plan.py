@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from epigone.errors import CorpusError
-from epigone.files import cache_root, read_json, write_json
+from epigone.files import cache_root
+from epigone.formats import read_cache, write_cache
 from epigone.models import references
 from epigone.runs.estimate import Answering, amounts_of, answers_of, base_of, questions_of, rows_of
 from epigone.runs.store import Damaged, Store
@@ -58,7 +59,7 @@ class Planned:
 
 def plan(expansion: Expansion, store: Store) -> list[Planned]:
     """State, reason and expected time of every step, in the order of the expansion."""
-    speeds = _speeds()
+    pace = expectation()
     planned: list[Planned] = []
     for step in expansion.steps:
         try:
@@ -71,9 +72,14 @@ def plan(expansion: Expansion, store: Store) -> list[Planned]:
             continue
         failure = store.failure(step)
         state: State = "failed" if failure else "to do"
-        seconds = work(step) * speeds.get(step.stage, 1.0)
-        planned.append(Planned(step, state, why(step, store, failure), seconds, None))
+        planned.append(Planned(step, state, why(step, store, failure), pace(step), None))
     return planned
+
+
+def expectation() -> Callable[[Step], float]:
+    """How many seconds a step will take: its arithmetic, by the speeds measured on this machine."""
+    speeds = _speeds()
+    return lambda step: work(step) * speeds.get(step.stage, 1.0)
 
 
 def why(step: Step, store: Store, failure: Mapping[str, Any] | None = None) -> str:
@@ -180,22 +186,22 @@ def learn_speed(step: Step, seconds: float) -> None:
     """Remember how long a step of this stage took on this machine, for later plans."""
     file = cache_root() / _SPEEDS
     ratio = seconds / max(work(step), 1e-9)
+    known = read_cache(file)
     try:
-        known = read_json(file)
         history = [float(x) for x in known.get(step.stage, [])][-_HISTORY + 1 :]
-    except (OSError, ValueError, TypeError, AttributeError):
-        known, history = {}, []
+    except (ValueError, TypeError):
+        history = []
     known[step.stage] = [*history, round(ratio, 4)]
     # Only later estimates lose where the cache cannot be written.
     with suppress(OSError):
-        write_json(file, known)
+        write_cache(file, known)
 
 
 def _speeds() -> dict[str, float]:
     try:
-        known = read_json(cache_root() / _SPEEDS)
+        known = read_cache(cache_root() / _SPEEDS)
         return {stage: sorted(xs)[len(xs) // 2] for stage, xs in known.items() if xs}
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError):
         return {}
 
 

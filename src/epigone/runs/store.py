@@ -6,12 +6,12 @@ import os
 import platform
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from epigone.errors import EpigoneError
+from epigone.errors import EpigoneError, NewerFormat
 from epigone.files import SCRATCH, fsync_dir, read_json, sha256_file, write_json
 from epigone.processes import cores
 from epigone.schema import Record
@@ -71,7 +71,7 @@ class Store:
         for folder in sorted(parent.glob(f"{step.slug}-????????")):
             try:
                 record = read_record(folder)
-            except Damaged:
+            except (Damaged, NewerFormat):
                 continue
             if record is not None and record.slug == step.slug and record.hash != step.hash:
                 yield record
@@ -83,7 +83,10 @@ def partial_of(folder: Path) -> Path:
 
 
 def read_record(folder: Path) -> Record | None:
-    """The record in a folder, None where there is none; raises Damaged for an unreadable one."""
+    """The record in a folder, None where there is none.
+
+    Raises Damaged for an unreadable one, NewerFormat for one that a newer Epigone wrote.
+    """
     file = folder / RECORD
     if not file.exists():
         if folder.exists():
@@ -91,8 +94,25 @@ def read_record(folder: Path) -> Record | None:
         return None
     try:
         return Record.from_json(read_json(file))
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise Damaged(f"{file} is damaged ({error}); delete its folder to make it again") from None
+
+
+def missing(folder: Path, record: Record) -> list[str]:
+    """Names of outputs that are absent or not as large as they were; no file is read.
+
+    A record of format 1 tells no sizes: only what is absent is found.
+    """
+    found = []
+    for name in record.outputs:
+        try:
+            about = os.stat(folder / name)
+        except OSError:
+            found.append(name)
+            continue
+        if about.st_size != record.sizes.get(name, about.st_size):
+            found.append(name)
+    return found
 
 
 def verify(folder: Path) -> list[str]:
@@ -116,16 +136,23 @@ def outputs(folder: Path) -> dict[str, str]:
     }
 
 
-def seal(partial: Path, folder: Path, record: Record) -> None:
-    """Make a finished step count: everything to the disk, the record last, then one rename."""
+def seal(partial: Path, folder: Path, record: Record) -> Record:
+    """Make a finished step count: everything to the disk, the record last, then one rename.
+
+    The record is returned as it is written, with the sizes of the outputs.
+    """
+    sizes: dict[str, int] = {}
     for name in record.outputs:
         fd = os.open(partial / name, os.O_RDONLY)
         try:
             os.fsync(fd)
+            sizes[name] = os.fstat(fd).st_size
         finally:
             os.close(fd)
+    record = replace(record, sizes=sizes)
     write_json(partial / RECORD, record.to_json())
     publish(partial, folder)
+    return record
 
 
 def publish(partial: Path, folder: Path) -> None:

@@ -1,8 +1,8 @@
 """The process in which steps run: `python -m epigone.runs.worker`, tasks in, events out.
 
 Each task runs in a fork of a process that has already imported what its stage needs: memory is
-free after each step, and none waits for torch to be imported again. A task is a line on stdin, its
-number of threads and JSON; events are lines of JSON on stdout. Tasks run side by side as they come.
+free after each step, and none waits for torch to be imported again. What to do and what to end are
+lines of JSON on stdin, events are such lines on stdout. Tasks run side by side as they come.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import fcntl
 import gc
 import importlib
 import json
+import math
 import os
 import select
 import signal
@@ -51,19 +52,22 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     events = Events(os.dup(sys.stdout.fileno()))
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    children: dict[int, Task] = {}
+    children = _Children(events)
     try:
-        for line in _lines(children, events):
-            threads, _, text = line.partition(" ")
-            task = Task.from_json(text)
+        for line in _lines(children):
+            asked = json.loads(line)
+            if "end" in asked:
+                children.end(asked["end"])
+                continue
+            task = Task.from_json(asked["task"])
             _import(STAGES[task.stage].preload)
             child = os.fork()
             if child == 0:
-                children.clear()  # they are not the fork's to end
-                _child(task, int(threads), events)
-            children[child] = task
+                children.tasks.clear()  # they are not the fork's to end
+                _child(task, asked["threads"], asked["gpus"], events)
+            children.tasks[child] = task
     finally:
-        _end(children)
+        _end(children.tasks)
 
 
 def _import(modules: Iterable[str]) -> None:
@@ -103,13 +107,51 @@ class Events:
             fcntl.lockf(self._turn, fcntl.LOCK_UN)
 
 
-def _lines(children: dict[int, Task], events: Events) -> Iterator[str]:
+class _Children:
+    """The processes of the steps that are being worked on."""
+
+    def __init__(self, events: Events) -> None:
+        self.tasks: dict[int, Task] = {}
+        self._events = events
+        # When a process that was asked to end has had its time.
+        self._until: dict[int, float] = {}
+
+    def end(self, folder: str) -> None:
+        """Ask a step's process to end; training saves what it has done first."""
+        for child, task in self.tasks.items():
+            if task.folder == folder and child not in self._until:
+                os.kill(child, signal.SIGTERM)
+                self._until[child] = time.monotonic() + GRACE_SECONDS
+
+    def reap(self) -> None:
+        """Take leave of those that have ended, and kill those that were to."""
+        for child, task in list(self.tasks.items()):
+            if time.monotonic() > self._until.get(child, math.inf):
+                os.kill(child, signal.SIGKILL)
+            pid, status = os.waitpid(child, os.WNOHANG)
+            if not pid:
+                continue
+            del self.tasks[child]
+            self._until.pop(child, None)
+            if status:
+                self._events.tell(task, event="failed", error=_how(status), user=False)
+
+
+def _how(status: int) -> str:
+    code = os.waitstatus_to_exitcode(status)
+    if code == -signal.SIGKILL:
+        return "the step's process was killed by signal 9, perhaps for want of memory"
+    how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    return f"the step's process {how}"
+
+
+def _lines(children: _Children) -> Iterator[str]:
     buffer = b""
     runner = select.poll()
     runner.register(0, select.POLLIN)
     while True:
-        ready = runner.poll(50 if children else None)
-        _reap(children, events)
+        ready = runner.poll(50 if children.tasks else None)
+        children.reap()
         if not ready:
             continue
         block = os.read(0, 65536)
@@ -119,20 +161,6 @@ def _lines(children: dict[int, Task], events: Events) -> Iterator[str]:
         while b"\n" in buffer:
             line, buffer = buffer.split(b"\n", 1)
             yield line.decode()
-
-
-def _reap(children: dict[int, Task], events: Events) -> None:
-    for child, task in list(children.items()):
-        pid, status = os.waitpid(child, os.WNOHANG)
-        if not pid:
-            continue
-        del children[child]
-        if status:
-            code = os.waitstatus_to_exitcode(status)
-            how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-            if code == -signal.SIGKILL:
-                how += ", perhaps for want of memory"
-            events.tell(task, event="failed", error=f"the step's process {how}", user=False)
 
 
 def _end(children: Iterable[int]) -> None:
@@ -149,9 +177,9 @@ def _end(children: Iterable[int]) -> None:
         os.waitpid(child, 0)
 
 
-def _child(task: Task, threads: int, events: Events) -> NoReturn:
+def _child(task: Task, threads: int, gpus: list[str] | None, events: Events) -> NoReturn:
     die_with_parent()
-    _use(threads)
+    _use(threads, gpus)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         partial = partial_of(Path(task.folder))
@@ -163,8 +191,7 @@ def _child(task: Task, threads: int, events: Events) -> NoReturn:
         os.dup2(null, 0)
         record = perform(task, _progress(events, task))
     except UserError as error:
-        user = not isinstance(error, _ONE_STEPS)
-        events.tell(task, event="failed", error=str(error), user=user)
+        events.tell(task, event="failed", error=str(error), user=of_study(error))
     except (EpigoneError, OSError) as error:
         events.tell(task, event="failed", error=str(error), user=False)
     except Stopped as stopped:
@@ -177,7 +204,15 @@ def _child(task: Task, threads: int, events: Events) -> NoReturn:
     os._exit(0)
 
 
-def _use(threads: int) -> None:
+def of_study(error: UserError) -> bool:
+    """Whether a user's mistake is one of the whole study, and not of one model or machine."""
+    return not isinstance(error, _ONE_STEPS)
+
+
+def _use(threads: int, gpus: list[str] | None) -> None:
+    if gpus is not None:
+        # Nothing has asked the driver yet: a process that has cannot fork and go on.
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
     for name in ("OMP_NUM_THREADS", "RAYON_NUM_THREADS"):
         os.environ[name] = str(threads)
     if (torch := sys.modules.get("torch")) is not None:

@@ -258,13 +258,13 @@ class Toxicity(Declared):
     prompts: Reference = Field(description="RealToxicityPrompts, or a file of prompts")
     n: int = Field(default=100, ge=1, description="prompts, as many of each class as there can be")
     samples: int = Field(default=25, ge=1, le=1000, description="continuations of each")
-    max_new_tokens: int = Field(default=20, ge=1)
-    temperature: float = Field(default=1.0, gt=0, le=10)
-    top_p: float = Field(default=0.9, gt=0, le=1)
+    max_new_tokens: int = Field(default=20, ge=1, description="tokens of each continuation")
+    temperature: float = Field(default=1.0, gt=0, le=10, description="of the continuations")
+    top_p: float = Field(default=0.9, gt=0, le=1, description="share that is sampled from")
     seed: int = Field(default=0, ge=0, description="draws prompts and continuations")
     scorers: list[
         Annotated[Scorer, BeforeValidator(by_name, json_schema_input_type=str | Scorer)]
-    ] = Field(min_length=1)
+    ] = Field(min_length=1, description="who says how toxic a continuation is")
 
 
 class Evaluate(Declared):
@@ -272,7 +272,7 @@ class Evaluate(Declared):
 
     benchmarks: list[
         Annotated[Benchmark, BeforeValidator(by_task, json_schema_input_type=str | Benchmark)]
-    ] = Field(default_factory=list)
+    ] = Field(default_factory=list, description="by name, or with settings")
     limit: int | None = Field(default=None, ge=1, description="items a benchmark, a seeded subset")
     style: Style | None = None
     judge: Judge | None = Field(default=None, description="a model that judges the style answers")
@@ -286,7 +286,7 @@ class Declaration(Declared):
     name: Name = Field(description="names the folder under runs/")
     teacher: Teacher
     bases: list[Reference] = Field(min_length=1, description="models before imitation training")
-    corpora: dict[Name, Corpus] = Field(min_length=1)
+    corpora: dict[Name, Corpus] = Field(min_length=1, description="imitation data, by name")
     amounts: dict[str, list[Amount]] = Field(
         min_length=1, description="tokens of teacher output by corpus; nested prefixes"
     )
@@ -297,7 +297,9 @@ class Declaration(Declared):
     sweep: Sweep = Field(
         default_factory=dict, description="lists of values by recipe setting; all combinations"
     )
-    seeds: list[Annotated[int, Field(ge=0, lt=1 << 32)]] = Field(default=[0], min_length=1)
+    seeds: list[Annotated[int, Field(ge=0, lt=1 << 32)]] = Field(
+        default=[0], min_length=1, description="each trains students of its own"
+    )
     feedback: dict[Name, Feedback] = Field(
         default_factory=dict, description="students trained further on a teacher's judgements"
     )

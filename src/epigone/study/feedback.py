@@ -23,6 +23,10 @@ from epigone.study.values import (
 RATES = {"dpo": 5e-7, "revise": 1e-5}
 
 
+def _unless(name: str) -> str:
+    return f"{FeedbackSpec.model_fields[name].default:g} unless named"
+
+
 class Judged(Source):
     """Answers that a teacher judged: pairs of a better and a worse one, rankings, revisions."""
 
@@ -46,12 +50,20 @@ class Feedback(Declared):
         default=None, gt=0, description=f"peak learning rate; {RATES['dpo']:g} for dpo, "
         f"{RATES['revise']:g} for revise"
     )  # fmt: skip
-    beta: float | None = Field(default=None, gt=0, description="how close dpo stays to its start")
-    epochs: int | None = Field(default=None, ge=1, description="times over the data")
-    batch: int | None = Field(default=None, ge=1, description="pairs or revisions a step")
-    block: int | None = Field(default=None, ge=16, description="most tokens of one of them")
+    beta: float | None = Field(
+        default=None, gt=0, description=f"how close dpo stays to its start; {_unless('beta')}"
+    )
+    epochs: int | None = Field(
+        default=None, ge=1, description=f"times over the data; {_unless('epochs')}"
+    )
+    batch: int | None = Field(
+        default=None, ge=1, description=f"pairs or revisions a step; {_unless('batch')}"
+    )
+    block: int | None = Field(
+        default=None, ge=16, description=f"most tokens of one of them; {_unless('block')}"
+    )
     warmup: Annotated[Share, Field(ge=0, lt=1)] | None = Field(
-        default=None, description="share of the steps, as 0.1 or 10%"
+        default=None, description=f"share of the steps, as 0.1 or 10%; {_unless('warmup')}"
     )
 
     @model_validator(mode="after")

@@ -162,7 +162,9 @@ class Recipe(Declared):
     preset: Annotated[str, AfterValidator(_preset)] = Field(
         default="false-promise", description=" or ".join(PRESETS)
     )
-    optimizer: Literal["parameter-scaled", "adamw"] | None = None
+    optimizer: Literal["parameter-scaled", "adamw"] | None = Field(
+        default=None, description="parameter-scaled is the paper's: steps relative to the weights"
+    )
     lr: float | None = Field(default=None, gt=0, description="peak learning rate")
     warmup: (
         Annotated[Warmup, BeforeValidator(parse_warmup, json_schema_input_type=float | str)] | None
@@ -180,7 +182,9 @@ class Recipe(Declared):
     block: int | None = Field(default=None, ge=16, description="tokens a block")
     weight_decay: float | None = Field(default=None, ge=0, description="toward 0, decoupled")
     clip: float | None = Field(default=None, gt=0, description="largest global gradient norm")
-    loss: Literal["token-mean", "row-mean"] | None = None
+    loss: Literal["token-mean", "row-mean"] | None = Field(
+        default=None, description="mean over tokens, or over each block's own mean"
+    )
     precision: Literal["auto", "bf16", "fp32"] | None = Field(
         default=None, description="of matrix products; the master weights are always fp32"
     )

@@ -21,7 +21,9 @@ ALL_STYLE_METRICS = (
 class Style(Declared):
     """Answers to held-out prompts, and style metrics on them."""
 
-    prompts: Literal["held-out"] = "held-out"
+    prompts: Literal["held-out"] = Field(
+        default="held-out", description="those that no model is trained on"
+    )
     n: int = Field(default=32, ge=1, description="prompts answered by every model")
     max_new_tokens: int = Field(default=256, ge=1, description="longest answer, in tokens")
     metrics: list[str] = Field(

@@ -115,8 +115,12 @@ class Synthesis(Declared):
     shown: int = Field(default=5, ge=1, description="examples that each request shows")
     each: int = Field(default=5, ge=1, description="new ones that it asks for")
     max_tokens: int | None = Field(default=None, ge=1, description="longest answer")
-    temperature: float | None = Field(default=None, ge=0, le=10)
-    top_p: float | None = Field(default=None, gt=0, le=1)
+    temperature: float | None = Field(
+        default=None, ge=0, le=10, description="the endpoint's own unless named"
+    )
+    top_p: float | None = Field(
+        default=None, gt=0, le=1, description="the endpoint's own unless named"
+    )
     keep_cut: bool = Field(default=False, description="answers that end at max_tokens count")
     draw: int = Field(default=0, ge=0, description="seed of the prompts and examples drawn")
     seed: int | None = Field(default=None, ge=0, description="sent along with each request")

@@ -1,0 +1,141 @@
+"""Ray, the engine for more than one machine: found, started or attached to, and left."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import secrets
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from epigone.errors import MissingExtra, UnknownName, UserError
+from epigone.processes import cores
+
+# What a stage that can work on a cluster does so by, and where the cluster is.
+ON, ADDRESS = "EPIGONE_ON", "EPIGONE_RAY_ADDRESS"
+PLACES = ("local", "ray")
+# Blocks on their way from one task to the next; what does not fit is on the disk.
+_OBJECTS = 256 << 20
+# Seconds in which a cluster's address has to answer.
+_PATIENCE = 10.0
+
+
+def asked() -> str | None:
+    """The address of the cluster that $EPIGONE_ON=ray asks for ("": a local one), None without it.
+
+    Raises UnknownName for a value that is neither local nor ray.
+    """
+    place = os.environ.get(ON) or PLACES[0]
+    if place not in PLACES:
+        raise UnknownName(f"value of ${ON}", place, PLACES)
+    return os.environ.get(ADDRESS, "") if place == "ray" else None
+
+
+@contextmanager
+def asking(on: str, address: str = "") -> Iterator[None]:
+    """Ask for a place as the environment does, for as long as this lasts.
+
+    Raises UnknownName for a place that there is not, UserError for an address of none.
+    """
+    if on not in PLACES:
+        raise UnknownName("place to work", on, PLACES)
+    if address and on != "ray":
+        raise UserError("an address of a cluster", value=address, fix="with --on ray only")
+    with _environment({ON: on, ADDRESS: address}):
+        yield
+
+
+@contextmanager
+def start(address: str = "") -> Iterator[Any]:
+    """The module `ray`, attached to a cluster ("auto" or host:port) or to one that is started here.
+
+    One that is started here has this machine's cores, hears only this machine and ends with the
+    context; one that was there before goes on. Raises MissingExtra without Ray, and UserError
+    where no cluster answers at the address.
+    """
+    own = {} if address else _own()
+    with _environment({"RAY_USAGE_STATS_ENABLED": "0", **own}):
+        try:
+            ray: Any = importlib.import_module("ray")
+        except ImportError:
+            raise MissingExtra("working on Ray", "ray") from None
+        if ray.is_initialized():
+            # Whoever began, perhaps the task in which this runs, also ends it.
+            yield ray
+            return
+        with _signals_kept():
+            _begin(ray, address)
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
+
+
+def _own() -> dict[str, str]:
+    """The environment of a cluster that nobody else may reach: it runs whatever it is sent."""
+    # Ray takes 127.0.0.1 for the machine's outer address unless it may have no other machines.
+    found = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    if "RAY_AUTH_MODE" not in os.environ:
+        found |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    return found
+
+
+def _begin(ray: Any, address: str) -> None:
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    if not address:
+        ray.init(
+            "local",
+            num_cpus=cores(),
+            include_dashboard=False,
+            object_store_memory=_OBJECTS,
+            _node_ip_address="127.0.0.1",
+            **quiet,
+        )
+        return
+    try:
+        _listens(address)
+        ray.init(address, **quiet)
+    except (OSError, OverflowError, ValueError, RuntimeError) as error:
+        raise UserError(
+            "no Ray cluster answers",
+            value=address,
+            fix=f"ray start --head starts one here; {' '.join(str(error).split())[:120]}",
+        ) from None
+
+
+def _listens(address: str) -> None:
+    # Where nothing listens, Ray tries for long and then ends the whole process.
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit():
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE):
+            pass
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Ray puts a handler of its own on SIGTERM; whoever had one keeps it."""
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if main and before is not None:
+            signal.signal(signal.SIGTERM, before)

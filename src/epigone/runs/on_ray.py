@@ -1,0 +1,284 @@
+"""The Ray executor: each step a remote task with the cores, GPUs and memory that it needs."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from epigone import clusters
+from epigone.errors import EpigoneError, MachineLost, StepFailed, Stopped, UserError
+from epigone.evaluation.code import UNSAFE
+from epigone.runs.local import Local, Told, Worker
+from epigone.runs.machine import here
+from epigone.runs.needs import Machine, Needs
+from epigone.runs.perform import Task
+from epigone.runs.worker import of_study
+from epigone.schema import Progress, Record, silent
+from epigone.training.layout import COMPILE, PARALLEL
+from epigone.training.track import TRACK
+
+# How often what steps told is fetched, and how often the cluster's machines are looked at.
+_TELL_SECONDS, _LOOK_SECONDS = 0.5, 2.0
+# How long a cluster may be without any machine, as one that grows on demand is at first.
+_EMPTY_SECONDS = 300.0
+_WAITING = 512
+# What of this process's environment steps see on every machine.
+_SHARED = (PARALLEL, COMPILE, TRACK, UNSAFE)
+_NOTHING = Needs(0, 0, 0.0)
+
+
+class OnRay:
+    """Steps on a Ray cluster; those that ask an endpoint stay with this process."""
+
+    # Another machine's speed says nothing of this one's.
+    learns = False
+
+    def __init__(self, address: str, environment: Mapping[str, str], root: Path) -> None:
+        """Attach to the cluster at `address`, or start one on this machine where it is empty.
+
+        Steps see `environment`; their folders lie in `root`, which all machines must see. Raises
+        MissingExtra without Ray, and UserError where no cluster answers.
+        """
+        self._root = root
+        # Of the machines' own environments: how the run was asked to train, and no secrets.
+        self._environment = {
+            **environment,
+            **{n: os.environ[n] for n in _SHARED if n in os.environ},
+        }
+        self._opened = ExitStack()
+        self._ray = self._opened.enter_context(clusters.start(address))
+        gcs = str(self._ray.get_runtime_context().gcs_address)
+        # What a stage spreads over the cluster by itself, it does from here.
+        self._opened.enter_context(clusters.asking("ray", gcs))
+        self._local = Local(environment)
+        here = self._at(self._ray.get_runtime_context().get_node_id())
+        self._board = self._ray.remote(num_cpus=0)(Board).options(scheduling_strategy=here).remote()
+        # A step that lost its machine begins again under a new lease, which Ray cannot give it.
+        self._perform = self._ray.remote(max_retries=0)(_perform)
+        self._look_at = self._ray.remote(num_cpus=0, max_retries=0)(_look)
+        self._threads = ThreadPoolExecutor(_WAITING)
+        self._tells: dict[str, Progress] = {}
+        self._refs: dict[str, Any] = {}
+        # Machines by node, in the order in which they came; those that left have nothing.
+        self._known: dict[str, Machine] = {}
+        self._looked = -_LOOK_SECONDS
+        self._peopled = time.monotonic()
+        self._ended = threading.Event()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def machines(self) -> Sequence[Machine]:
+        """The machines of the cluster as they are now; each keeps its place."""
+        now = time.monotonic()
+        if now - self._looked >= _LOOK_SECONDS:
+            self._looked = now
+            self._look()
+        if any(m.has.cpus for m in self._known.values()):
+            self._peopled = now
+        elif now - self._peopled > _EMPTY_SECONDS:
+            raise EpigoneError("the Ray cluster has no machine left; run again when it has")
+        return tuple(self._known.values())
+
+    def submit(
+        self, task: Task, needs: Needs, places: Sequence[int], tell: Progress
+    ) -> Future[Record]:
+        """Begin a step on the machines of `places`; what waits for an endpoint begins here."""
+        # The corpus stage spreads its own work over the cluster.
+        if not needs.cpus or task.stage == "corpus":
+            return self._local.submit(task, needs, places, tell)
+        self._tells[task.folder] = tell
+        if needs.parts > 1:
+            return self._threads.submit(self._train, task, needs)
+        node = [*self._known][places[0]]
+        perform = self._perform.options(
+            num_cpus=needs.cpus,
+            num_gpus=needs.gpus,
+            memory=int(needs.memory),
+            scheduling_strategy=self._at(node, soft=True),
+            name=f"{task.stage}/{task.slug}",
+        )
+        ref = perform.remote(task.to_json(), needs.cpus, self._environment, self._board)
+        self._refs[task.folder] = ref
+        return self._threads.submit(self._wait, task, ref)
+
+    def end(self, task: Task) -> None:
+        """End a step; training saves before."""
+        self._local.end(task)
+        if (ref := self._refs.get(task.folder)) is not None:
+            self._ray.cancel(ref)
+
+    def stop(self) -> None:
+        """End all steps, and leave the cluster; training saves before."""
+        for ref in [*self._refs.values()]:
+            with suppress(Exception):
+                self._ray.cancel(ref)
+        self._local.stop()
+        self._threads.shutdown(wait=True)
+        self._ended.set()
+        self._opened.close()
+
+    def _wait(self, task: Task, ref: Any) -> Record:
+        errors = self._ray.exceptions
+        try:
+            told: dict[str, Any] = self._ray.get(ref)
+        except errors.TaskCancelledError:
+            raise Stopped("the step was ended") from None
+        except errors.OutOfMemoryError:
+            raise StepFailed("Ray ended the step: its machine had too little memory") from None
+        except errors.RayTaskError as error:
+            raise StepFailed(f"Ray: {_first_line(error)}") from None
+        except errors.RayError as error:  # of a process, a node, or what it had in its memory
+            raise MachineLost(f"Ray: {_first_line(error)}") from None
+        finally:
+            self._refs.pop(task.folder, None)
+            self._tells.pop(task.folder, None)
+        return _record(told)
+
+    def _train(self, task: Task, needs: Needs) -> Record:
+        from epigone.runs.ray_train import train
+
+        try:
+            return _record(train(task, needs, self._environment, self._board, self._root))
+        finally:
+            self._tells.pop(task.folder, None)
+
+    def _at(self, node: str, soft: bool = False) -> Any:
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        return NodeAffinitySchedulingStrategy(node, soft=soft)
+
+    def _look(self) -> None:
+        alive = {n["NodeID"]: n for n in self._ray.nodes() if n["Alive"]}
+        for node, machine in self._known.items():
+            if node not in alive:
+                self._known[node] = Machine(machine.name, _NOTHING)
+        fresh = [n for n in alive if n not in self._known]
+        look, at, root = self._look_at, self._at, str(self._root)
+        asked = {n: look.options(scheduling_strategy=at(n)).remote(root) for n in fresh}
+        for node, ref in asked.items():
+            with suppress(self._ray.exceptions.WorkerCrashedError):  # gone already; seen next time
+                self._known[node] = self._machine(alive[node], self._ray.get(ref))
+
+    def _machine(self, node: Mapping[str, Any], told: Mapping[str, Any]) -> Machine:
+        """A node as a machine; raises UserError where it cannot do this study's steps."""
+        name = str(node["NodeManagerHostname"])
+        own = metadata.version("epigone")
+        if told["version"] != own:
+            raise UserError(
+                f"the Ray node {name} has another Epigone",
+                value=told["version"],
+                fix=f"install {own} there",
+            )
+        if not told["sees"]:
+            raise UserError(
+                f"the Ray node {name} does not see the study's folder",
+                value=str(self._root),
+                fix="name a folder with --runs that all machines share",
+            )
+        has = node["Resources"]
+        gpus = int(has.get("GPU", 0))
+        room = Needs(int(has.get("CPU", 0)), gpus, float(has.get("memory", 0.0)))
+        return Machine(name, room, float(told["gpu_bytes"]))
+
+    def _listen(self) -> None:
+        while not self._ended.wait(_TELL_SECONDS):
+            with suppress(Exception):  # the board is gone with the cluster, which others tell of
+                for folder, last in self._ray.get(self._board.take.remote()).items():
+                    self._tells.get(folder, silent)(*last)
+
+
+class Board:
+    """An actor to which steps tell their progress, and from which the run takes it."""
+
+    def __init__(self) -> None:
+        """Nothing is told yet."""
+        self._last: dict[str, tuple[float, float, str]] = {}
+
+    def tell(self, folder: str, done: float, total: float, note: str) -> None:
+        """The newest word of the step in a folder."""
+        self._last[folder] = (done, total, note)
+
+    def take(self) -> dict[str, tuple[float, float, str]]:
+        """What was told since the last time, by folder."""
+        told, self._last = self._last, {}
+        return told
+
+
+def teller(board: Any, folder: str) -> Progress:
+    """Progress that goes to a board, not more often than anybody looks."""
+    last = 0.0
+
+    def tell(done: float, total: float, note: str = "") -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last > _TELL_SECONDS or done >= total:
+            last = now
+            board.tell.remote(folder, done, total, note)
+
+    return tell
+
+
+def outcome(perform: Callable[[], Record]) -> dict[str, Any]:
+    """A step's record, or how it ended, as data: errors of ours need not survive a pickle."""
+    try:
+        return {"record": perform().to_json()}
+    except Stopped as error:
+        return {"stopped": str(error)}
+    except MachineLost as error:
+        return {"lost": str(error)}
+    except UserError as error:
+        return {"user" if of_study(error) else "failed": str(error)}
+    except (EpigoneError, OSError) as error:
+        return {"failed": str(error)}
+
+
+# Processes of Ray serve one step after another, and keep what forks of it do the work.
+_workers: dict[str, Worker] = {}
+
+
+def _perform(task: str, threads: int, environment: Mapping[str, str], board: Any) -> dict[str, Any]:
+    """Perform a step in a remote task: as on one machine, in a process of its own."""
+    import ray
+
+    key = json.dumps(environment, sort_keys=True)
+    worker = _workers.setdefault(key, Worker(environment))
+    asked = Task.from_json(task)
+    gpus = [str(gpu) for gpu in ray.get_gpu_ids()]
+    try:
+        return outcome(lambda: worker.run(asked, teller(board, asked.folder), threads, gpus))
+    except BaseException:
+        # Cancelled: the step's process saves what it has and ends.
+        del _workers[key]
+        worker.stop()
+        raise
+
+
+def _look(root: str) -> dict[str, Any]:
+    """What a node is asked before it gets a step."""
+    smallest = min((size for _, size in here().gpus), default=0)
+    sees = (Path(root) / "study.lock.json").exists()
+    return {"version": metadata.version("epigone"), "gpu_bytes": smallest, "sees": sees}
+
+
+def _record(told: Mapping[str, Any]) -> Record:
+    if "record" in told:
+        return Record.from_json(told["record"])
+    if "stopped" in told:
+        raise Stopped(told["stopped"])
+    if "user" in told:
+        raise Told(told["user"])
+    if "lost" in told:
+        raise MachineLost(told["lost"])
+    raise StepFailed(told["failed"])
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__
