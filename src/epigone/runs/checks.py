@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from epigone.corpus.compressed import require
@@ -14,8 +14,10 @@ from epigone.evaluation.needs import check_scorer
 from epigone.runs.store import Store
 from epigone.runs.verify import left_out
 from epigone.study.declare import Declaration, Scorer
+from epigone.study.specs import AskSpec, CorpusSpec, FeedbackSpec, TrainSpec
 from epigone.study.steps import Expansion
 from epigone.study.teacher import Endpoint
+from epigone.study.terms import Terms, Use, refuse, terms_in, terms_named
 
 
 def check_before(declaration: Declaration, folder: Path) -> None:
@@ -108,3 +110,28 @@ def check_scorers(scorers: Iterable[Scorer], folder: Path) -> None:
     """Raise UserError for a scorer whose package, key or label is missing."""
     for scorer in scorers:
         check_scorer(scorer.name, folder / Path(scorer.ref).expanduser(), scorer.label)
+
+
+def terms_of_data(expansion: Expansion, store: Store) -> dict[str, list[Terms]]:
+    """The terms under which all data of a study stands that students learn from.
+
+    A corpus has its own name here: its sources and, once built, its rows. The others are
+    "replay text" and "feedback NAME".
+    """
+    found: dict[str, dict[str, Terms]] = {}
+    for step in expansion.steps:
+        if isinstance(step.spec, AskSpec | CorpusSpec):
+            record = store.record(step)
+            rows = terms_named(record.facts.get("by_terms", ())) if record else []
+            own = {t.name: t for t in (*terms_in(step.spec), *rows)}
+            found.setdefault(step.axes[0], {}).update(own)
+        elif isinstance(step.spec, TrainSpec | FeedbackSpec) and (its := terms_in(step.spec)):
+            name = "replay text" if step.stage == "train" else f"feedback {step.feedback}"
+            found.setdefault(name, {}).update({t.name: t for t in its})
+    return {name: list(terms.values()) for name, terms in found.items()}
+
+
+def check_use(terms: Mapping[str, Sequence[Terms]], corpora: Container[str], use: Use) -> None:
+    """Raise CorpusError where the terms of a study's data forbid a use of the students."""
+    for name, found in terms.items():
+        refuse(f"corpus {name!r}" if name in corpora else name, found, use)
