@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from epigone.corpus import duplicates, rules, selection
@@ -121,7 +121,10 @@ def clean(
     """
     left = iter(rows)
     workers = _workers()
-    if workers == 1:
+    first = list(islice(left, 2 * _BATCH))
+    left = chain(first, left)
+    # For so few, a second of loading languages in each process would not pay.
+    if workers == 1 or len(first) < 2 * _BATCH:
         work = Work(spec, tokenizer_json, items)
         while batch := list(islice(left, _BATCH)):
             yield from zip((row for _, row in batch), work(batch), strict=True)

@@ -40,16 +40,17 @@ class Stage:
     preload: tuple[str, ...] = ()
 
 
+_ITEMS, _LOADS = "epigone.evaluation.preloaded", "epigone.models.first_load"
 STAGES: Mapping[str, Stage] = {
-    "items": Stage("epigone.evaluation:run_items", 2, ItemsSpec),
+    "items": Stage("epigone.evaluation:run_items", 2, ItemsSpec, (_ITEMS,)),
     "ask": Stage("epigone.teachers:run", 1, AskSpec),
     "select": Stage("epigone.teachers:run_select", 1, SelectSpec),
     "corpus": Stage("epigone.corpus:run", 3, CorpusSpec),
     "overlap": Stage("epigone.corpus:run_overlap", 2, OverlapSpec),
-    "train": Stage("epigone.training:run", 3, TrainSpec, ("epigone.training.loop",)),
+    "train": Stage("epigone.training:run", 3, TrainSpec, ("epigone.training.loop", _LOADS)),
     "feedback": Stage("epigone.training:run_feedback", 1, FeedbackSpec),
     "generate": Stage(
-        "epigone.evaluation:run_generate", 1, GenerateSpec, ("epigone.evaluation.answers",)
+        "epigone.evaluation:run_generate", 1, GenerateSpec, ("epigone.evaluation.answers", _LOADS)
     ),
     "second": Stage("epigone.evaluation:run_second", 1, SecondSpec),
     "style": Stage("epigone.evaluation:run_style", 3, StyleSpec),
@@ -57,12 +58,15 @@ STAGES: Mapping[str, Stage] = {
         "epigone.evaluation:run_continuations",
         1,
         ContinuationsSpec,
-        ("epigone.evaluation.continuations",),
+        ("epigone.evaluation.continuations", _LOADS),
     ),
     "toxicity": Stage("epigone.evaluation:run_toxicity", 1, ToxicitySpec),
     "judge": Stage("epigone.evaluation:run_judge", 2, JudgeSpec),
     "benchmark": Stage(
-        "epigone.evaluation:run_benchmark", 2, BenchmarkSpec, ("epigone.evaluation.lm",)
+        "epigone.evaluation:run_benchmark",
+        2,
+        BenchmarkSpec,
+        (_ITEMS, "epigone.evaluation.lm", _LOADS),
     ),
 }
 
