@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-# Packages are installed uncompiled, which saves a minute; Python then has to be allowed to keep what
+# Packages are installed uncompiled, which saves time; Python then has to be allowed to keep what
 # it compiles on first use, or every process would compile torch anew.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -20,7 +20,7 @@ test: $(VENV)/.dev
 # the most tests. Three processes on two cores: tests wait for kills, limits and browsers at times.
 # Threads that wait for one another sleep: on cores that are taken, spinning tripled some trainings.
 tests: $(VENV)/.dev
-	$(BIN)/python -c 'import lm_eval.evaluator, optax, epigone.models.load, epigone.training.trainers'
+	$(BIN)/python -c 'import lm_eval.evaluator, epigone.models.load, epigone.training.trainers'
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.dev
@@ -34,11 +34,11 @@ docs: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/.made
-	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e .
+	$(BIN)/python .ci/install.py -c constraints.txt -e .
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.made
-	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e '.[cypher,dev,feedback,mturk,pdf,postgres,raters,ray,sandbox,serve,toxicity,zstd]'
+	$(BIN)/python .ci/install.py -c constraints.txt -e '.[cypher,dev,feedback,mturk,pdf,postgres,raters,ray,sandbox,serve,toxicity,zstd]'
 	@touch $@ $(VENV)/.demo
 
 # torch comes first and by its exact version: a CPU build that is installed or at hand is then
@@ -47,7 +47,8 @@ $(VENV)/.made: | constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "epigone needs Python 3.11 or newer: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --no-compile "$$(grep '^torch==' constraints.txt)"
+	-$(BIN)/python -m pip install -q --no-compile -c constraints.txt uv
+	$(BIN)/python .ci/install.py "$$(grep '^torch==' constraints.txt)"
 	@touch $@
 
 clean:

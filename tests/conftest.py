@@ -21,6 +21,7 @@ import pytest
 
 from epigone.cli import main
 
+from . import warm
 from .endpoint_server import Server, serving
 
 SUBJECTS = ("bread", "rivers", "bicycles", "the moon", "honey bees", "old maps", "glass", "trains")
@@ -48,6 +49,10 @@ def _answer(rng: random.Random, subject: str) -> str:
     )
 
 
+def pytest_configure() -> None:
+    warm.use()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
     """What is imported stays; looking through it for garbage took a third of the time."""
@@ -59,10 +64,52 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
+# Files that work or wait for more than ten seconds or so, the longest first.
+LONGEST = (
+    "docs/test_documents",
+    "runs/test_execute",
+    "calibration/test_calibrate",
+    "training/test_parallel",
+    "raters/test_browser",
+    "report/test_interaction",
+    "training/test_recipes",
+    "cli/test_launch",
+    "cli/test_cli",
+    "report/test_browsing",
+    "runs/test_teacher",
+    "teachers/test_collect",
+    "teachers/test_limits_kept",
+    "runs/test_worker",
+    "raters/test_assign",
+    "raters/test_interface",
+    "raters/test_site",
+    "training/test_loop",
+    "evaluation/test_cypher",
+    "evaluation/test_grading",
+    "report/test_page",
+    "report/test_training",
+    "report/test_examples",
+    "training/test_feedback",
+    "models/test_catalogue",
+    "findings/test_simulated",
+    "findings/test_panel",
+    "teachers/test_batch_kills",
+    "teachers/test_feedback",
+    "models/test_encoder_decoder",
+    "models/test_generate",
+    "raters/test_platforms",
+    "raters/test_prolific",
+    "runs/test_judged",
+    "runs/test_ends",
+    "cli/test_corpus",
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests come first: at the end one process would be left with such a file."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    """Long files come first: at the end one process would be left with such a file."""
+    here = Path(__file__).parent
+    place = {here / f"{name}.py": n for n, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path, len(LONGEST)))
 
 
 @pytest.fixture(scope="session")
@@ -252,7 +299,7 @@ evaluate:
 def _whole(once: Callable[..., Path], study_text: str) -> Path:
     def run(folder: Path) -> None:
         (folder / "study.yaml").write_text(study_text)
-        done = epigone("run", "study.yaml", cwd=folder)
+        done = epigone_here("run", "study.yaml", cwd=folder)
         assert done.returncode == 0, done.stderr
         (folder / "told.txt").write_text(done.stdout)
 

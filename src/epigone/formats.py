@@ -62,4 +62,9 @@ def read_cache(file: Path) -> dict[str, Any]:
 
 def write_cache(file: Path, rows: Mapping[str, Any]) -> None:
     """Write a cache's file whole; raises OSError."""
-    write_json(file, _CACHE.mark({"rows": rows}))
+    write_json(file, cache_document(rows))
+
+
+def cache_document(rows: Mapping[str, Any]) -> dict[str, Any]:
+    """What a cache's file holds."""
+    return _CACHE.mark({"rows": rows})

@@ -201,7 +201,7 @@ def test_a_model_that_does_not_exist_on_the_hub(
         def log_message(self, *_: object) -> None: ...
 
     server = HTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     try:
         env = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HUB_OFFLINE": "0"}
         line = refused(process, tmp_path, study_text, str(tiny_base), "hf:nobody/nothing", env=env)

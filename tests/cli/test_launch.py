@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,19 +50,6 @@ def corpus(tmp_path_factory: pytest.TempPathFactory, talk: Path, tiny_base: Path
     )
     build([talk], spec, tiny_base / "tokenizer.json", out)
     return out
-
-
-def trained_by_torchrun(
-    base: Path, corpus: Path, out: Path, *options: str
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *TORCHRUN, "train", base, corpus, "-o", out, *RECIPE, *options],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
 
 
 def trained_by_forks(
@@ -107,6 +95,40 @@ def trained_by_forks(
         return subprocess.CompletedProcess(
             words, next(filter(None, codes), 0), told.read(), said.read()
         )
+
+
+# What torchrun starts: it tells what it was given, and stays until the training has ended.
+RELAY = """
+import json, os, pathlib, sys, time
+folder = pathlib.Path(sys.argv[1])
+new = folder / os.environ["RANK"]
+new.write_text(json.dumps(dict(os.environ)))
+new.rename(new.with_suffix(".json"))
+while not (folder / "done").exists():
+    time.sleep(0.02)
+"""
+
+
+def trained_by_torchrun(
+    base: Path, corpus: Path, out: Path, *options: str
+) -> subprocess.CompletedProcess[str]:
+    """The same below a torchrun, without another import of all that is imported here."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "relay.py").write_text(RELAY)
+        agent = subprocess.Popen([sys.executable, *TORCHRUN, folder / "relay.py", folder])
+        try:
+            while len(told := sorted(folder.glob("*.json"))) < 2:
+                assert agent.poll() is None, "torchrun ended"
+                time.sleep(0.02)
+            ranks = [json.loads(file.read_text()) for file in told]
+            assert [r["RANK"] for r in ranks] == ["0", "1"]
+            done = trained_by_forks(base, corpus, out, *options, ranks=ranks)
+        finally:
+            (folder / "done").touch()
+            ended = agent.wait(60)
+    assert ended == 0
+    return done
 
 
 def ranks_of(processes: int) -> list[dict[str, str]]:
@@ -157,7 +179,7 @@ def test_what_training_did_is_told_after_it(alone: tuple[Path, str]) -> None:
 
 
 # A port of the machine's own choosing, and one of ours for the run under it.
-TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "epigone"]
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,8 @@ def test_the_key_is_sent_and_never_told(server: Any, monkeypatch: pytest.MonkeyP
         client(server)
 
 
-def test_nobody_listens() -> None:
+def test_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tenacity.nap.time.sleep", lambda seconds: None)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     asked = Client(Endpoint(f"http://127.0.0.1:{port}/v1", "m", seconds=5), attempts=2)

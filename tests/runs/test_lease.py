@@ -120,6 +120,16 @@ def test_a_runner_killed_on_this_machine_is_dead_at_once(tmp_path: Path) -> None
         assert runner.take(STEP)
 
 
+def test_one_that_was_killed_before_this_one_began_is_dead_at_once(tmp_path: Path) -> None:
+    kill(other(tmp_path))
+    for _ in range(2):
+        with Runner(tmp_path, "s") as runner:
+            assert runner.take(STEP)
+    with Runner(tmp_path, "s") as runner:
+        left = [p.stem for p in (tmp_path / lease.FOLDER / "runners").iterdir()]
+        assert left == [runner.id]
+
+
 def test_a_stopped_runner_of_this_machine_is_not_dead(tmp_path: Path) -> None:
     process = other(tmp_path)
     clock = Clock()

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 import epigone
+from epigone.errors import UserError
+from epigone.runs import on_ray
 from epigone.runs.store import LOG
 from epigone.schema import Record
 from epigone.study.step import Step
@@ -112,3 +114,26 @@ def test_a_study_whose_node_dies_has_the_bytes_of_a_local_run(
         assert ours is not None and theirs is not None
         assert ours.outputs == theirs.outputs
     assert not list(study.root.rglob("*.partial"))
+
+
+def test_large_corpora_and_those_of_unknown_size_are_spread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.json").write_text("x" * 10)
+    (tmp_path / "b.json").write_text("x" * 10)
+    monkeypatch.setattr(on_ray, "_LARGE", 19)
+
+    def large(*refs: str) -> bool:
+        return on_ray.is_large({"sources": [{"ref": ref} for ref in refs]})
+
+    assert not large(str(tmp_path / "a.json"))
+    assert large(str(tmp_path / "a.json"), str(tmp_path / "b.json"))
+    assert large(str(tmp_path))
+    assert large("hf:org/data@main")
+    assert large("sharegpt-v3-part")
+
+
+def test_a_port_where_nothing_listens_is_told_in_one_line(whole: Path) -> None:
+    study = epigone.Study.load(whole, runs=whole / "runs")
+    with pytest.raises(UserError, match="no Ray cluster answers"):
+        study.run(on="ray", address="127.0.0.1:9")

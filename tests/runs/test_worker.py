@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests import warm
 
 from epigone.errors import StepFailed, UserError
 from epigone.evaluation.catalogue import known_tasks
@@ -42,7 +43,10 @@ def worker() -> Iterator[Worker]:
     made.stop()
 
 
-def test_steps_side_by_side_in_one_process(worker: Worker, tmp_path: Path) -> None:
+def test_steps_side_by_side_in_one_process(
+    worker: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subprocess, "Popen", warm.Cold)  # a worker as it is started for users
     store = Store(tmp_path)
     steps = [items("facts"), items("choices")]
     with ThreadPoolExecutor(2) as pool:

@@ -63,6 +63,11 @@ def tiny(request: pytest.FixtureRequest) -> Any:
 
 def in_a_fork(work: Callable[[], object]) -> None:
     """Do what joins processes in one that has torch already, and is none of the tests' own."""
+    assert end_of_a_fork(work) == 0
+
+
+def end_of_a_fork(work: Callable[[], object]) -> int:
+    """The exit code of such a process, which may be killed at its work."""
     if not (child := os.fork()):
         code = 1
         try:
@@ -76,7 +81,7 @@ def in_a_fork(work: Callable[[], object]) -> None:
             traceback.print_exc()
         finally:
             os._exit(code)
-    assert os.waitpid(child, 0)[1] == 0
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def build_corpus(files: list[Path], base: Path, out: Path, **settings: Any) -> Path:

@@ -44,7 +44,13 @@ def work(jobs: list[dict[str, Any]]) -> None:
 def train(listed: Sequence[tuple[int, str, list[dict[str, Any]]]]) -> None:
     """Do jobs in so many processes under a layout; call it in a process that ends thereafter."""
     # Here once, and not in every process.
-    for name in ("peft.tuners", "torch.distributed.fsdp", "epigone.training.loop"):
+    for name in (
+        "epigone.models.first_load",
+        "epigone.training.loop",
+        "peft.tuners",
+        "torch.distributed.fsdp",
+        *(f"transformers.models.{m}.modeling_{m}" for m in ("gpt2", "llama", "t5")),
+    ):
         importlib.import_module(name)
     # As if the machine's memory were enough for one process at a time.
     model._bytes_to_load = lambda *_: 1e18

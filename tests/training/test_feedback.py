@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import os
@@ -7,7 +8,6 @@ import random
 import re
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +29,7 @@ from epigone.training.feedback import tokens
 from epigone.training.preferences import Pair, Revision
 from epigone.training.student import save_student
 
+from .conftest import end_of_a_fork, in_a_fork
 from .runs_example import every_step_saved
 
 pytest.importorskip("trl", reason="needs the extra 'feedback'")
@@ -258,39 +259,37 @@ def test_interrupted_at_any_step_it_goes_on_to_the_same_bytes(
     assert len(list((tmp_path / ".scratch/trainer").glob("whole-*"))) == 1
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-import epigone.training.feedback
-assert "trl" not in sys.modules
-from epigone.schema import silent
-from epigone.study.specs import FeedbackSpec
-from epigone.training import run_feedback, trainers
+def killed_at_a_checkpoint(asked: FeedbackSpec, out: Path) -> None:
+    save = trainers.Trainer._save_rng_state
 
-trainers.CHECKPOINT_SECONDS, trainers.WAIT_TIMES = -1.0, 0
-save = trainers.Trainer._save_rng_state
+    def killed(self: Any, folder: str) -> None:
+        save(self, folder)
+        if folder.endswith("checkpoint-3"):
+            os.kill(os.getpid(), signal.SIGKILL)
 
-def killed(self, folder):
-    save(self, folder)
-    if folder.endswith("checkpoint-3"):
-        os.kill(os.getpid(), signal.SIGKILL)
+    trainers.CHECKPOINT_SECONDS, trainers.WAIT_TIMES = -1.0, 0
+    trainers.Trainer._save_rng_state = killed
+    run_feedback(asked, {}, out, silent)
 
-trainers.Trainer._save_rng_state = killed
-run_feedback(FeedbackSpec.model_validate_json(sys.argv[1]), {}, Path(sys.argv[2]), silent)
-"""
+
+def test_the_stage_imports_trl_only_to_work() -> None:
+    def imports() -> None:
+        for name in list(sys.modules):
+            if name.startswith(("trl", "epigone.training")):
+                del sys.modules[name]
+        importlib.import_module("epigone.training.feedback")
+        assert not any(name.partition(".")[0] == "trl" for name in sys.modules)
+
+    assert "trl" in sys.modules
+    in_a_fork(imports)
 
 
 def test_kill_9_while_a_checkpoint_is_written_leaves_the_one_before(
     tiny_base: Path, data: dict[str, Path], whole: Whole, tmp_path: Path
 ) -> None:
     asked = spec("dpo", tiny_base, data["dpo"])
-    process = subprocess.run(
-        [sys.executable, "-c", KILLED, asked.model_dump_json(), tmp_path],
-        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
-        capture_output=True,
-        text=True,
-    )
-    assert process.returncode == -signal.SIGKILL, process.stderr
+    ended = end_of_a_fork(lambda: killed_at_a_checkpoint(asked, tmp_path))
+    assert ended == -signal.SIGKILL
     kept = tmp_path / ".scratch/trainer"
     assert {p.name for p in kept.glob("*-*")} == {"whole-2", "checkpoint-3"}
     assert run_feedback(asked, {}, tmp_path, silent)["resumed_at_step"] == 2

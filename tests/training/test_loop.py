@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,8 +12,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from epigone.errors import CorpusError
 from epigone.schema import silent
+from epigone.study.specs import TrainSpec
 from epigone.training import loop, run
 
+from .conftest import end_of_a_fork
 from .runs_example import every_step_saved, interrupted, spec, students
 
 
@@ -36,30 +37,18 @@ def test_killed_at_any_step_and_resumed_gives_the_same_bytes(
     assert students(broken) == students(whole)
 
 
-# One process imports torch and forks for each attempt, as a study's worker does.
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from epigone.study.specs import TrainSpec
-from epigone.training import loop, run
+def trained(asked: TrainSpec, corpus: Path, out: Path, at: int | None) -> None:
+    """Train, and be killed at a step."""
 
-loop.CHECKPOINT_SECONDS, loop.WAIT_TIMES = -1.0, 0
-spec = TrainSpec.model_validate_json(sys.argv[1])
-
-for step in map(int, sys.argv[4:]):
-    def progress(done, total, note=""):
-        if done == step:
+    def progress(done: float, total: float, note: str = "") -> None:
+        if done == at:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    if (child := os.fork()) == 0:
-        facts = run(spec, {"corpus": Path(sys.argv[2])}, Path(sys.argv[3]), progress)
-        print(facts["resumed_at_step"], flush=True)
-        os._exit(0)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
+    loop.CHECKPOINT_SECONDS, loop.WAIT_TIMES = -1.0, 0
+    facts = run(asked, {"corpus": corpus}, out, progress)
+    (out.parent / "resumed_at").write_text(str(facts["resumed_at_step"]))
 
 
-@pytest.mark.slow
 def test_kill_9_inside_training_costs_no_step_that_was_saved(
     tiny_base: Path, corpus: Path, tmp_path: Path
 ) -> None:
@@ -68,14 +57,9 @@ def test_kill_9_inside_training_costs_no_step_that_was_saved(
     broken.mkdir()
     asked = spec(tiny_base)
     facts = run(asked, {"corpus": corpus}, whole, silent)
-    process = subprocess.run(
-        [sys.executable, "-c", KILLED, asked.model_dump_json(), corpus, broken, "3", "5", "-1"],
-        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
-        capture_output=True,
-        text=True,
-    )
-    *killed, resumed, ended = map(int, process.stdout.split())
-    assert (killed, ended) == ([-signal.SIGKILL] * 2, 0), process.stderr
+    ends = [end_of_a_fork(partial(trained, asked, corpus, broken, at)) for at in (3, 5, None)]
+    assert ends == [-signal.SIGKILL, -signal.SIGKILL, 0]
+    resumed = int((tmp_path / "resumed_at").read_text())
     # The checkpoint of the step before the killed one may still have been on its way.
     assert resumed in (4, 5)
     assert facts["steps"] >= 6

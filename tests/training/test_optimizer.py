@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
@@ -15,6 +13,8 @@ from epigone.training import optimizer
 from epigone.training.optimizer import AdamW, ParameterScaled, clip_
 from epigone.training.parallel import World
 
+from .optax_adafactor import DECAY, FOUND, LR, SHAPES, WARMUP, given
+
 
 def recipe(**settings: Any) -> RecipeSpec:
     return Recipe().resolved().model_copy(update={"weight_decay": 0.0, **settings})
@@ -24,60 +24,16 @@ def scaled(p: torch.Tensor, **settings: Any) -> ParameterScaled:
     return ParameterScaled({"p": p}, recipe(**settings))
 
 
-SHAPES = ((7,), (5, 3), (40, 16))
-STEPS, WARMUP, LR = 200, 20, 2e-3
-OPTAX = f"""
-import sys
-import jax.numpy as jnp
-import numpy as np
-import optax
-
-found = {{}}
-given = np.load(sys.argv[1])
-rate = lambda step: {LR} * jnp.minimum(1.0, step / {WARMUP})
-for momentum in ("float32", "bfloat16"):
-    own = optax.adafactor(
-        learning_rate=rate, multiply_by_parameter_scale=True, momentum=0.9,
-        dtype_momentum=jnp.dtype(momentum), decay_rate=0.95, factored=False,
-        clipping_threshold=None, weight_decay_rate=None,
-    )
-    for name in {[str(s) for s in SHAPES]}:
-        x = jnp.asarray(given[name][0])
-        state = own.init(x)
-        for t, g in enumerate(given[name][1:]):
-            updates, state = own.update(jnp.asarray(g), state, x)
-            # EasyLM's weight decay is a step of the chain behind optax's, scheduled as the rate is.
-            x = x + (updates - rate(t) * 1e-4 * x)
-        found[momentum + name] = np.asarray(x)
-np.savez(sys.argv[2], **found)
-"""
-
-
-@pytest.fixture(scope="module")
-def optaxs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
-    """Starts and gradients, and where optax's optimiser came with them.
-
-    In a process of its own: after JAX has started its threads, none of this one's could fork.
-    """
-    folder = tmp_path_factory.mktemp("optax")
-    rng = np.random.default_rng(0)
-    given = {str(s): rng.normal(size=(STEPS + 1, *s)).astype(np.float32) for s in SHAPES}
-    np.savez(folder / "given.npz", **given)  # type: ignore[arg-type]
-    files = [folder / "given.npz", folder / "found.npz"]
-    subprocess.run([sys.executable, "-c", OPTAX, *files], check=True)
-    return np.load(files[0]), np.load(files[1])
-
-
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("momentum", ["float32", "bfloat16"])
 def test_parameter_scaled_is_optaxs_unfactored_adafactor(
-    shape: tuple[int, ...], momentum: str, optaxs: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+    shape: tuple[int, ...], momentum: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(optimizer, "_slices", lambda t: list(t.split(2)))
-    start, *gradients = optaxs[0][str(shape)]
-    expected = optaxs[1][momentum + str(shape)]
+    start, *gradients = given()[str(shape)]
+    expected = np.load(FOUND)[momentum + str(shape)]
     p = torch.nn.Parameter(torch.tensor(start))
-    own = scaled(p, weight_decay=1e-4)
+    own = scaled(p, weight_decay=DECAY)
     if momentum == "float32":
         own._m = {n: m.float() for n, m in own._m.items()}
     for t, g in enumerate(gradients):

@@ -15,8 +15,10 @@ from epigone.runs.checks import (
     check_before,
     check_gone,
     check_left_out,
+    check_use,
     check_whole,
     reading,
+    terms_of_data,
 )
 from epigone.runs.execute import execute
 from epigone.runs.executors import Executors, environment_of, executor_of
@@ -33,15 +35,9 @@ from epigone.study.declare import Declaration
 from epigone.study.file import located, read
 from epigone.study.identity import digest
 from epigone.study.publications import Publications, publications
-from epigone.study.specs import (
-    AskSpec,
-    CorpusSpec,
-    FeedbackSpec,
-    TrainSpec,
-)
 from epigone.study.step import STAGES
 from epigone.study.steps import Expansion, expand
-from epigone.study.terms import Terms, Use, refuse, terms_in, terms_named
+from epigone.study.terms import Terms, Use
 from epigone.study.values import Mistake
 
 if TYPE_CHECKING:
@@ -100,22 +96,11 @@ class Study:
         A corpus has its own name here: its sources and, once built, its rows. The others are
         "replay text" and "feedback NAME".
         """
-        found: dict[str, dict[str, Terms]] = {}
-        for step in self.expansion().steps:
-            if isinstance(step.spec, AskSpec | CorpusSpec):
-                record = self.store.record(step)
-                rows = terms_named(record.facts.get("by_terms", ())) if record else []
-                own = {t.name: t for t in (*terms_in(step.spec), *rows)}
-                found.setdefault(step.axes[0], {}).update(own)
-            elif isinstance(step.spec, TrainSpec | FeedbackSpec) and (its := terms_in(step.spec)):
-                name = "replay text" if step.stage == "train" else f"feedback {step.feedback}"
-                found.setdefault(name, {}).update({t.name: t for t in its})
-        return {name: list(terms.values()) for name, terms in found.items()}
+        return terms_of_data(self.expansion(), self.store)
 
     def check_terms(self, use: Use) -> None:
         """Raise CorpusError where the terms of the data forbid a use of the students."""
-        for name, found in self.terms().items():
-            refuse(f"corpus {name!r}" if name in self.declaration.corpora else name, found, use)
+        check_use(self.terms(), self.declaration.corpora, use)
 
     def run(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc as garbage
 import logging
 import os
 import signal
@@ -105,6 +106,8 @@ def main() -> None:
 
     Exit code 0 done, 1 a step failed, 2 the user's mistake, 130 ended by ^C, 143 by SIGTERM.
     """
+    # A plan of a large grid makes a million objects and no cycles; looking for some took a sixth.
+    garbage.set_threshold(50_000, 20, 20)
     # As for ^C, so that a terminated run ends its worker and lets its lease go.
     signal.signal(signal.SIGTERM, _stop)
     try:

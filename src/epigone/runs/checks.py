@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -12,11 +12,13 @@ from epigone.corpus.compressed import require
 from epigone.errors import CorpusError, EndpointError, MissingExtra, UserError
 from epigone.evaluation import code
 from epigone.evaluation.needs import check_scorer
-from epigone.runs.store import WEIGHTS, Damaged, Store, missing, remake, verify
+from epigone.runs.store import WEIGHTS, Damaged, Listing, Store, missing, remake, verify
 from epigone.runs.verify import left_out
 from epigone.study.declare import Declaration, Scorer
+from epigone.study.specs import AskSpec, CorpusSpec, FeedbackSpec, TrainSpec
 from epigone.study.steps import Expansion
 from epigone.study.teacher import Endpoint
+from epigone.study.terms import Terms, Use, refuse, terms_in, terms_named
 
 
 def check_before(declaration: Declaration, folder: Path) -> None:
@@ -88,9 +90,9 @@ def check_whole(expansion: Expansion, store: Store) -> None:
 
     Weights may be gone: they are large, and copies of a study are without them.
     """
+    listing = Listing(store)
     for step in expansion.steps:
-        folder = store.folder(step)
-        record = store.record(step)
+        folder, record = store.folder(step), listing.record(step)
         for name in missing(folder, record) if record else ():
             if (folder / name).exists() or not name.endswith(WEIGHTS):
                 raise UserError(remake(folder, name))
@@ -138,3 +140,28 @@ def check_scorers(scorers: Iterable[Scorer], folder: Path) -> None:
     """Raise UserError for a scorer whose package, key or label is missing."""
     for scorer in scorers:
         check_scorer(scorer.name, folder / Path(scorer.ref).expanduser(), scorer.label)
+
+
+def terms_of_data(expansion: Expansion, store: Store) -> dict[str, list[Terms]]:
+    """The terms under which all data of a study stands that students learn from.
+
+    A corpus has its own name here: its sources and, once built, its rows. The others are
+    "replay text" and "feedback NAME".
+    """
+    found: dict[str, dict[str, Terms]] = {}
+    for step in expansion.steps:
+        if isinstance(step.spec, AskSpec | CorpusSpec):
+            record = store.record(step)
+            rows = terms_named(record.facts.get("by_terms", ())) if record else []
+            own = {t.name: t for t in (*terms_in(step.spec), *rows)}
+            found.setdefault(step.axes[0], {}).update(own)
+        elif isinstance(step.spec, TrainSpec | FeedbackSpec) and (its := terms_in(step.spec)):
+            name = "replay text" if step.stage == "train" else f"feedback {step.feedback}"
+            found.setdefault(name, {}).update({t.name: t for t in its})
+    return {name: list(terms.values()) for name, terms in found.items()}
+
+
+def check_use(terms: Mapping[str, Sequence[Terms]], corpora: Container[str], use: Use) -> None:
+    """Raise CorpusError where the terms of a study's data forbid a use of the students."""
+    for name, found in terms.items():
+        refuse(f"corpus {name!r}" if name in corpora else name, found, use)

@@ -263,9 +263,13 @@ class Runner(Watch):
 
     def _clear(self) -> None:
         """Delete what dead runners of this machine left."""
+        # By its file one is known to be dead at once, and not after a time of silence.
+        needed = {*self.holders().values()}
         for entry in _entries(self.folder / _RUNNERS):
             file = Path(entry.path)
-            if file.suffix == ".json" and _held(file) is False and told(file).boot == _boot():
+            if file.suffix != ".json" or file.stem in needed:
+                continue
+            if _held(file) is False and told(file).boot == _boot():
                 file.unlink(missing_ok=True)
 
 

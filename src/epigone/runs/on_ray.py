@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import threading
 import time
@@ -16,6 +17,7 @@ from typing import Any
 from epigone import clusters
 from epigone.errors import EpigoneError, MachineLost, StepFailed, Stopped, UserError
 from epigone.evaluation.code import UNSAFE
+from epigone.models import catalogue, references
 from epigone.runs.local import Local, Told, Worker
 from epigone.runs.machine import here
 from epigone.runs.needs import Machine, Needs
@@ -25,11 +27,15 @@ from epigone.schema import Progress, Record, silent
 from epigone.training.layout import COMPILE, PARALLEL
 from epigone.training.track import TRACK
 
+_LOG = logging.getLogger(__name__)
+
 # How often what steps told is fetched, and how often the cluster's machines are looked at.
 _TELL_SECONDS, _LOOK_SECONDS = 0.5, 2.0
 # How long a cluster may be without any machine, as one that grows on demand is at first.
 _EMPTY_SECONDS = 300.0
 _WAITING = 512
+# Bytes of sources above which a corpus is built with Ray Data, whose start takes half a minute.
+_LARGE = 256 << 20
 # What of this process's environment steps see on every machine.
 _SHARED = (PARALLEL, COMPILE, TRACK, UNSAFE)
 _NOTHING = Needs(0, 0, 0.0)
@@ -56,13 +62,14 @@ class OnRay:
         self._opened = ExitStack()
         self._ray = self._opened.enter_context(clusters.start(address))
         gcs = str(self._ray.get_runtime_context().gcs_address)
-        # What a stage spreads over the cluster by itself, it does from here.
-        self._opened.enter_context(clusters.asking("ray", gcs))
         self._local = Local(environment)
+        # A large corpus spreads its own work over the cluster, and does so from here.
+        self._spreading = Local({**environment, clusters.ON: "ray", clusters.ADDRESS: gcs})
         here = self._at(self._ray.get_runtime_context().get_node_id())
         self._board = self._ray.remote(num_cpus=0)(Board).options(scheduling_strategy=here).remote()
         # A step that lost its machine begins again under a new lease, which Ray cannot give it.
         self._perform = self._ray.remote(max_retries=0)(_perform)
+        self._train = self._ray.remote(num_cpus=0, max_retries=0)(_train)
         self._look_at = self._ray.remote(num_cpus=0, max_retries=0)(_look)
         self._threads = ThreadPoolExecutor(_WAITING)
         self._tells: dict[str, Progress] = {}
@@ -90,27 +97,30 @@ class OnRay:
         self, task: Task, needs: Needs, places: Sequence[int], tell: Progress
     ) -> Future[Record]:
         """Begin a step on the machines of `places`; what waits for an endpoint begins here."""
-        # The corpus stage spreads its own work over the cluster.
-        if not needs.cpus or task.stage == "corpus":
+        if not needs.cpus:
             return self._local.submit(task, needs, places, tell)
+        if task.stage == "corpus" and is_large(task.spec):
+            return self._spreading.submit(task, needs, places, tell)
         self._tells[task.folder] = tell
+        asked, name = (task.to_json(), self._environment, self._board), f"{task.stage}/{task.slug}"
         if needs.parts > 1:
-            return self._threads.submit(self._train, task, needs)
-        node = [*self._known][places[0]]
-        perform = self._perform.options(
-            num_cpus=needs.cpus,
-            num_gpus=needs.gpus,
-            memory=int(needs.memory),
-            scheduling_strategy=self._at(node, soft=True),
-            name=f"{task.stage}/{task.slug}",
-        )
-        ref = perform.remote(task.to_json(), needs.cpus, self._environment, self._board)
+            ref = self._train.options(name=name).remote(*asked, needs, str(self._root))
+        else:
+            perform = self._perform.options(
+                num_cpus=needs.cpus,
+                num_gpus=needs.gpus,
+                memory=int(needs.memory),
+                scheduling_strategy=self._at([*self._known][places[0]], soft=True),
+                name=name,
+            )
+            ref = perform.remote(*asked, needs.cpus)
         self._refs[task.folder] = ref
         return self._threads.submit(self._wait, task, ref)
 
     def end(self, task: Task) -> None:
         """End a step; training saves before."""
-        self._local.end(task)
+        for local in (self._local, self._spreading):
+            local.end(task)
         if (ref := self._refs.get(task.folder)) is not None:
             self._ray.cancel(ref)
 
@@ -119,7 +129,8 @@ class OnRay:
         for ref in [*self._refs.values()]:
             with suppress(Exception):
                 self._ray.cancel(ref)
-        self._local.stop()
+        for local in (self._local, self._spreading):
+            local.stop()
         self._threads.shutdown(wait=True)
         self._ended.set()
         self._opened.close()
@@ -141,14 +152,6 @@ class OnRay:
             self._tells.pop(task.folder, None)
         return _record(told)
 
-    def _train(self, task: Task, needs: Needs) -> Record:
-        from epigone.runs.ray_train import train
-
-        try:
-            return _record(train(task, needs, self._environment, self._board, self._root))
-        finally:
-            self._tells.pop(task.folder, None)
-
     def _at(self, node: str, soft: bool = False) -> Any:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -160,15 +163,24 @@ class OnRay:
             if node not in alive:
                 self._known[node] = Machine(machine.name, _NOTHING)
         fresh = [n for n in alive if n not in self._known]
+        refused: UserError | None = None
         look, at, root = self._look_at, self._at, str(self._root)
         asked = {n: look.options(scheduling_strategy=at(n)).remote(root) for n in fresh}
         for node, ref in asked.items():
-            with suppress(self._ray.exceptions.WorkerCrashedError):  # gone already; seen next time
-                self._known[node] = self._machine(alive[node], self._ray.get(ref))
+            name = str(alive[node]["NodeManagerHostname"])
+            self._known[node] = Machine(name, _NOTHING)
+            try:
+                self._known[node] = self._machine(name, alive[node], self._ray.get(ref))
+            except UserError as error:
+                refused = error
+                _LOG.warning("%s; it gets no steps", error)
+            except self._ray.exceptions.RayError:
+                del self._known[node]  # it has left already, or is seen the next time
+        if refused and not any(m.has.cpus for m in self._known.values()):
+            raise refused
 
-    def _machine(self, node: Mapping[str, Any], told: Mapping[str, Any]) -> Machine:
+    def _machine(self, name: str, node: Mapping[str, Any], told: Mapping[str, Any]) -> Machine:
         """A node as a machine; raises UserError where it cannot do this study's steps."""
-        name = str(node["NodeManagerHostname"])
         own = metadata.version("epigone")
         if told["version"] != own:
             raise UserError(
@@ -192,6 +204,22 @@ class OnRay:
             with suppress(Exception):  # the board is gone with the cluster, which others tell of
                 for folder, last in self._ray.get(self._board.take.remote()).items():
                     self._tells.get(folder, silent)(*last)
+
+
+def is_large(corpus: Mapping[str, Any]) -> bool:
+    """Whether a corpus's sources are too large, or of unknown size, for one process to build it."""
+    size = 0
+    for source in corpus["sources"]:
+        reference = references.parse(source["ref"])
+        if reference.kind == "catalogue":
+            size += catalogue.load()[reference.value].bytes
+        elif reference.kind in ("file", "folder"):
+            path = Path(reference.value)
+            files = path.rglob("*") if path.is_dir() else [path]
+            size += sum(f.stat().st_size for f in files if f.is_file())
+        else:
+            return True
+    return size > _LARGE
 
 
 class Board:
@@ -243,7 +271,7 @@ def outcome(perform: Callable[[], Record]) -> dict[str, Any]:
 _workers: dict[str, Worker] = {}
 
 
-def _perform(task: str, threads: int, environment: Mapping[str, str], board: Any) -> dict[str, Any]:
+def _perform(task: str, environment: Mapping[str, str], board: Any, threads: int) -> dict[str, Any]:
     """Perform a step in a remote task: as on one machine, in a process of its own."""
     import ray
 
@@ -258,6 +286,18 @@ def _perform(task: str, threads: int, environment: Mapping[str, str], board: Any
         del _workers[key]
         worker.stop()
         raise
+
+
+def _train(
+    task: str, environment: Mapping[str, str], board: Any, needs: Needs, root: str
+) -> dict[str, Any]:
+    """Train in several processes that Ray Train starts, from a task that can be cancelled."""
+    from epigone.runs.ray_train import train
+
+    try:
+        return train(Task.from_json(task), needs, environment, board, Path(root))
+    except MachineLost as error:
+        return {"lost": str(error)}
 
 
 def _look(root: str) -> dict[str, Any]:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,7 @@ FAILURE = "failure.json"
 LIVE = "progress.json"
 # How files of weights end; copies of a study may be without those of its students.
 WEIGHTS = ".safetensors"
+_PARTIAL = ".partial"
 # Files of a step's folder that tell of the work and not of the result.
 _ABOUT = frozenset({RECORD, LOG, FAILURE, LIVE})
 
@@ -39,7 +43,7 @@ class Store:
 
     def folder(self, step: Step) -> Path:
         """Where a finished step lies."""
-        return self.root / "steps" / step.name
+        return self.root.joinpath("steps", step.name)
 
     def partial(self, step: Step) -> Path:
         """Where a step works until it is finished."""
@@ -65,23 +69,65 @@ class Store:
         """The last progress that a step wrote while it worked."""
         return _json_or_none(self.partial(step) / LIVE)
 
+
+class Listing:
+    """What lies in a store, each stage's folder listed once: true of the moment of the listing.
+
+    A study of many cells asks about tens of thousands of steps, most of which are not there.
+    """
+
+    def __init__(self, store: Store) -> None:
+        """List nothing yet."""
+        self.store = store
+        self._stages: dict[str, Mapping[str, Sequence[str]]] = {}
+
+    def record(self, step: Step) -> Record | None:
+        """As `Store.record`, Damaged included."""
+        return self.store.record(step) if _base(step) in self._folders(step) else None
+
+    def failure(self, step: Step) -> Mapping[str, Any] | None:
+        """As `Store.failure`."""
+        return self.store.failure(step) if self.has_partial(step) else None
+
+    def has_partial(self, step: Step) -> bool:
+        """Whether a step has begun and is not finished."""
+        return _base(step) + _PARTIAL in self._folders(step)
+
     def relatives(self, step: Step) -> Iterator[Record]:
         """Records of finished steps of the same stage and axes but another identity."""
-        parent = self.folder(step).parent
-        if not parent.is_dir():
-            return  # a study of many cells asks this of each of its steps
-        for folder in sorted(parent.glob(f"{step.slug}-????????")):
+        for name in self._folders(step):
+            if name == _base(step) or name.endswith(_PARTIAL):
+                continue
             try:
-                record = read_record(folder)
+                record = read_record(self.store.root / "steps" / step.stage / name)
             except (Damaged, NewerFormat):
                 continue
             if record is not None and record.slug == step.slug and record.hash != step.hash:
                 yield record
 
+    def _folders(self, step: Step) -> Sequence[str]:
+        """Names of the folders of a step's stage and slug, whatever their hashes."""
+        if step.stage not in self._stages:
+            self._stages[step.stage] = _by_slug(self.store.root / "steps" / step.stage)
+        return self._stages[step.stage].get(step.slug, ())
+
+
+def _base(step: Step) -> str:
+    return step.name.partition("/")[2]
+
+
+def _by_slug(folder: Path) -> Mapping[str, Sequence[str]]:
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    with suppress(FileNotFoundError):
+        for name in sorted(os.listdir(folder)):
+            # A name ends in "-" and eight digits of the hash.
+            found[name.removesuffix(_PARTIAL)[:-9]].append(name)
+    return found
+
 
 def partial_of(folder: Path) -> Path:
     """The folder in which a step works until it is finished."""
-    return folder.with_name(folder.name + ".partial")
+    return folder.with_name(folder.name + _PARTIAL)
 
 
 def read_record(folder: Path) -> Record | None:
@@ -90,12 +136,12 @@ def read_record(folder: Path) -> Record | None:
     Raises Damaged for an unreadable one, NewerFormat for one that a newer Epigone wrote.
     """
     file = folder / RECORD
-    if not file.exists():
-        if folder.exists():
-            raise Damaged(f"{folder} has no record; delete the folder to make it again")
-        return None
     try:
         return Record.from_json(read_json(file))
+    except (FileNotFoundError, NotADirectoryError):
+        if folder.exists():
+            raise Damaged(f"{folder} has no record; delete the folder to make it again") from None
+        return None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise Damaged(f"{file} is damaged ({error}); delete its folder to make it again") from None
 
@@ -173,21 +219,25 @@ def publish(partial: Path, folder: Path) -> None:
 
 def environment() -> dict[str, Any]:
     """Versions and machine, for the record; never part of an identity."""
-    names = ("epigone", "torch", "transformers", "tokenizers", "lm_eval", "vllm", "numpy", "scipy")
-    versions: dict[str, str] = {}
-    for name in names:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "machine": platform.machine(),
         "threads": os.environ.get("OMP_NUM_THREADS", "all"),
         "cpus": cores(),
-        "versions": versions,
+        "versions": _versions(),
     }
+
+
+# Reading what is installed takes longer than all else that is done about a small step.
+@cache
+def _versions() -> Mapping[str, str]:
+    names = ("epigone", "torch", "transformers", "tokenizers", "lm_eval", "vllm", "numpy", "scipy")
+    found: dict[str, str] = {}
+    for name in names:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def _json_or_none(path: Path) -> Mapping[str, Any] | None:
