@@ -1,6 +1,7 @@
 """Break a study again and again; the same command has to bring it to the same bytes.
 
     python bench/faults.py [--faults 500] [--kinds runner,disk,…] [--seed 0] [--work build/faults]
+    python bench/faults.py --study studies/pocket.yaml --runs runs --kinds runner,worker,step
 
 A tiny study runs once without a fault. Then copies of it, of whose steps a few are to do, are
 broken at random moments, and the same command is given again until it ends well, after what a
@@ -33,7 +34,21 @@ from dataclasses import asdict
 from pathlib import Path
 
 from faults_kinds import KINDS, Kind, asks, line_with, mount, ray_cluster
-from faults_study import Command, Done, Fault, Scene, Stuck, Teacher, Whole, make, moment, paid
+from faults_study import (
+    Command,
+    Done,
+    Fault,
+    Scene,
+    Stuck,
+    Teacher,
+    Whole,
+    free_port,
+    make,
+    moment,
+    paid,
+)
+
+import epigone
 
 _LOOK_SECONDS = 0.1
 # Commands after the last fault, and commands in which a moment for a fault did not come.
@@ -212,7 +227,12 @@ def table(rows: list[Fault]) -> str:
 def perform(options: argparse.Namespace, kinds: list[str]) -> list[Fault]:
     work: Path = options.work.resolve()
     kept = work / f"faults-{options.seed}.jsonl"
-    whole, teacher = make(work)
+    if options.study is None:
+        whole, teacher = make(work)
+    else:
+        name = epigone.Study.load(options.study).declaration.name
+        whole = Whole(options.study.resolve(), options.runs.resolve(), name)
+        teacher = Teacher(free_port())
     known = [json.loads(x) for x in kept.read_text().splitlines()] if kept.exists() else []
     done = {(row["scene"], row["number"]) for row in known}
     rows = [Fault(**f) for row in known if row["scene"] in kinds for f in row["faults"]]
@@ -263,6 +283,8 @@ def main() -> None:
     parser.add_argument("--kinds", default=",".join(KINDS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, default=Path("build/faults"))
+    parser.add_argument("--study", type=Path, help="another study than the tiny one")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="its finished run")
     parser.add_argument("--go-on", action="store_true", help="after something was lost")
     options = parser.parse_args()
     if os.geteuid() == 0 and "EPIGONE_FAULTS_MOUNTS" not in os.environ:
@@ -273,7 +295,9 @@ def main() -> None:
             os.execvp(own[0], [*own, sys.executable, *sys.argv])
     kinds = []
     for name in options.kinds.split(","):
-        if why := KINDS[name].why_not():
+        why = KINDS[name].why_not()
+        if why or (options.study and name == "teacher"):
+            why = why or "only the tiny study asks a teacher of this bench's own"
             print(f"no {name}: {why}")
         else:
             kinds.append(name)

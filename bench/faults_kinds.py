@@ -336,7 +336,8 @@ class InputGone(Kind):
         self._moved: list[tuple[Path, Path]] = []
 
     def before(self, cut: Sequence[str]) -> str:
-        way = self.rng.choice(("file", "file", "folder", "source", "base"))
+        tiny = ("source", "base") if self.scene.whole.name == "tiny" else ()
+        way = self.rng.choice(("file", "file", "folder", *tiny))
         folders = sorted(p.parent for p in self.scene.steps.rglob(RECORD))
         folder = self.rng.choice(folders)
         if way == "folder":
@@ -354,7 +355,7 @@ class InputGone(Kind):
             "base": ("tiny", "tiny/model.safetensors"),
         }
         name = self.rng.choice(names[way])
-        place = self.scene.whole.folder / name
+        place = self.scene.whole.file.parent / name
         aside = self.scene.folder / "aside"
         shutil.move(place, aside)
         self._moved.append((aside, place))

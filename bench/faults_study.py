@@ -147,18 +147,15 @@ def free_port() -> int:
 
 @dataclass(frozen=True)
 class Whole:
-    """The study's files, and its undisturbed run."""
+    """A study's file, and its undisturbed run."""
 
-    folder: Path
-    port: int
-
-    @property
-    def runs(self) -> Path:
-        return self.folder / "whole"
+    file: Path
+    runs: Path
+    name: str = "tiny"
 
     @property
     def steps(self) -> Path:
-        return self.runs / "tiny" / "steps"
+        return self.runs / self.name / "steps"
 
     def names(self) -> list[str]:
         return sorted(str(p.parent.relative_to(self.steps)) for p in self.steps.rglob(RECORD))
@@ -188,8 +185,8 @@ def make(work: Path) -> tuple[Whole, Teacher]:
         port = free_port()
         (folder / "study.yaml").write_text(STUDY.format(folder=folder, port=port))
         file.write_text(str(port))
-    whole = Whole(folder, int(file.read_text()))
-    teacher = Teacher(whole.port)
+    whole = Whole(folder / "study.yaml", folder / "whole")
+    teacher = Teacher(int(file.read_text()))
     done = Command(whole, whole.runs, folder / "told.txt").wait()
     if done.code:
         raise SystemExit(f"the study without any fault failed:\n{done.told}")
@@ -213,14 +210,14 @@ class Command:
     def __init__(
         self, whole: Whole, runs: Path, err: Path, *more: str, cgroup: Path | None = None
     ) -> None:
-        words = [sys.executable, "-m", "epigone", "run", str(whole.folder / "study.yaml")]
+        words = [sys.executable, "-m", "epigone", "run", str(whole.file)]
         words += ["--runs", str(runs), *more]
         if cgroup is not None:
             words = ["sh", "-c", f'echo $$ > "{cgroup}/cgroup.procs"; exec "$@"', "sh", *words]
         self._err = err
         with open(err, "wb") as told, open(err.with_suffix(".out"), "wb") as out:
             self.process = subprocess.Popen(
-                words, stdout=out, stderr=told, start_new_session=True, cwd=whole.folder,
+                words, stdout=out, stderr=told, start_new_session=True, cwd=whole.file.parent,
                 env={**os.environ, "A_KEY": "sk-any", "OMP_NUM_THREADS": "1"},
             )  # fmt: skip
         self.begun = time.monotonic()
@@ -321,10 +318,12 @@ class Scene:
 
     @property
     def steps(self) -> Path:
-        return self.runs / "tiny" / "steps"
+        return self.runs / self.whole.name / "steps"
 
     def copy(self) -> None:
-        shutil.copytree(self.whole.runs, self.runs, dirs_exist_ok=True)
+        for name in (self.whole.name, "ledger"):
+            if (self.whole.runs / name).is_dir():
+                shutil.copytree(self.whole.runs / name, self.runs / name)
 
     def cut(self, names: list[str]) -> None:
         """Have steps to do."""

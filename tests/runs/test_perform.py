@@ -82,6 +82,7 @@ def test_failures_keep_what_is_known_of_them(tmp_path: Path) -> None:
         SafetensorError("Error while serializing: I/O error: File too large (os error 27)"),
         RuntimeError("[enforce fail at alloc_cpu.cpp:127] can't allocate memory: you tried to"),
         RuntimeError("can't start new thread"),
+        ImportError("libarrow_substrait.so.2600: failed to map segment from shared object"),
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB."),
         BrokenProcessPool("A process in the process pool was terminated abruptly while"),
         MemoryError(),

@@ -45,7 +45,8 @@ _LIVE_SECONDS = 1.0
 # where a process that helps was killed.
 _RUN_OUT = re.compile(
     r"\(os error \d+\)|no space left|file write failed|can't start new thread|out of memory"
-    r"|can(not|'t) allocate memory|bad_alloc|terminated abruptly|killed by signal",
+    r"|can(not|'t) allocate memory|bad_alloc|resource temporarily unavailable"
+    r"|failed to map segment|terminated abruptly|killed by signal",
     re.IGNORECASE,
 )
 
