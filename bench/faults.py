@@ -126,7 +126,7 @@ class Play:
     def _attempt(self, cut: list[str], number: int) -> list[Done]:
         """The command once, with faults while there may be more."""
         kind, scene = self._kind, self._scene
-        room = min(kind.at_once, number - len(self.faults))
+        room = max(0, min(kind.at_once, number - len(self.faults)))
         if room and (what := kind.before(cut)):
             self._struck(what)
             room = 0

@@ -263,7 +263,8 @@ class ReadOnly(_OnTmpfs):
     name, share = "read-only folder", 30
 
     def before(self, cut: Sequence[str]) -> str:
-        stage = self.scene.steps / self.rng.choice(cut).split("/")[0]
+        to_do = [n for n in cut if not (self.scene.steps / n).exists()]
+        stage = self.scene.steps / self.rng.choice(to_do or cut).split("/")[0]
         place = self.rng.choice((self.scene.folder, self.scene.runs / "ledger", stage, stage))
         if not place.is_dir():
             return ""
