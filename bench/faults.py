@@ -302,8 +302,9 @@ def main() -> None:
         else:
             kinds.append(name)
     rows = perform(options, kinds)
-    print(table(rows))
-    sys.exit(any(row.result == "lost" for row in rows))
+    print(table(rows), flush=True)
+    # At a usual exit Ray ends all of the process's group, whoever started it.
+    os._exit(any(row.result == "lost" for row in rows))
 
 
 if __name__ == "__main__":

@@ -165,13 +165,16 @@ class OutOfMemory(Kind):
         return self._group
 
     def before(self, cut: Sequence[str]) -> str:
-        self._limit(str(self.rng.randint(90, self._most) << 20))
-        self._most = max(150, self._most - 60)  # it may have been enough
+        self._most = max(150, self._most - 60)  # the last limit was enough
+        self._limit(str(self.rng.randint(120, self._most) << 20))
         return ""
 
     def noticed(self) -> str:
         before, self._killed = self._killed, self._kills()
-        return "killed by the kernel" if self._killed > before else ""
+        if self._killed == before:
+            return ""
+        self._most = 560
+        return "killed by the kernel"
 
     def undo(self, told: str) -> str:
         self._limit("-1" if self._file().name == "memory.limit_in_bytes" else "max")
@@ -439,7 +442,7 @@ class _OnRay(Kind):
 
 
 class RayDriverKilled(_OnRay):
-    name, in_step = "Ray: kill -9 of the driver", False
+    name = "Ray: kill -9 of the driver"
     strike = RunnerKilled.strike
 
 
