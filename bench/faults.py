@@ -52,7 +52,7 @@ import epigone
 
 _LOOK_SECONDS = 0.1
 # Commands after the last fault, and commands in which a moment for a fault did not come.
-_MOST_AGAIN, _MOST_TRIES = 6, 6
+_MOST_AGAIN, _MOST_TRIES = 6, 12
 # What tells a person to delete a folder, and which.
 _DELETE = (
     re.compile(r"delete the folder (/\S+) to make it again"),
@@ -77,6 +77,7 @@ class Play:
         self._kind = kind(self._scene, teacher, rng)
         self._commands = 0
         self._more: list[str] = []
+        self._pace = 1.0
         self.faults: list[Fault] = []
 
     def play(self, number: int) -> None:
@@ -93,7 +94,10 @@ class Play:
             begun = len(self.faults)
             self._until_done(cut, number)
             self._check(self.faults[begun:])
-            tries = 0 if len(self.faults) > begun else tries
+            # The undisturbed run may have been on a busier machine.
+            struck = len(self.faults) > begun
+            tries = 0 if struck else tries
+            self._pace = min(1.0, 1.5 * self._pace) if struck else self._pace / 2
 
     def close(self) -> None:
         self._teacher.come()
@@ -132,15 +136,22 @@ class Play:
             room = 0
         commands = [self._command() for _ in range(kind.runners if room else 1)]
         seconds = sum(self._whole.seconds(n) for n in cut)
-        at = None if kind.in_step else time.monotonic() + 1 + moment(self._rng, seconds + 3)
+        at = (
+            None
+            if kind.in_step
+            else time.monotonic() + 1 + moment(self._rng, seconds * self._pace + 3)
+        )
         while sum(command.runs() for command in commands):
             if what := kind.noticed():
                 self._struck(what)
                 room = 0
             working = scene.look()
             now = time.monotonic()
-            if at is None and working:
-                at = now + moment(self._rng, max(self._whole.seconds(n) for n in cut))
+            if kind.in_step and not working:
+                at = None
+            elif at is None:
+                longest = max(self._whole.seconds(n) for n in cut)
+                at = now + moment(self._rng, longest * self._pace)
             if room and at is not None and now >= at:
                 if what := kind.strike(commands, working):
                     self._struck(what)
