@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Literal
 
 from epigone.errors import UnknownName
 from epigone.files import write_json, write_text
+from epigone.runs.at_url import mirrored, opened
 from epigone.runs.checks import check_before
 from epigone.runs.execute import PATIENCE_MINUTES, Asked, Result, Watcher, execute
 from epigone.runs.executors import Executors, environment_of, executor_of
 from epigone.runs.lease import Runner
 from epigone.runs.logged import logged
+from epigone.runs.objects import is_url
 from epigone.runs.plan import Planned, plan
+from epigone.runs.remote import Remote
 from epigone.runs.resolve import World, lock_document, locked_fingerprints
 from epigone.runs.store import Store
 from epigone.runs.teacher_cost import check_budget
@@ -49,23 +52,32 @@ class Study:
     declaration: Declaration
     file: Path
     root: Path
+    remote: Remote | None = None
 
     @classmethod
     def load(cls, path: str | Path, *, runs: str | Path = "runs") -> Study:
         """Read a study file, or the study.yaml of a folder; steps go to `runs`/<study>.
 
-        Raises StudyFileError with the line and column of the first mistake.
+        `runs` may be a URL that fsspec knows; what is done there is then known here. Raises StudyFileError with the line and column of the first mistake.
         """
         file = Path(path)
         if file.is_dir() and (file / "study.yaml").is_file():
             file = file / "study.yaml"
         declaration = read(file)
+        if is_url(runs):
+            remote = mirrored(str(runs), declaration.name)
+            return cls(declaration, file, remote.root, remote)
         return cls(declaration, file, Path(runs).resolve() / declaration.name)
 
     @property
     def store(self) -> Store:
         """The study's steps on disk."""
-        return Store(self.root)
+        return Store(self.root, mirror=self.remote is not None)
+
+    def fetch(self) -> None:
+        """Have all small results here of steps that are done at a URL."""
+        if self.remote is not None:
+            self.remote.bring_small()
 
     def expansion(self, *, online: bool = False) -> Expansion:
         """Cells and steps; `online` may ask a hub for revisions that the study does not name."""
@@ -131,13 +143,14 @@ class Study:
         check_before(self.declaration, self.file.parent)
         check_budget(expansion.steps, budget)
         lock = lock_document(self.declaration, expansion, world)
-        with Runner(
-            self.root, digest({"steps": [step.name for step in expansion.steps]})
-        ) as runner:
+        asks = digest({"steps": [step.name for step in expansion.steps]})
+        with opened(self.remote) as at_url, Runner(self.root, asks) as runner:
             write_text(self.root / "study.yaml", self.file.read_text(encoding="utf-8"))
             write_json(self.root / "study.lock.json", lock)
             environment = environment_of(self.store, budget)
-            executor = executor_of(on, address, environment, self.store)
+            if self.remote is not None:
+                self.remote.push_files("study.yaml", "study.lock.json")
+            executor = executor_of(on, address, environment, self.store, at_url)
             told = logged(watcher or _Quiet())
             asked = Asked(only, use, retry_failed, keep_going, patience_minutes)
             return execute(expansion, self.store, told, executor, runner, asked)
@@ -146,6 +159,7 @@ class Study:
         """Gaps, intervals and verdict of the scores that are there."""
         from epigone.report.assemble import findings_of
 
+        self.fetch()
         expansion = self.expansion()
         given = publications(self.declaration, expansion, self.file)
         return findings_of(self.declaration, expansion, self.store, given)
@@ -176,6 +190,7 @@ class Study:
         """Everything that a report shows, of what is done and of what was reported."""
         from epigone.report.assemble import view_of
 
+        self.fetch()
         expansion = self.expansion()
         given = publications(self.declaration, expansion, self.file)
         return view_of(self.declaration, expansion, self.store, given)

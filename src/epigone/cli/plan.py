@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from epigone.api import Study
 from epigone.cli import cost
-from epigone.cli.common import Json, Runs, StudyArgument, Use, say_json, seconds, table
+from epigone.cli.common import Json, Place, StudyArgument, Use, say_json, seconds, table
 from epigone.runs.estimate import estimate
 from epigone.runs.execute import expected
 from epigone.runs.local import machines_here
@@ -44,7 +43,7 @@ def plan(
         typer.Option("--gpu-hour", metavar="USD", min=0, help="Price of a GPU for an hour."),
     ] = None,
     use: Use = "research",
-    runs: Runs = Path("runs"),
+    runs: Place = "runs",
     json: Json = False,
 ) -> None:
     """Show cells, steps done and to do, time, GPU-hours and money; nothing is downloaded or run.
@@ -52,6 +51,7 @@ def plan(
     Example: epigone plan studies/pocket.yaml --why
     """
     loaded = Study.load(study, runs=runs)
+    loaded.fetch()
     expansion = loaded.expansion()
     publications(loaded.declaration, expansion, loaded.file)
     planned = what_to_do(expansion, loaded.store)

@@ -10,7 +10,7 @@ import typer
 
 from epigone.api import Study
 from epigone.api.study import Format
-from epigone.cli.common import Json, Runs, StudyArgument, say_json
+from epigone.cli.common import Json, Place, StudyArgument, say_json
 from epigone.errors import UnknownName
 
 
@@ -25,7 +25,7 @@ def report(
         list[str] | None,
         typer.Option("--format", help="html, md or pdf; may be given several times."),
     ] = None,
-    runs: Runs = Path("runs"),
+    runs: Place = "runs",
     json: Json = False,
 ) -> None:
     """Build report/index.html and its tables from what is done, and print the verdict.

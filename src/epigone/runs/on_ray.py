@@ -16,6 +16,7 @@ from typing import Any
 from epigone import clusters
 from epigone.errors import EpigoneError, MachineLost, StepFailed, Stopped, UserError
 from epigone.evaluation.code import UNSAFE
+from epigone.runs.at_url import STORE, performed, sees
 from epigone.runs.local import Local, Told, Worker
 from epigone.runs.machine import here
 from epigone.runs.needs import Machine, Needs
@@ -48,6 +49,7 @@ class OnRay:
         MissingExtra without Ray, and UserError where no cluster answers.
         """
         self._root = root
+        self._place = environment.get(STORE) or str(root)
         # Of the machines' own environments: how the run was asked to train, and no secrets.
         self._environment = {
             **environment,
@@ -90,8 +92,7 @@ class OnRay:
         self, task: Task, needs: Needs, places: Sequence[int], tell: Progress
     ) -> Future[Record]:
         """Begin a step on the machines of `places`; what waits for an endpoint begins here."""
-        # The corpus stage spreads its own work over the cluster.
-        if not needs.cpus or task.stage == "corpus":
+        if stays(task, needs):
             return self._local.submit(task, needs, places, tell)
         self._tells[task.folder] = tell
         if needs.parts > 1:
@@ -160,8 +161,8 @@ class OnRay:
             if node not in alive:
                 self._known[node] = Machine(machine.name, _NOTHING)
         fresh = [n for n in alive if n not in self._known]
-        look, at, root = self._look_at, self._at, str(self._root)
-        asked = {n: look.options(scheduling_strategy=at(n)).remote(root) for n in fresh}
+        look, at = self._look_at, self._at
+        asked = {n: look.options(scheduling_strategy=at(n)).remote(self._place) for n in fresh}
         for node, ref in asked.items():
             with suppress(self._ray.exceptions.WorkerCrashedError):  # gone already; seen next time
                 self._known[node] = self._machine(alive[node], self._ray.get(ref))
@@ -178,9 +179,9 @@ class OnRay:
             )
         if not told["sees"]:
             raise UserError(
-                f"the Ray node {name} does not see the study's folder",
-                value=str(self._root),
-                fix="name a folder with --runs that all machines share",
+                f"the Ray node {name} does not see the study's steps",
+                value=self._place,
+                fix="--runs names a folder that all machines share, or a URL that all may use",
             )
         has = node["Resources"]
         gpus = int(has.get("GPU", 0))
@@ -192,6 +193,11 @@ class OnRay:
             with suppress(Exception):  # the board is gone with the cluster, which others tell of
                 for folder, last in self._ray.get(self._board.take.remote()).items():
                     self._tells.get(folder, silent)(*last)
+
+
+def stays(task: Task, needs: Needs) -> bool:
+    """Whether a step stays with the driver: it asks an endpoint, or spreads its own work."""
+    return not needs.cpus or task.stage == "corpus"
 
 
 class Board:
@@ -252,7 +258,10 @@ def _perform(task: str, threads: int, environment: Mapping[str, str], board: Any
     asked = Task.from_json(task)
     gpus = [str(gpu) for gpu in ray.get_gpu_ids()]
     try:
-        return outcome(lambda: worker.run(asked, teller(board, asked.folder), threads, gpus))
+        tell = teller(board, asked.folder)
+        return outcome(
+            lambda: performed(asked, environment, lambda t: worker.run(t, tell, threads, gpus))
+        )
     except BaseException:
         # Cancelled: the step's process saves what it has and ends.
         del _workers[key]
@@ -260,11 +269,10 @@ def _perform(task: str, threads: int, environment: Mapping[str, str], board: Any
         raise
 
 
-def _look(root: str) -> dict[str, Any]:
+def _look(place: str) -> dict[str, Any]:
     """What a node is asked before it gets a step."""
     smallest = min((size for _, size in here().gpus), default=0)
-    sees = (Path(root) / "study.lock.json").exists()
-    return {"version": metadata.version("epigone"), "gpu_bytes": smallest, "sees": sees}
+    return {"version": metadata.version("epigone"), "gpu_bytes": smallest, "sees": sees(place)}
 
 
 def _record(told: Mapping[str, Any]) -> Record:
