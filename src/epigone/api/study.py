@@ -58,7 +58,8 @@ class Study:
     def load(cls, path: str | Path, *, runs: str | Path = "runs") -> Study:
         """Read a study file, or the study.yaml of a folder; steps go to `runs`/<study>.
 
-        `runs` may be a URL that fsspec knows; what is done there is then known here. Raises StudyFileError with the line and column of the first mistake.
+        `runs` may be a URL that fsspec knows; what is done there is then known here. Raises
+        StudyFileError with the line and column of the first mistake.
         """
         file = Path(path)
         if file.is_dir() and (file / "study.yaml").is_file():

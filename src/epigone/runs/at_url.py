@@ -161,8 +161,7 @@ def performed(task: Task, environment: Mapping[str, str], run: Callable[[Task], 
     remote, number = remote_of(url), int(environment[DRIVER])
 
     def check() -> None:
-        found, told = newest(remote.objects)
-        if found != number:
+        if newest(remote.objects)[0] != number:
             raise HeldElsewhere("another process runs the study at this URL", value=url)
 
     remote.check = check

@@ -24,7 +24,7 @@ LOOK_PATIENCE, WORK_PATIENCE = 20.0, 600.0
 _TORN = 4
 # Where a file needs a folder that is there; elsewhere a folder is a part of a name.
 _WITH_FOLDERS = frozenset(
-    ["file", "local", "sftp", "ssh", "ftp", "smb", "hdfs", "arrow_hdfs", "webhdfs", "webdav", "dbfs", "memory"]
+    ["file", "local", "memory", "sftp", "ssh", "ftp", "smb", "hdfs", "arrow_hdfs", "webhdfs"]
 )
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
@@ -192,7 +192,7 @@ class Objects:
             RetryError,
             Retrying,
             retry_if_exception,
-            wait_exponential_jitter,
+            wait_random_exponential,
         )
 
         def give_up(state: RetryCallState) -> bool:
@@ -203,7 +203,7 @@ class Objects:
 
         asking = Retrying(
             retry=retry_if_exception(lambda e: isinstance(e, Exception) and not _told(e)),
-            wait=wait_exponential_jitter(initial=0.2, max=30.0),
+            wait=wait_random_exponential(multiplier=0.4, max=30.0),
             stop=give_up,
             sleep=self._nap,
         )

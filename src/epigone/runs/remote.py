@@ -33,8 +33,8 @@ _AT_ONCE = 16
 class Remote:
     """The steps of one study below a URL.
 
-    What counts is there: a step is done when its record is, which is put last. Its files are here as
-    far as they were needed.
+    What counts is there: a step is done when its record is, which is put last. Its files are here
+    as far as they were needed.
     """
 
     def __init__(self, url: str, study: str) -> None:
@@ -77,18 +77,20 @@ class Remote:
 
     def bring_small(self) -> None:
         """Have all outputs of finished steps here that are not large."""
-        _all(lambda name: self.bring(name, large=False), self._marked())
+        _all(lambda name: self._bring(name, large=False), self._marked())
 
     def bring(self, name: str, *, large: bool = True) -> None:
         """Have a finished step's outputs here, each as its record says.
 
         Raises StoreError where the step is not done, or its files are damaged at the URL.
         """
-        if large:
-            about = self.objects.about(f"steps/{name}/{RECORD}")
-            if about is None:
-                raise StoreError("a step is not in the store", value=f"{self.objects}/steps/{name}")
-            self.sync(name, about.token)
+        about = self.objects.about(f"steps/{name}/{RECORD}")
+        if about is None:
+            raise StoreError("a step is not in the store", value=f"{self.objects}/steps/{name}")
+        self.sync(name, about.token)
+        self._bring(name, large=large)
+
+    def _bring(self, name: str, *, large: bool) -> None:
         folder = self.folder(name)
         with self._alone(name):
             record = read_record(folder)
