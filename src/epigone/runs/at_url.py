@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from epigone.errors import EpigoneError, HeldElsewhere, StepFailed, UserError
 from epigone.runs.driver import Driver, newest, tell
 from epigone.runs.execute import Executor
 from epigone.runs.needs import Machine, Needs
-from epigone.runs.objects import LOOK_PATIENCE, WORK_PATIENCE, Objects
+from epigone.runs.objects import LOOK_PATIENCE, WORK_PATIENCE, Objects, StoreError
 from epigone.runs.perform import Task
 from epigone.runs.remote import Remote
 from epigone.runs.segments import Segments
@@ -67,9 +67,13 @@ def opened(remote: Remote | None) -> Iterator[Opened | None]:
             ledgers.pull()
             try:
                 yield Opened(remote, driver, ledgers)
-            finally:
+            except BaseException:
+                # What cannot go there now is here, and goes with the next run.
                 at.ended.set()
-                ledgers.push()
+                with suppress(StoreError):
+                    ledgers.push()
+                raise
+            ledgers.push()
     finally:
         ledgers.close()
         remote.objects.ended.clear()
@@ -134,7 +138,7 @@ class AtUrl:
         try:
             record = future.result()
         except StepFailed:
-            remote.bring_failure(name)
+            remote.bring_failure(name, newer=True)
             raise
         remote.bring(name, large=False)
         return record

@@ -29,7 +29,7 @@ from epigone.runs.objects import Objects, StoreError
 
 FOLDER = "driver"
 _LEASE = re.compile(rf"{FOLDER}/([0-9]{{6}})\.json")
-_LOOK_SECONDS = 2.0
+_LOOK_SECONDS, _ALSO_SECONDS = 2.0, 60.0
 # In a mirror: the runner that works elsewhere.
 _THEIRS = "at-url"
 
@@ -45,7 +45,7 @@ class Driver:
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Take nothing yet; `lock` is a file of this machine, `also` is done with every beat."""
+        """Take nothing yet; `lock` is a file of this machine, `also` is done every minute."""
         self._objects, self._lock_file, self._also = objects, lock, also
         self._clock, self._pause = clock, pause
         self._holder = Holder(
@@ -71,7 +71,8 @@ class Driver:
         except BaseException:
             os.close(self._lock)
             raise
-        threading.Thread(target=self._go_on, daemon=True).start()
+        for seconds, do in ((BEAT_SECONDS, self.beat), (_ALSO_SECONDS, self._also)):
+            threading.Thread(target=self._go_on, args=(seconds, do), daemon=True).start()
         return self
 
     def __exit__(
@@ -99,17 +100,15 @@ class Driver:
         self.check()
 
     def beat(self) -> None:
-        """Show that this process lives."""
-        with suppress(StoreError, HeldElsewhere):  # what is away for a while may come back
-            self.check_now()
-            self._beats += 1
-            self._objects.write(_name(self.number), self._told())
+        """Show that this process lives; raises HeldElsewhere where another one took over."""
+        self.check_now()
+        self._beats += 1
+        self._objects.write(_name(self.number), self._told())
 
-    def _go_on(self) -> None:
-        while not self._ended.wait(BEAT_SECONDS):
-            self.beat()
-            with suppress(StoreError):
-                self._also()
+    def _go_on(self, seconds: float, do: Callable[[], None]) -> None:
+        while not self._ended.wait(seconds):
+            with suppress(StoreError, HeldElsewhere):  # what is away for a while may come back
+                do()
 
     def _take(self) -> None:
         try:

@@ -147,10 +147,10 @@ class Remote:
             if (partial / file).exists():
                 self.objects.put(partial / file, f"steps/{name}.partial/{file}")
 
-    def bring_failure(self, name: str) -> None:
-        """Have how a step failed here, where nothing of it was made here."""
+    def bring_failure(self, name: str, *, newer: bool = False) -> None:
+        """Have how a step failed here, unless something of it was made here; a `newer` one is."""
         partial = partial_of(self.folder(name))
-        if partial.exists() or self._has(name):
+        if self._has(name) or (partial.exists() and not newer):
             return
         for file in (LOG, FAILURE):
             data = self.objects.read(f"steps/{name}.partial/{file}", bytes)
