@@ -3,6 +3,7 @@
     pip install --no-deps --target peers fschat==0.2.36 markdownify==0.11.6 beautifulsoup4 six \\
         soupsieve tqdm datasketch==2.0.0
     python bench/corpus.py peers --runs 5
+    python bench/corpus.py --only ray
 
 FastChat's steps are those of its `prepare_all`: cleaning, splitting at 2,048 tokens, filtering of
 wrong formats; its language step needs packages that have to be compiled and is left out, in its
@@ -10,6 +11,9 @@ favour. It gets the rows it can read as whole JSON, a recursion limit that its H
 run into, and no files between the steps. Epigone runs once with the same steps, and once with all
 it does by default: languages, near duplicates, decontamination. Both get all cores and count with
 the same tokenizer. The dirt is planted in rows of our own.
+
+`--only ray` builds the part, and the part several times over with other words in it, by this
+machine's processes and with Ray Data, and compares the bytes and the memory of each process.
 """
 
 from __future__ import annotations
@@ -34,6 +38,7 @@ from epigone.corpus import duplicates, selection
 from epigone.corpus.readers import File
 from epigone.corpus.rows import Row
 from epigone.corpus.values import Lost, Values
+from epigone.files import sha256_file
 from epigone.models.references import locate
 from epigone.schema import Message
 from epigone.study import train_file
@@ -392,16 +397,114 @@ def resident() -> float:
     return float(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+ON = """
+import sys
+from epigone import api
+api.build_corpus(
+    [sys.argv[1]], sys.argv[2], teacher="chatgpt", decontaminate=["facts", "choices"],
+    on=sys.argv[3])
+"""
+FILES = ("train.parquet", "held_out.jsonl", "audit.json", "README.md")
+
+
+def repeated(file: Path, times: int, out: Path) -> None:
+    """A file's rows several times as JSON lines; copies have every fifth word from elsewhere.
+
+    One copy in twenty stays as it is, so that there are copies far from one another.
+    """
+    rng = random.Random(0)
+
+    def other(text: str, own: list[str]) -> str:
+        words = text.split(" ")
+        for i in range(rng.randrange(5), len(words), 5):
+            words[i] = rng.choice(own)
+        return " ".join(words)
+
+    with open(out, "w", encoding="utf-8") as lines:
+        for time_ in range(times):
+            with Values(file, lambda value: True) as values:
+                for item in values:
+                    if isinstance(item, Lost) or not isinstance(item.value, dict):
+                        continue
+                    row = item.value
+                    turns = row.get("conversations") or row.get("items") or []
+                    if time_ and rng.random() >= 0.05:
+                        own = " ".join(turn["value"] for turn in turns).split() or [""]
+                        turns = [{**turn, "value": other(turn["value"], own)} for turn in turns]
+                    made = {"id": f"{row.get('id', '')}{time_ or ''}", "conversations": turns}
+                    lines.write(json.dumps(made) + "\n")
+
+
+def watched(*arguments: object) -> tuple[float, float, float, float]:
+    """Seconds, and the largest MB of the process that asks, of any other, and of all together."""
+    begun = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-c", ON, *map(str, arguments)], stdout=subprocess.DEVNULL
+    )
+    most = [0.0, 0.0, 0.0]
+    while process.poll() is None:
+        first, *others = alone(process.pid)
+        now = (first, max(others, default=0.0), first + sum(others))
+        most = [max(a, b) for a, b in zip(most, now, strict=True)]
+        time.sleep(0.2)
+    if process.returncode:
+        raise SystemExit(f"failed with {process.returncode}")
+    return time.perf_counter() - begun, *(m / 1e6 for m in most)
+
+
+def alone(pid: int) -> list[float]:
+    """Proportional set sizes of a process and of each of its descendants."""
+    found = [0.0]
+    try:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                found[0] = 1024 * float(line.split()[1])
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            for child in (thread / "children").read_text().split():
+                found += alone(int(child))
+    except OSError:
+        pass
+    return found
+
+
+def on_ray(part: Path, times: Sequence[int], folder: Path) -> None:
+    print("| times | rows | on | s | asking MB | largest other MB | all MB | bytes |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    for n in times:
+        file = folder / f"times{n}.jsonl"
+        repeated(part, n, file)
+        first: dict[str, str] = {}
+        for on in ("local", "ray"):
+            out = folder / f"{on}{n}"
+            seconds, asking, largest, together = watched(file, out, on)
+            found = {name: sha256_file(out / name) for name in FILES}
+            first = first or found
+            rows = json.loads((out / "audit.json").read_text())["sources"][0]["read"]
+            print(
+                f"| {n} | {rows:,} | {on} | {seconds:.0f} | {asking:.0f} | {largest:.0f} | "
+                f"{together:.0f} | {'the same' if found == first else 'OTHERS'} |",
+                flush=True,
+            )
+        print(first)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("peers", type=Path, help="where fschat and datasketch are installed")
+    parser.add_argument(
+        "peers", type=Path, nargs="?", help="where fschat and datasketch are installed"
+    )
+    parser.add_argument("--times", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--file", default="sharegpt-v3-part")
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--only", choices=("cleaning", "dirt", "near"))
+    parser.add_argument("--only", choices=("cleaning", "dirt", "near", "ray"))
     options = parser.parse_args()
+    if options.peers is None and options.only != "ray":
+        parser.error("peers are needed but for --only ray")
     file = locate(options.file)
     print(f"{len(os.sched_getaffinity(0))} cores, Python {sys.version.split()[0]}")
     with tempfile.TemporaryDirectory() as name:
+        if options.only == "ray":
+            on_ray(file, options.times, Path(name))
         if options.only in (None, "dirt"):
             dirt(Path(name), options.peers)
         if options.only in (None, "near"):

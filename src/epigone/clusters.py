@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import secrets
 import signal
@@ -25,27 +26,28 @@ _PATIENCE = 10.0
 
 
 def asked() -> str | None:
-    """The address of the cluster that $EPIGONE_ON=ray asks for ("": a local one), None without it.
+    """The cluster's address that $EPIGONE_ON=ray asks for, "" for one here; None to work locally.
 
-    Raises UnknownName for a value that is neither local nor ray.
+    Raises UnknownName for a value of $EPIGONE_ON that is neither local nor ray.
     """
     place = os.environ.get(ON) or PLACES[0]
     if place not in PLACES:
-        raise UnknownName(f"value of ${ON}", place, PLACES)
+        raise UnknownName("place to work", place, PLACES)
     return os.environ.get(ADDRESS, "") if place == "ray" else None
 
 
 @contextmanager
 def asking(on: str, address: str = "") -> Iterator[None]:
-    """Ask for a place as the environment does, for as long as this lasts.
+    """Ask for a place as the environment does, for as long as this lasts; with "" it is asked.
 
-    Raises UnknownName for a place that there is not, UserError for an address of none.
+    Raises UnknownName for a place that there is not, UserError for an address without ray, and
+    MissingExtra where ray is asked for and not installed.
     """
-    if on not in PLACES:
-        raise UnknownName("place to work", on, PLACES)
-    if address and on != "ray":
-        raise UserError("an address of a cluster", value=address, fix="with --on ray only")
-    with _environment({ON: on, ADDRESS: address}):
+    with _environment({name: value for name, value in ((ON, on), (ADDRESS, address)) if value}):
+        if asked() is None and address:
+            raise UserError("an address of a cluster", value=address, fix="with --on ray only")
+        if asked() is not None and importlib.util.find_spec("ray") is None:
+            raise _missing()
         yield
 
 
@@ -62,7 +64,7 @@ def start(address: str = "") -> Iterator[Any]:
         try:
             ray: Any = importlib.import_module("ray")
         except ImportError:
-            raise MissingExtra("working on Ray", "ray") from None
+            raise _missing() from None
         if ray.is_initialized():
             # Whoever began, perhaps the task in which this runs, also ends it.
             yield ray
@@ -73,6 +75,10 @@ def start(address: str = "") -> Iterator[Any]:
             yield ray
         finally:
             ray.shutdown()
+
+
+def _missing() -> MissingExtra:
+    return MissingExtra("working on Ray", "ray")
 
 
 def _own() -> dict[str, str]:
@@ -103,7 +109,7 @@ def _begin(ray: Any, address: str) -> None:
         raise UserError(
             "no Ray cluster answers",
             value=address,
-            fix=f"ray start --head starts one here; {' '.join(str(error).split())[:120]}",
+            fix=f"ray start --head starts one here; {str(error).partition('. ')[0][:120]}",
         ) from None
 
 

@@ -56,6 +56,18 @@ class StudyFileError(UserError):
         self.column = column
 
 
+class NewerFormat(UserError):
+    """A file of a layout that only a newer Epigone knows."""
+
+    def __init__(self, what: str, found: int, known: int, file: str) -> None:
+        super().__init__(
+            f"{what} was written by a newer Epigone, in format {found}; this one knows up to "
+            f"{known}",
+            value=file,
+            fix="upgrade Epigone",
+        )
+
+
 class MissingExtra(UserError):
     """A feature whose optional packages are not installed."""
 

@@ -12,6 +12,9 @@ from typing import IO, Any
 
 # Folder inside a step's directory for what a killed step continues from; no part of its result.
 SCRATCH = ".scratch"
+_CANONICAL = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+)
 
 
 def canonical(value: Any) -> str:
@@ -19,9 +22,7 @@ def canonical(value: Any) -> str:
 
     Raises TypeError or ValueError for what JSON cannot hold (sets, objects, NaN).
     """
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    )
+    return _CANONICAL.encode(value)
 
 
 def sha256_file(path: Path) -> str:
@@ -60,7 +61,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_json(path: Path) -> Any:
     """Read one JSON document."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    return json.loads(path.read_bytes().decode())
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> int:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
+from epigone.formats import RECORD
+
 Role = Literal["system", "user", "assistant", "tool"]
 Family = Literal["style", "capability", "safety", "preference"]
 # Of a difference from the teacher, neither is better: 0 is.
@@ -225,8 +227,9 @@ class Record:
     """What is written last in a step's directory: it finished, with what, from what, how long.
 
     `identity` is the document whose hash names the step; `outputs` maps each file's relative
-    path to its sha256; `facts` is what the stage wants known (counts, precision, speed).
-    `fetch_seconds`, for downloads and conversions, are not among the `seconds` of work.
+    path to its sha256, `sizes` to its bytes; `facts` is what the stage wants known (counts,
+    precision, speed). `fetch_seconds`, for downloads and conversions, are not among the `seconds`
+    of work. Records of format 1 have no sizes.
     """
 
     stage: str
@@ -242,12 +245,14 @@ class Record:
     peak_bytes: int
     environment: Mapping[str, Any]
     fetch_seconds: float = 0.0
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object with the fields of the class."""
-        return asdict(self)
+        """A JSON object with the fields of the class, and the layout of a record."""
+        return RECORD.mark(asdict(self))
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Record:
-        """The inverse of `to_json`."""
-        return cls(**row)
+        """The inverse of `to_json`; raises NewerFormat for a record of a newer Epigone."""
+        RECORD.of(row, f"{row.get('stage', '')}/{row.get('slug', '')}")
+        return cls(**{k: v for k, v in row.items() if k != "format"})

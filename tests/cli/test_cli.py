@@ -242,7 +242,7 @@ def test_every_verb_on_a_finished_study(cli: Cli, whole: Path, study_text: str) 
 
     status = json.loads(cli("status", file, "--json", cwd=tmp_path).stdout)
     assert {s["state"] for s in status["steps"]} == {"done"}
-    assert status["holder"] is None
+    assert status["runners"] == []
     assert "nobody works on it" in cli("status", file, cwd=tmp_path).stdout
 
     report = json.loads(cli("report", file, "--json", cwd=tmp_path).stdout)

@@ -130,3 +130,12 @@ def test_status_shows_every_step_that_runs(cli: Cli, tmp_path: Path) -> None:
         assert sum(line.split()[0] == "running" for line in shown.splitlines() if line) == 2
         assert f"pid {os.getpid()} on " in shown
     assert running() == set()
+
+
+def test_an_address_without_ray_is_refused_before_any_work(cli: Cli, tmp_path: Path) -> None:
+    assert cli("new", "mine", cwd=tmp_path).returncode == 0
+    done = cli("run", "mine", "--address", "127.0.0.1:1", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (
+        2, "epigone: an address is Ray's: 127.0.0.1:1 (add --on ray)\n",
+    )  # fmt: skip
+    assert not (tmp_path / "runs").exists()

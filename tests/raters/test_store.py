@@ -81,6 +81,17 @@ def test_the_first_versions_slots_are_counted_once(url: str) -> None:
     rows = again.read(lambda s: s.execute(select(Comparison.id, Comparison.taken)).all())
     assert dict(rows) == {1: 0, 2: 2}
     again.close()
+    if made.file is not None:
+        # What it was before is kept, for its owner alone.
+        copy = made.file.with_name(f"{made.file.name}.0001")
+        assert stat.S_IMODE(copy.stat().st_mode) == 0o600
+        with closing(sqlite3.connect(copy)) as older:
+            assert older.execute("SELECT version_num FROM alembic_version").fetchall() == [
+                ("0001",)
+            ]
+            assert older.execute("SELECT count(*) FROM task").fetchone() == (3,)
+        Store(url).close()
+        assert len(list(made.file.parent.glob(f"{made.file.name}.*"))) == 1
 
 
 def test_sqlite_keeps_what_it_said_it_kept(tmp_path: Path) -> None:

@@ -25,13 +25,14 @@ from epigone.files import sha256_file
 from epigone.runs import objects as objects_module
 from epigone.runs.at_url import AtUrl, Opened, mirrored, opened, performed, sees
 from epigone.runs.driver import Driver
-from epigone.runs.execute import Asked, Result, execute
+from epigone.runs.execute import execute
 from epigone.runs.lease import DEAD_SECONDS, Runner, Watch
 from epigone.runs.local import Local
 from epigone.runs.needs import Machine, Needs
 from epigone.runs.objects import Objects, StoreError
 from epigone.runs.perform import Task
 from epigone.runs.remote import Remote
+from epigone.runs.roles import Asked, Result
 from epigone.runs.segments import Segments
 from epigone.runs.store import FAILURE, RECORD, Store, outputs, verify
 from epigone.schema import Progress, Record

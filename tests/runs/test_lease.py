@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from epigone.errors import HeldElsewhere
+from epigone.errors import HeldElsewhere, NewerFormat
 from epigone.runs import lease
 from epigone.runs.lease import Runner, Watch
 
@@ -224,6 +224,14 @@ def test_a_runners_file_that_says_nothing_is_still_a_runner(tmp_path: Path) -> N
         assert [str(r) for r in Watch(tmp_path).runners()] == [
             "host unknown, pid unknown, since unknown"
         ]
+
+
+def test_a_runner_of_a_newer_epigone_is_refused_by_name(tmp_path: Path) -> None:
+    with Runner(tmp_path, "s") as runner:
+        file = tmp_path / lease.FOLDER / "runners" / f"{runner.id}.json"
+        file.write_text(json.dumps({"format": 9}))
+        with pytest.raises(NewerFormat, match=r"a study.s lease .* in format 9"):
+            Watch(tmp_path).runners()
 
 
 def test_it_works_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from epigone.errors import CorpusError
-from epigone.runs.plan import asks_endpoint, check_data, memory, plan, why, work
-from epigone.runs.store import Store, partial_of
+from epigone.models import references
+from epigone.runs import store as store_module
+from epigone.runs.plan import asks_endpoint, check_data, memory, plan, work
+from epigone.runs.store import Listing, Store, partial_of
 from epigone.schema import Conversation, Message, Provenance, Record
 from epigone.study import train_file
 from epigone.study.file import parse
@@ -100,12 +103,11 @@ def test_why_names_the_field_that_changed_and_what_follows_from_it(store: Store)
 
 
 def test_a_failed_step_says_so(store: Store) -> None:
-    step = expansion().steps[0]
-    partial = partial_of(store.folder(step))
+    partial = partial_of(store.folder(expansion().steps[0]))
     partial.mkdir(parents=True)
     (partial / "failure.json").write_text('{"error": "no space"}')
-    assert plan(expansion(), store)[0].state == "failed"
-    assert why(step, store, store.failure(step)) == "failed: no space"
+    planned = plan(expansion(), store)[0]
+    assert (planned.state, planned.why) == ("failed", "failed: no space")
 
 
 def test_another_identity_in_the_folder_is_damage_not_done(store: Store) -> None:
@@ -161,3 +163,101 @@ def test_samples_and_continuations_are_counted() -> None:
     assert asks_endpoint(told) and not asks_endpoint(said)
     # A model is in memory for the one, nothing but answers for the other.
     assert memory(said) == memory(programs(1)) > memory(told)
+
+
+LARGE = """\
+name: large
+teacher: {name: t}
+bases: [smollm2-135m-instruct]
+corpora:
+  talk: {kind: broad, from: [sharegpt-v3-part]}
+amounts: {talk: [AMOUNTS]}
+seeds: [SEEDS]
+recipe: {preset: adamw, schedule: cosine}
+evaluate: {style: {n: 32}}
+"""
+
+
+def large(seeds: int, n: int = 32) -> Expansion:
+    text = LARGE.replace("AMOUNTS", ", ".join(f"{i}k" for i in range(1, 11)))
+    text = text.replace("SEEDS", ", ".join(map(str, range(seeds))))
+    return expansion(text.replace("n: 32", f"n: {n}"))
+
+
+class Counted:
+    """What a plan asks of the disk."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.read: list[str] = []
+        self.listed: list[str] = []
+        read, listed = store_module.read_json, os.listdir
+
+        def reading(path: Path) -> Any:
+            self.read.append(str(path))
+            return read(path)
+
+        def listing(path: Path) -> list[str]:
+            self.listed.append(str(path))
+            return listed(path)
+
+        monkeypatch.setattr(store_module, "read_json", reading)
+        monkeypatch.setattr(store_module.os, "listdir", listing)
+
+
+def test_a_plan_lists_each_stage_once_and_reads_each_record_once(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = large(20).steps
+    for step in steps:
+        finish(store, step)
+    before = len(steps)
+    asked = Counted(monkeypatch)
+    assert {p.state for p in plan(large(20), store)} == {"done"}
+    assert len(asked.read) == before == len({*asked.read})
+    assert len(asked.listed) == len({s.stage for s in steps})
+    # Every answer changes, and with it its style: their old records say why.
+    asked.read.clear()
+    told = {p.step.stage: p.why for p in plan(large(20, n=16), store) if p.why}
+    assert told["generate"] == "spec.n: 32 -> 16"
+    assert told["style"].startswith("inputs.model: spec.n: 32 -> 16")
+    assert len(asked.read) == before == len({*asked.read})
+
+
+def test_a_plan_of_a_new_study_reads_nothing_and_knows_each_base_once(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = large(70)
+    asked, shapes = Counted(monkeypatch), []
+    shape = references.shape
+    monkeypatch.setattr(references, "shape", lambda ref: (shapes.append(ref), shape(ref))[1])
+    planned = plan(found, store)
+    assert len(planned) > 2_000
+    assert {p.why for p in planned} == {"never ran"}
+    assert (asked.read, shapes) == ([], ["smollm2-135m-instruct"])
+
+
+def test_what_a_corpus_holds_is_looked_up_once_for_all_that_learn_from_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = large(5)
+    corpus = corpus_of(found)
+    finish(store, corpus, train_tokens=10_000)
+    turns = (Message("user", "q"), Message("assistant", "a"))
+    row = Conversation("c", turns, Provenance("s", "t"), 500)
+    train_file.write(store.folder(corpus) / train_file.NAME, [(row, [500], "en")] * 20)
+    asked = Counted(monkeypatch)
+    check_data(found, store)
+    assert len(asked.read) <= 1 + 10  # the corpus's, and for each amount whether one is trained
+
+
+def test_names_that_are_no_steps_folders_are_passed_over(store: Store) -> None:
+    step = corpus_of(expansion())
+    parent = store.folder(step).parent
+    parent.mkdir(parents=True)
+    for name in ("x", f"{step.slug}-12345678.partial", f"{step.slug}-1234567890"):
+        (parent / name).mkdir()
+    (parent / f"{step.slug}-87654321").write_text("no folder")
+    listing = Listing(store)
+    assert [*listing.relatives(step)] == []
+    assert listing.record(step) is None
+    assert listing.failure(step) is None

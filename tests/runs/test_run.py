@@ -12,10 +12,11 @@ import pytest
 from epigone.errors import MachineLost, StepFailed, Stopped, UserError
 from epigone.files import write_json
 from epigone.runs import execute as module
-from epigone.runs.execute import Asked, Result, execute
+from epigone.runs.execute import execute
 from epigone.runs.lease import Runner
 from epigone.runs.needs import Machine, Needs
 from epigone.runs.perform import Task
+from epigone.runs.roles import Asked, Result
 from epigone.runs.store import FAILURE, RECORD, Store, outputs
 from epigone.schema import Progress, Record
 from epigone.study.specs import ItemsSpec

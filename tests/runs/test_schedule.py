@@ -145,6 +145,19 @@ def test_data_comes_before_all_else() -> None:
     assert times[corpus.name][0] == 0.0
 
 
+def test_nothing_begins_before_data_that_can_be_made_now() -> None:
+    items = chain(name="i", stage="items")
+    corpus = chain(items, name="c", stage="corpus")
+    alone = chain(name="alone")
+    asking = chain(name="ask", stage="ask")
+    later = chain(asking, name="later", stage="corpus")
+    steps = [alone, items, corpus, asking, later]
+    seconds = dict.fromkeys([s.name for s in steps], 1.0) | {asking.name: 90.0}
+    times = simulate(steps, seconds, dict.fromkeys(seconds, Needs(1, 0, 0.0)), [BOX])
+    assert times[alone.name][0] == 2.0  # after the corpus, and not after the teacher's answers
+    assert times[asking.name][0] == 0.0
+
+
 def test_small_steps_do_not_keep_a_large_one_waiting_for_ever() -> None:
     large = chain(name="large", stage="benchmark")
     small = [chain(name=f"small{n}") for n in range(8)]

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 
 from epigone.errors import UserError
+from epigone.study import step as step_module
 from epigone.study.file import parse
 from epigone.study.specs import FeedbackSpec, SecondSpec, TrainSpec
 from epigone.study.step import STAGES, Step
@@ -366,3 +367,34 @@ def test_the_model_whose_tokenizer_counts_is_part_of_corpora_and_of_what_is_cut_
     usual = changed(lambda text: text + "tokenizer: smollm2-135m-instruct\n")
     assert usual == set()
     assert {"corpus/talk", "corpus/quiz"} <= changed(lambda text: text + "tokenizer: mine\n")
+
+
+def test_every_step_is_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[str] = []
+    digest = step_module.digest
+
+    def counted(identity: Mapping[str, object]) -> str:
+        hashed.append(str(identity["stage"]))
+        return digest(identity)
+
+    monkeypatch.setattr(step_module, "digest", counted)
+    seeds = ", ".join(map(str, range(100)))
+    found = expanded(TEXT.replace("[0, 1]", f"[{seeds}]"))
+    named = {s.name for s in found.steps}
+    for subject in found.subjects:
+        assert {s.name for s in found.steps_of(subject)} <= named
+    assert len(named) == len(found.steps) > 2_000
+    # The items of a benchmark are made for the corpora and again for the measures.
+    assert len(hashed) == len(found.steps) + hashed.count("items") - 1
+    assert hashed.count("items") == 2
+
+
+def test_the_steps_of_a_model_are_those_that_make_and_measure_it_in_their_order() -> None:
+    found = expanded(TEXT + FEEDBACK)
+    for subject in found.subjects:
+        made, step = set(), subject.made_by
+        while step is not None:
+            made.add(step.name)
+            step = step.inputs.get("student")
+        naive = [s for s in found.steps if s.model == subject.model or s.name in made]
+        assert found.steps_of(subject) == naive

@@ -24,7 +24,7 @@ def same(one: Path, other: Path) -> None:
 
 
 def ledger_rows(folder: Path) -> list[dict[str, Any]]:
-    return [row["row"] for row in rows(next((folder / "ledger").glob("*.jsonl")))]
+    return [row["row"] for row in rows(next((folder / "ledger").glob("*.jsonl")))][1:]
 
 
 def paid(server: Running, facts: dict[str, Any]) -> None:

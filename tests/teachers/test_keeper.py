@@ -226,7 +226,7 @@ def test_other_endpoints_and_models_are_none_of_its(fake: Fakes, tmp_path: Path)
         Client(Endpoint(f"{server.url}/", "teacher")).ask([Message("user", "hi")], max_tokens=64)
     ledger = opened(tmp_path, server.url)
     assert len(ledger) == 1
-    assert len(ledger.path.read_text().splitlines()) == 2
+    assert len(ledger.path.read_text().splitlines()) == 3
 
 
 def test_two_endpoints_share_one_budget(

@@ -37,8 +37,5 @@ def _run(path: Path, runs: str | Path) -> Run:
     if path.is_dir() and not (path / "study.yaml").is_file():
         raise UserError("no study in this folder", value=str(path), fix="runs/STUDY, or a file")
     study = Study.load(path, runs=runs)
-    if path.is_dir() and (path / "steps").is_dir():
-        # A run folder may have been moved or renamed, its steps with it.
-        study = Study(study.declaration, study.file, path.resolve())
     expansion = study.expansion()
     return run_of(str(path), study.declaration, expansion, study.store, study.view())

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from epigone import clusters
 from epigone.errors import CorpusError, UserError
 from epigone.files import cache_root, read_jsonl, write_jsonl
 from epigone.models import references
@@ -56,6 +57,8 @@ def build_corpus(
     seed: int = 0,
     use: Use = "research",
     decontaminate: Sequence[str] = (),
+    on: str = "",
+    address: str = "",
     progress: Progress = silent,
     **settings: Any,
 ) -> Record:
@@ -63,8 +66,10 @@ def build_corpus(
 
     A file is a reference, or a mapping with the keys of a study file's source. `settings` are
     those of a study file's corpus: languages, rules, mix, min_chars, max_chars, max_tokens.
-    `decontaminate` names benchmarks whose items must not be in the corpus. Raises UserError,
-    among them CorpusError where the terms forbid the use.
+    `decontaminate` names benchmarks whose items must not be in the corpus. `on` is local, or ray
+    with a cluster's `address`, or on this machine without one; by default, what the environment
+    says. The result is the same. Raises UserError, among them CorpusError where the terms forbid
+    the use.
     """
     sources = [dict(f) if isinstance(f, Mapping) else str(f) for f in files]
     with _no_file():
@@ -75,13 +80,14 @@ def build_corpus(
             corpus, World(online=True), teacher=teacher, terms=terms, licence=licence, seed=seed
         )
     refuse("the corpus", terms_in(spec), use)
-    inputs = {f"items_{task}": benchmark_items(task, progress) for task in decontaminate}
-    # Rows may name teachers of their own.
-    return perform(
-        task_alone("corpus", spec, inputs, Path(out)),
-        progress,
-        lambda facts: refuse("rows of the corpus", terms_named(facts.get("by_terms", ())), use),
-    )
+    with clusters.asking(on, address):
+        inputs = {f"items_{task}": benchmark_items(task, progress) for task in decontaminate}
+        # Rows may name teachers of their own.
+        return perform(
+            task_alone("corpus", spec, inputs, Path(out)),
+            progress,
+            lambda facts: refuse("rows of the corpus", terms_named(facts.get("by_terms", ())), use),
+        )
 
 
 def benchmark_items(task: str, progress: Progress = silent) -> Path:

@@ -2,39 +2,43 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from epigone.errors import UnknownName
+from epigone.errors import UnknownName, UserError
 from epigone.files import write_json, write_text
 from epigone.runs.at_url import mirrored, opened
-from epigone.runs.checks import check_before
-from epigone.runs.execute import PATIENCE_MINUTES, Asked, Result, Watcher, execute
+from epigone.runs.checks import (
+    check_before,
+    check_gone,
+    check_left_out,
+    check_use,
+    terms_of_data,
+)
+from epigone.runs.execute import execute
 from epigone.runs.executors import Executors, environment_of, executor_of
 from epigone.runs.lease import Runner
+from epigone.runs.lock import NAME as LOCK
+from epigone.runs.lock import STUDY, is_run, lock_document, world_of
 from epigone.runs.logged import logged
 from epigone.runs.objects import is_url
 from epigone.runs.plan import Planned, plan
 from epigone.runs.remote import Remote
-from epigone.runs.resolve import World, lock_document, locked_fingerprints
+from epigone.runs.resolve import World
+from epigone.runs.roles import PATIENCE_MINUTES, Asked, Result, Watcher
 from epigone.runs.store import Store
 from epigone.runs.teacher_cost import check_budget
 from epigone.study.declare import Declaration
 from epigone.study.file import located, read
 from epigone.study.identity import digest
-from epigone.study.publications import publications
-from epigone.study.specs import (
-    AskSpec,
-    CorpusSpec,
-    FeedbackSpec,
-    TrainSpec,
-)
+from epigone.study.publications import Publications, publications
 from epigone.study.step import STAGES
 from epigone.study.steps import Expansion, expand
-from epigone.study.terms import Terms, Use, refuse, terms_in, terms_named
+from epigone.study.terms import Terms, Use
 from epigone.study.values import Mistake
 
 if TYPE_CHECKING:
@@ -58,16 +62,19 @@ class Study:
     def load(cls, path: str | Path, *, runs: str | Path = "runs") -> Study:
         """Read a study file, or the study.yaml of a folder; steps go to `runs`/<study>.
 
-        `runs` may be a URL that fsspec knows; what is done there is then known here. Raises
+        The folder of a run is itself where its steps lie, wherever it was moved. `runs` may be a
+        URL that fsspec knows; what is done there is then known here. Raises
         StudyFileError with the line and column of the first mistake.
         """
         file = Path(path)
-        if file.is_dir() and (file / "study.yaml").is_file():
-            file = file / "study.yaml"
+        if file.is_dir() and (file / STUDY).is_file():
+            file = file / STUDY
         declaration = read(file)
         if is_url(runs):
             remote = mirrored(str(runs), declaration.name)
             return cls(declaration, file, remote.root, remote)
+        if file.name == STUDY and is_run(file.parent):
+            return cls(declaration, file, file.parent.resolve())
         return cls(declaration, file, Path(runs).resolve() / declaration.name)
 
     @property
@@ -84,6 +91,12 @@ class Study:
         """Cells and steps; `online` may ask a hub for revisions that the study does not name."""
         return self._expand(online)[0]
 
+    def world(self) -> World:
+        """What the study needs to know of the world, as it is now or as its last run saw it."""
+        expansion, world = self._expand(False)
+        publications(self.declaration, expansion, self.file, world.text)
+        return world
+
     def plan(self) -> list[Planned]:
         """State, reason and expected time of every step; asks no network and changes nothing."""
         return plan(self.expansion(), self.store)
@@ -94,22 +107,11 @@ class Study:
         A corpus has its own name here: its sources and, once built, its rows. The others are
         "replay text" and "feedback NAME".
         """
-        found: dict[str, dict[str, Terms]] = {}
-        for step in self.expansion().steps:
-            if isinstance(step.spec, AskSpec | CorpusSpec):
-                record = self.store.record(step)
-                rows = terms_named(record.facts.get("by_terms", ())) if record else []
-                own = {t.name: t for t in (*terms_in(step.spec), *rows)}
-                found.setdefault(step.axes[0], {}).update(own)
-            elif isinstance(step.spec, TrainSpec | FeedbackSpec) and (its := terms_in(step.spec)):
-                name = "replay text" if step.stage == "train" else f"feedback {step.feedback}"
-                found.setdefault(name, {}).update({t.name: t for t in its})
-        return {name: list(terms.values()) for name, terms in found.items()}
+        return terms_of_data(self.expansion(), self.store)
 
     def check_terms(self, use: Use) -> None:
         """Raise CorpusError where the terms of the data forbid a use of the students."""
-        for name, found in self.terms().items():
-            refuse(f"corpus {name!r}" if name in self.declaration.corpora else name, found, use)
+        check_use(self.terms(), self.declaration.corpora, use)
 
     def run(
         self,
@@ -140,21 +142,28 @@ class Study:
             raise UnknownName("stage", only, STAGES)
         expansion, world = self._expand(True)
         self.check_terms(use)
-        publications(self.declaration, expansion, self.file)
-        check_before(self.declaration, self.file.parent)
+        publications(self.declaration, expansion, self.file, world.text)
+        check_before(self.declaration, world.folder)
+        check_gone(expansion, self.store, world.gone)
+        check_left_out(expansion, self.store)
         check_budget(expansion.steps, budget)
-        lock = lock_document(self.declaration, expansion, world)
+        lock = lock_document(self.declaration, expansion, world, self.root)
         asks = digest({"steps": [step.name for step in expansion.steps]})
         with opened(self.remote) as at_url, Runner(self.root, asks) as runner:
-            write_text(self.root / "study.yaml", self.file.read_text(encoding="utf-8"))
-            write_json(self.root / "study.lock.json", lock)
+            write_text(self.root / STUDY, self.file.read_text(encoding="utf-8"))
+            write_json(self.root / LOCK, lock)
             environment = environment_of(self.store, budget)
             if self.remote is not None:
-                self.remote.push_files("study.yaml", "study.lock.json")
+                self.remote.push_files(STUDY, LOCK)
             executor = executor_of(on, address, environment, self.store, at_url)
             told = logged(watcher or _Quiet())
             asked = Asked(only, use, retry_failed, keep_going, patience_minutes)
             return execute(expansion, self.store, told, executor, runner, asked)
+
+    def published(self, expansion: Expansion) -> Publications:
+        """The scores that the study takes from elsewhere, for models of its expansion."""
+        world = world_of(self.file, self.root, online=False)
+        return publications(self.declaration, expansion, self.file, world.text)
 
     def findings(self) -> Findings:
         """Gaps, intervals and verdict of the scores that are there."""
@@ -162,29 +171,38 @@ class Study:
 
         self.fetch()
         expansion = self.expansion()
-        given = publications(self.declaration, expansion, self.file)
+        given = self.published(expansion)
         return findings_of(self.declaration, expansion, self.store, given)
 
     def report(self) -> Path:
         """Build report/index.html and its tables from what is done; the page's path is returned."""
         return self.report_as(["html"])["html"]
 
-    def report_as(self, formats: Iterable[Format]) -> dict[Format, Path]:
+    def report_as(
+        self, formats: Iterable[Format], *, out: str | Path | None = None
+    ) -> dict[Format, Path]:
         """Build the report in each format from what is done; the file of each is returned.
 
-        Markdown and PDF have their figures as SVG in report/figures. Raises MissingExtra where the
-        packages that draw them are not installed.
+        They go to `out`, else to the study's folder. Markdown and PDF have their figures as SVG in
+        its folder figures. Raises MissingExtra where the packages that draw them are not installed.
         """
         from epigone.report import build, export
 
         asked = dict.fromkeys(formats)
+        folder = self.root / "report" if out is None else Path(out)
         view = self.view()
         found: dict[Format, Path] = {}
-        if "html" in asked:
-            found["html"] = build(view, self.root / "report")
         papers: list[Format] = [kind for kind in asked if kind != "html"]
-        if papers:
-            found |= zip(papers, export(view, self.root / "report", papers), strict=True)
+        try:
+            if "html" in asked:
+                found["html"] = build(view, folder)
+            if papers:
+                found |= zip(papers, export(view, folder, papers), strict=True)
+        except OSError as error:
+            if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+                raise
+            fix = "name another folder with --output"
+            raise UserError("the report cannot be written", value=str(folder), fix=fix) from None
         return found
 
     def view(self) -> ReportView:
@@ -193,11 +211,11 @@ class Study:
 
         self.fetch()
         expansion = self.expansion()
-        given = publications(self.declaration, expansion, self.file)
+        given = self.published(expansion)
         return view_of(self.declaration, expansion, self.store, given)
 
     def _expand(self, online: bool) -> tuple[Expansion, World]:
-        world = World(online=online, locked=locked_fingerprints(self.root), folder=self.file.parent)
+        world = world_of(self.file, self.root, online=online)
         try:
             return expand(self.declaration, world), world
         except Mistake as mistake:

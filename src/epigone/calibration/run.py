@@ -12,7 +12,7 @@ from epigone.calibration.controls import Control, controls, measured
 from epigone.calibration.folder import BASES, STUDY, WORLD, write_world
 from epigone.calibration.scale import FULL, Scale
 from epigone.errors import StepFailed
-from epigone.runs.execute import Watcher
+from epigone.runs.roles import Watcher
 from epigone.schema import Progress
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc as garbage
 import logging
 import os
 import signal
@@ -16,12 +17,14 @@ from typer.core import TyperGroup
 
 from epigone import logs
 from epigone.cli import (
+    archive,
     benchmark,
     cache,
     calibrate,
     compare,
     corpus,
     doctor,
+    gc,
     generate,
     judge,
     new,
@@ -36,6 +39,7 @@ from epigone.cli import (
     teacher,
     toxicity,
     train,
+    verify,
 )
 from epigone.cli.completion import equip
 from epigone.errors import EpigoneError, Stopped, UnknownName, UserError
@@ -76,8 +80,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
 )
-for _verb in (new, plan, run, status, report, compare, show, schema, train, generate, benchmark,
-              style, judge, toxicity, calibrate, doctor):  # fmt: skip
+for _verb in (new, plan, run, status, report, compare, show, verify, gc, archive, schema, train,
+              generate, benchmark, style, judge, toxicity, calibrate, doctor):  # fmt: skip
     _verb.register(app)
 corpus.register(app)
 teacher.register(app)
@@ -101,6 +105,8 @@ def main() -> None:
 
     Exit code 0 done, 1 a step failed, 2 the user's mistake, 130 ended by ^C, 143 by SIGTERM.
     """
+    # A plan of a large grid makes a million objects and no cycles; looking for some took a sixth.
+    garbage.set_threshold(50_000, 20, 20)
     # As for ^C, so that a terminated run ends its worker and lets its lease go.
     signal.signal(signal.SIGTERM, _stop)
     try:

@@ -109,7 +109,7 @@ def seconds(value: float) -> str:
 
 
 def _plain(text: str) -> str:
-    return "".join(c if c.isprintable() else " " for c in text)
+    return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
 
 
 class Teller:
@@ -122,17 +122,7 @@ class Teller:
         self._heads: dict[str, str] = {}
         self._said: dict[str, float] = {}
         if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-            self._bar = Progress(
-                TextColumn("{task.description}", markup=False),
-                BarColumn(bar_width=24),
-                TextColumn("{task.fields[note]}", style="dim", markup=False),
-                TimeElapsedColumn(),
-                console=Console(stderr=True),
-                transient=True,
-            )
+            self._bar = _bar()
 
     def __enter__(self) -> Teller:
         if self._bar is not None:
@@ -212,6 +202,41 @@ class Teller:
             self._bar.console.print(_plain(text), markup=False, highlight=False)
         else:
             print(_plain(text), file=sys.stderr, flush=True)
+
+
+def _bar() -> Bar:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class Speed(ProgressColumn):
+        """Units a second, of work that is counted in units: updates, prompts, requests."""
+
+        def render(self, task: Task) -> Text:
+            speed = task.finished_speed or task.speed
+            units = speed and task.total and task.total > 1
+            return Text(f"{speed:.3g}/s" if units else "", style="dim")
+
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TextColumn("{task.fields[note]}", style="dim", markup=False),
+        Speed(),
+        TimeElapsedColumn(),
+        TextColumn("left", style="dim"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
 
 
 def _tail(log: Path, lines: int) -> list[str]:

@@ -48,11 +48,11 @@ def build(
     languages: Annotated[
         str, typer.Option(help="ISO 639 codes to keep, with commas; 'any' for all.")
     ] = "en",
-    on: Annotated[
+    rules_on: Annotated[
         list[str] | None,
         typer.Option("--with", metavar="RULE", help="Switch a rule on; repeatable."),
     ] = None,
-    off: Annotated[
+    rules_off: Annotated[
         list[str] | None,
         typer.Option("--without", metavar="RULE", help="Switch a rule off; repeatable."),
     ] = None,
@@ -77,6 +77,14 @@ def build(
     seed: Annotated[
         int, typer.Option(min=0, max=(1 << 32) - 1, help="Of the order and the split.")
     ] = 0,
+    on: Annotated[
+        str,
+        typer.Option("--on", help="local, or ray: with Ray Data; the result is the same."),
+    ] = "",
+    address: Annotated[
+        str,
+        typer.Option(help="Ray cluster, auto or host:port; without one, Ray on this machine."),
+    ] = "",
     json: Json = False,
 ) -> None:
     """Read, clean, deduplicate, filter and mix; split off held-out prompts; count every drop.
@@ -95,7 +103,7 @@ def build(
             terms=terms,
             use=use,
             languages=[] if languages == "any" else [code for code in languages.split(",") if code],
-            rules={**dict.fromkeys(on or (), True), **dict.fromkeys(off or (), False)},
+            rules={**dict.fromkeys(rules_on or (), True), **dict.fromkeys(rules_off or (), False)},
             mix=mix,
             decontaminate=[task for task in decontaminate.split(",") if task],
             min_chars=min_chars,
@@ -103,6 +111,8 @@ def build(
             max_tokens=max_tokens,
             held_out=held_out,
             seed=seed,
+            on=on,
+            address=address,
             progress=teller,
         )
     if json:

@@ -29,7 +29,11 @@ def tell(found: Estimate) -> None:
             "'with prompts' are tokens to process; GPU-hours are those of "
             f"{' / '.join(m.name for m in MACHINES)}."
         )
-        for line in dict.fromkeys(f"{r.spec.base.name} takes {_memory(r)}" for r in found.runs):
+        # Seeds, corpora and amounts change nothing of it.
+        alike = {(r.spec.base, r.spec.recipe.model_dump_json()): r for r in reversed(found.runs)}
+        for line in dict.fromkeys(
+            f"{r.spec.base.name} takes {_memory(r)}" for r in reversed(alike.values())
+        ):
             print(line)
         for line in sorted({_trunk(run) for run in found.runs}):
             print(line)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import cache
+from operator import itemgetter
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +14,8 @@ import typer
 from epigone.api import Study
 from epigone.cli import cost
 from epigone.cli.common import Json, Place, StudyArgument, Use, say_json, seconds, table
+from epigone.models import references
+from epigone.runs.checks import check_use, terms_of_data
 from epigone.runs.estimate import estimate
 from epigone.runs.execute import expected
 from epigone.runs.local import machines_here
@@ -20,7 +24,6 @@ from epigone.runs.plan import Planned, memory
 from epigone.runs.plan import plan as what_to_do
 from epigone.runs.teacher_cost import Asking, asking, told
 from epigone.schema import Cell
-from epigone.study.publications import publications
 from epigone.study.rounds import lonely
 from epigone.study.specs import TrainSpec
 from epigone.study.steps import Expansion
@@ -53,10 +56,10 @@ def plan(
     loaded = Study.load(study, runs=runs)
     loaded.fetch()
     expansion = loaded.expansion()
-    publications(loaded.declaration, expansion, loaded.file)
+    loaded.published(expansion)
     planned = what_to_do(expansion, loaded.store)
-    terms = loaded.terms()
-    loaded.check_terms(use)
+    terms = terms_of_data(expansion, loaded.store)
+    check_use(terms, loaded.declaration.corpora, use)
     todo = [p.step for p in planned if p.state != "done"]
     estimated = estimate(expansion, loaded.store, todo, gpu_hour)
     asks = asking(todo)
@@ -116,9 +119,10 @@ def _tell_totals(
 
 
 def _tell_machine(planned: Sequence[Planned]) -> None:
-    machine = here()
-    most = max((p.step for p in planned if p.state != "done"), key=memory)
-    need, room = memory(most), machine.room
+    machine, count = here(), cache(references.parameters)
+    todo = [p.step for p in planned if p.state != "done"]
+    need, most = max(((memory(s, count), s) for s in todo), key=itemgetter(0))
+    room = machine.room
     gpus = ", ".join(f"{name} with {size / 1e9:.0f} GB" for name, size in machine.gpus)
     print(
         f"this machine: {machine.ram / 1e9:.0f} GB of memory, {gpus or 'no GPU'}; "
@@ -134,9 +138,11 @@ def _tell_cells(expansion: Expansion, planned: Sequence[Planned], tall: bool) ->
     for subject in expansion.subjects:
         if (cell := subject.cell) is None:
             continue
-        steps = expansion.steps_of(subject)
-        trained = all(s.name in done for s in steps if s.stage in ("train", "feedback"))
+        trained = all(s.name in done for s in subject.makers)
         groups[(cell.base, _corpus(cell), str(cell.seed))].append((cell, trained))
+        if tall:
+            continue
+        steps = expansion.steps_of(subject)
         rows.append(
             [
                 *(cell.base, _corpus(cell), amount_label(cell.amount), str(cell.seed)),

@@ -25,6 +25,9 @@ def report(
         list[str] | None,
         typer.Option("--format", help="html, md or pdf; may be given several times."),
     ] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder, if not report/ of the study's.")
+    ] = None,
     runs: Place = "runs",
     json: Json = False,
 ) -> None:
@@ -35,7 +38,7 @@ def report(
     Example: epigone report studies/pocket.yaml --format md --format pdf
     """
     loaded = Study.load(study, runs=runs)
-    written = loaded.report_as(_known(formats or ["html"]))
+    written = loaded.report_as(_known(formats or ["html"]), out=out)
     if json:
         files = {kind: str(path) for kind, path in written.items()}
         page = files.get("html")

@@ -15,7 +15,7 @@ from epigone.cli.common import Json, Place, StudyArgument, Teller, Use, say_json
 from epigone.cli.launch import Compile, Parallel, Processes, Track, choose, refuse_launcher
 from epigone.cli.report import tell_verdict
 from epigone.errors import StepFailed, UserError
-from epigone.runs.execute import PATIENCE_MINUTES
+from epigone.runs.roles import PATIENCE_MINUTES
 
 
 def register(app: typer.Typer) -> None:

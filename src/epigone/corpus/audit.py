@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from epigone.corpus.clean import Change, shown
-from epigone.corpus.rows import Invalid
+from epigone.corpus.clean import Change, Outcome, shown
+from epigone.corpus.rows import Invalid, Row
 from epigone.corpus.values import Lost
 
 _EXAMPLES = 20
@@ -50,6 +51,16 @@ class Effect:
         self.turns_changed += change.turns_changed
         self.note(row_id, change.text, **({"item": change.item} if change.item else {}))
 
+    def add(self, later: Effect) -> None:
+        """Add what the rule did further behind."""
+        self.conversations_dropped += later.conversations_dropped
+        self.conversations_changed += later.conversations_changed
+        self.conversations_added += later.conversations_added
+        self.turns_dropped += later.turns_dropped
+        self.turns_changed += later.turns_changed
+        self.turns_added += later.turns_added
+        self.examples += later.examples[: _EXAMPLES - len(self.examples)]
+
 
 @dataclass(slots=True)
 class Source:
@@ -69,6 +80,30 @@ class Source:
     last_whole_end: int = 0
     invalid: dict[str, Effect] = field(default_factory=dict)
     lost: list[Lost] = field(default_factory=list)
+
+    def take(self, item: Row | Invalid | Lost, number: int) -> bool:
+        """Count the file's item of this number; whether it is a conversation."""
+        if isinstance(item, Lost):
+            self.lost.append(item)
+            return False
+        self.last_whole_end = max(self.last_whole_end, item.end)
+        if isinstance(item, Invalid):
+            self.refuse(item, number)
+            return False
+        self.values += item.taken
+        self.rows += 1
+        self.turns += len(item.turns)
+        return True
+
+    def add(self, later: Source) -> None:
+        """Add what was read further behind in the file."""
+        self.values += later.values
+        self.rows += later.rows
+        self.turns += later.turns
+        self.last_whole_end = max(self.last_whole_end, later.last_whole_end)
+        for reason, effect in later.invalid.items():
+            self.invalid.setdefault(reason, Effect()).add(effect)
+        self.lost += later.lost
 
     def refuse(self, row: Invalid, number: int) -> None:
         """Count a value that is no conversation."""
@@ -116,6 +151,22 @@ class Audit:
     def rule(self, name: str) -> Effect:
         """The account of a rule; asking for it the first time gives it its place."""
         return self.rules.setdefault(name, Effect())
+
+    def outcome(self, row_id: str, outcome: Outcome, rules: Collection[str]) -> None:
+        """Count what became of a row under the rules that are on."""
+        for change in outcome.changes:
+            self.rule(change.rule).count(row_id, change)
+            if change.item and change.rule in rules:
+                self.contaminated.append({"id": row_id, "item": change.item})
+        if outcome.language or outcome.entry:
+            self.languages[outcome.language or "unknown"] += 1
+
+    def add(self, later: Audit) -> None:
+        """Add what became of rows further behind; their sources are not among it."""
+        for name, effect in later.rules.items():
+            self.rule(name).add(effect)
+        self.languages.update(later.languages)
+        self.contaminated += later.contaminated
 
     def worst(self) -> str:
         """Name of the rule that dropped most conversations, with the number."""

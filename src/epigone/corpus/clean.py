@@ -122,7 +122,7 @@ def clean(
     left = iter(rows)
     workers = _workers()
     if workers == 1:
-        work = _Work(spec, tokenizer_json, items)
+        work = Work(spec, tokenizer_json, items)
         while batch := list(islice(left, _BATCH)):
             yield from zip((row for _, row in batch), work(batch), strict=True)
         return
@@ -140,7 +140,7 @@ def clean(
             yield from zip(own, future.result(), strict=True)
 
 
-class _Work:
+class Work:
     """Cleaning, counting and hashing, in one process."""
 
     def __init__(self, spec: CorpusSpec, tokenizer_json: Path, items: Sequence[Item]) -> None:
@@ -150,6 +150,7 @@ class _Work:
         self._near = "near_query" in spec.rules
 
     def __call__(self, batch: Sequence[tuple[int, Row]]) -> list[Outcome]:
+        """What becomes of rows of numbered sources."""
         cleaned = [self._clean(row.turns) for _, row in batch]
         sizes = iter(self._count([m.content for c in cleaned for m in c.turns]))
         # Rows without an id, too, show by a leading reply that they go on from another one.
@@ -198,14 +199,14 @@ class _Work:
         return Outcome(cleaned.changes, cleaned.language, entry, pack(stored))
 
 
-_work: _Work | CorpusError
+_work: Work | CorpusError
 
 
 def _begin(spec: CorpusSpec, tokenizer_json: Path, items: Sequence[Item]) -> None:
     global _work
     die_with_parent()
     try:
-        _work = _Work(spec, tokenizer_json, items)
+        _work = Work(spec, tokenizer_json, items)
     except CorpusError as error:  # an initializer that fails breaks the pool without a word
         _work = error
 

@@ -18,7 +18,8 @@ from epigone.corpus.selection import Entry, normalised, spaced
 SHINGLE = 5
 # Jaccard similarity of two queries' shingles from which on they count as one.
 SIMILAR = 0.8
-_PERMUTATIONS, _BANDS, _SEED = 128, 32, 1
+BANDS = 32
+_PERMUTATIONS, _SEED = 128, 1
 # Share of a dialogue's text that another dialogue holds in the same exchanges, from which on it is
 # a fork of it. Characters are counted: many dialogues end in the same short thanks.
 FORKED = 0.5
@@ -39,7 +40,7 @@ def same_query(entries: Iterable[Entry]) -> Sorted:
     """
     first: dict[bytes, Entry] = {}
     found = Sorted([])
-    for entry in _by_rank(entries):
+    for entry in by_rank(entries):
         key = entry.exchanges[0] if entry.part else entry.query
         if (other := first.setdefault(key, entry)) is entry:
             found.kept.append(entry)
@@ -55,7 +56,7 @@ def forks(entries: Iterable[Entry]) -> Sorted:
     """
     holders: dict[bytes, list[int]] = {}
     found = Sorted([])
-    for entry in _by_rank(entries, longest=True):
+    for entry in by_rank(entries, longest=True):
         own = dict(zip(entry.exchanges, entry.sizes, strict=True))
         shared: Counter[int] = Counter()
         for exchange, size in own.items():
@@ -77,7 +78,7 @@ def near_query(entries: Iterable[Entry], query: Callable[[Entry], str]) -> Sorte
     Candidates share one of their `bands` and their system turns; two queries are near if the
     Jaccard similarity of their sets of 5-word shingles, computed exactly, is `SIMILAR` or more.
     """
-    ranked = _by_rank(entries)
+    ranked = by_rank(entries)
     shared = _shared([entry.bands for entry in ranked])
     buckets: dict[tuple[int, int], list[int]] = {}
     found = Sorted([])
@@ -130,7 +131,7 @@ def bands(texts: Sequence[str]) -> list[bytes]:
     digests = np.array(
         RMinHash.digests_from_token_sets([sorted(s) for s in sets], _PERMUTATIONS, _SEED),
         dtype="<u4",
-    ).reshape(len(sets), _BANDS, -1)
+    ).reshape(len(sets), BANDS, -1)
     halves = np.ascontiguousarray(digests).view("<u8")
     # Two bands that differ and get one hash are one comparison more, and no error.
     mixed = halves[..., 0] * np.uint64(0x9E3779B97F4A7C15) + halves[..., 1]
@@ -142,15 +143,15 @@ def _shared(keys: Sequence[bytes]) -> dict[int, list[tuple[int, int]]]:
     import numpy as np
 
     places = [i for i, key in enumerate(keys) if key]
-    table = np.frombuffer(b"".join(keys[i] for i in places), dtype="<u8").reshape(-1, _BANDS)
+    table = np.frombuffer(b"".join(keys[i] for i in places), dtype="<u8").reshape(-1, BANDS)
     found: dict[int, list[tuple[int, int]]] = {}
-    for band in range(_BANDS):
+    for band in range(BANDS):
         _, group, count = np.unique(table[:, band], return_inverse=True, return_counts=True)
         for row in np.flatnonzero(count[group] > 1):
             found.setdefault(places[row], []).append((band, int(group[row])))
     return found
 
 
-def _by_rank(entries: Iterable[Entry], *, longest: bool = False) -> list[Entry]:
+def by_rank(entries: Iterable[Entry], *, longest: bool = False) -> list[Entry]:
     """Those to keep first: with most teacher text; for forks, first those of most exchanges."""
-    return sorted(entries, key=lambda e: (-len(e.exchanges) if longest else 0, e.rank))
+    return sorted(entries, key=lambda e: (-e.length if longest else 0, e.rank))

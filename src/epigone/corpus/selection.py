@@ -10,7 +10,7 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from epigone.schema import Message
 
@@ -29,7 +29,8 @@ class Entry:
     characters of these; `part` is true if it begins in the middle of a
     dialogue; `rank` is smallest for the one to keep of several copies; `source` is the number of
     its source, `place` where the conversation lies; `content` is the hash of its messages;
-    `tokens` counts the teacher's; `bands` are those of its opening (`duplicates.bands`).
+    `tokens` counts the teacher's; `bands` are those of its opening (`duplicates.bands`); `length`
+    counts the exchanges.
     """
 
     id: str
@@ -45,6 +46,11 @@ class Entry:
     content: str
     tokens: int = 0
     bands: bytes = b""
+    length: int = 0
+
+    def at(self, place: int) -> Entry:
+        """The entry of a conversation that lies there."""
+        return replace(self, place=place)
 
 
 def normalised(query: str) -> str:
@@ -120,6 +126,7 @@ def entry(
         content=content,
         tokens=tokens,
         bands=bands,
+        length=len(exchanges),
     )
 
 

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from epigone.corpus import duplicates, output, selection
-from epigone.corpus.audit import Audit, Source
-from epigone.corpus.clean import Outcome, clean, shown
+from epigone import clusters
+from epigone.corpus import output, selection
+from epigone.corpus.audit import Audit
 from epigone.corpus.contamination import Index, Item
+from epigone.corpus.engine import STEPS, Engine, Here
 from epigone.corpus.mix import mix
 from epigone.corpus.pieces import pieces
-from epigone.corpus.readers import File, files_in
-from epigone.corpus.rows import Invalid, Row
+from epigone.corpus.reading import Reading
 from epigone.corpus.selection import Entry
-from epigone.corpus.store import Store
-from epigone.corpus.values import Lost
 from epigone.errors import CorpusError
 from epigone.files import read_jsonl, write_json, write_jsonl
 from epigone.schema import Conversation, Message, Progress, silent
@@ -100,107 +97,40 @@ def build(
     audit = Audit()
     for name in RULES:
         audit.rule(name).on = name in spec.rules
-    # The cleaned text waits on the disk, so that only hashes of it are in memory.
-    with tempfile.TemporaryFile(dir=out) as spool:
-        store = Store(spool)
-        rows = _rows(files, spec, audit, progress)
-        entries = list(_cleaned(clean(rows, spec, tokenizer_json, items), spec, audit, store))
+    with _engine(spec, out) as work:
+        reading = Reading(files, spec, audit, progress, _READ)
+        entries = work.entries(reading, audit, tokenizer_json, items)
         progress(_READ, 1.0, "comparing")
-        kept = _without_copies(entries, spec, audit, store)
+        kept = _without_copies(entries, spec, audit, work)
         progress(_COMPARED, 1.0, "holding out")
-        train, held = _split(kept, spec, audit, store)
-        final = _write_train(train, spec, audit, store, out, progress)
-        final["held_out"] = _write_held_out(held, audit, store, out)
+        train, held = _split(kept, spec, audit, work)
+        final = _write_train(train, spec, audit, work, out, progress)
+        final["held_out"] = _write_held_out(held, audit, work, out)
     write_json(out / "audit.json", {**audit.to_json(), "final": final})
     output.write_card(out, spec, audit, final)
     progress(1.0, 1.0, "corpus built")
     return output.facts(audit, final)
 
 
-def _cleaned(
-    outcomes: Iterable[tuple[Row, Outcome]], spec: CorpusSpec, audit: Audit, store: Store
-) -> Iterator[Entry]:
-    """Count what became of each row; what passes is in the store."""
-    for row, outcome in outcomes:
-        for change in outcome.changes:
-            audit.rule(change.rule).count(row.id, change)
-            if change.item and change.rule in spec.rules:
-                audit.contaminated.append({"id": row.id, "item": change.item})
-        if outcome.language or outcome.entry:
-            audit.languages[outcome.language or "unknown"] += 1
-        if outcome.entry:
-            yield replace(outcome.entry, place=store.add(outcome.packed))
+def _engine(spec: CorpusSpec, out: Path) -> Engine:
+    address = clusters.asked()
+    if address is None:
+        return Here(spec, out)
+    from epigone.corpus.on_ray import OnRay
 
-
-def _rows(
-    files: Sequence[Path], spec: CorpusSpec, audit: Audit, progress: Progress
-) -> Iterator[tuple[int, Row]]:
-    """The conversations of all files, with the number of their source."""
-    found: list[tuple[int, Path]] = []
-    for number, path in enumerate(files):
-        inside, out = files_in(path)
-        found += [(number, file) for file in inside]
-        audit.skipped += [{"file": file.name, "reason": reason} for file, reason in out]
-    whole = max(sum(file.stat().st_size for _, file in found), 1)
-    before = 0
-    for number, path in found:
-        named = spec.sources[number]
-        size = path.stat().st_size
-        try:
-            file = File(path, named.format)
-        except CorpusError as error:
-            if files[number].is_dir():
-                # A file that stands beside the data must not stop the reading of a folder.
-                audit.skipped.append({"file": path.name, "reason": shown(str(error))})
-                before += size
-                continue
-            raise
-        with file:
-            name = _name(named.ref, files[number], path, [s.name for s in audit.sources])
-            source = Source(name, size, file.format.name, file.container)
-            audit.sources.append(source)
-            for count, item in enumerate(file):
-                if isinstance(item, Lost):
-                    source.lost.append(item)
-                    continue
-                source.last_whole_end = max(source.last_whole_end, item.end)
-                if isinstance(item, Invalid):
-                    source.refuse(item, count)
-                    continue
-                source.values += item.taken
-                source.rows += 1
-                source.turns += len(item.turns)
-                if count % 500 == 0:
-                    done = before + min(item.end, size)
-                    progress(done / whole * _READ, 1.0, f"reading {source.name}")
-                yield number, item
-        before += size
-
-
-def _name(ref: str, source: Path, file: Path, others: Sequence[str]) -> str:
-    # A path is nobody's business and no part of the result; a catalogue's name is.
-    name = file.name
-    if not Path(ref).expanduser().exists():
-        name = f"{ref}/{name}" if source.is_dir() else ref
-    again = sum(other == name or other.startswith(f"{name} (") for other in others)
-    return f"{name} ({again + 1})" if again else name
+    return OnRay(spec, out, address)
 
 
 def _without_copies(
-    entries: list[Entry], spec: CorpusSpec, audit: Audit, store: Store
+    entries: list[Entry], spec: CorpusSpec, audit: Audit, work: Engine
 ) -> list[Entry]:
     """What stays of forks, of conversations with one first query, and with nearly one."""
-    steps: dict[str, Callable[[list[Entry]], duplicates.Sorted]] = {
-        "forks": duplicates.forks,
-        "same_query": duplicates.same_query,
-        "near_query": lambda left: duplicates.near_query(left, lambda e: store.get(e).opening),
-    }
-    for name, step in steps.items():
+    for name in STEPS:
         if name not in spec.rules:
             continue
-        found = step(entries)
+        found = work.copies(name, entries)
         for copy, original in found.copies:
-            audit.rule(name).drop(copy.id, copy.turns, store.query(copy), of=original.id)
+            audit.rule(name).drop(copy.id, copy.turns, work.query(copy), of=original.id)
         entries = found.kept
     if not entries:
         raise CorpusError(f"nothing is left of the corpus; {audit.worst()}", fix="other sources")
@@ -208,12 +138,12 @@ def _without_copies(
 
 
 def _split(
-    kept: list[Entry], spec: CorpusSpec, audit: Audit, store: Store
+    kept: list[Entry], spec: CorpusSpec, audit: Audit, work: Engine
 ) -> tuple[list[Entry], list[Entry]]:
     """The train conversations, in no order yet, and the held-out ones in theirs."""
 
     def fits(entry: Entry) -> bool:
-        stored = store.get(entry)
+        stored = work.get(entry)
         head = _head(stored.conversation.messages)
         if head is None:
             return False
@@ -226,7 +156,7 @@ def _split(
             value=f"held_out={spec.held_out}",
             fix="lower held_out, or give more data",
         )
-    train = _apart(kept, held, audit, store)
+    train = _apart(kept, held, audit, work)
     if not train:
         rest = len(kept) - len(held)
         why = f"; the other {rest} share a passage with those" if rest else ""
@@ -238,7 +168,7 @@ def _split(
     return train, held
 
 
-def _apart(kept: list[Entry], held: list[Entry], audit: Audit, store: Store) -> list[Entry]:
+def _apart(kept: list[Entry], held: list[Entry], audit: Audit, work: Engine) -> list[Entry]:
     """The conversations without a held-out prompt's passages.
 
     Passages that many conversations share, as the instruction of a task, tell nothing of a held-out
@@ -248,15 +178,10 @@ def _apart(kept: list[Entry], held: list[Entry], audit: Audit, store: Store) -> 
     left = [entry for entry in kept if entry.place not in taken]
     if not held:
         return left
-    items = [Item(entry.id, store.query(entry)) for entry in held]
+    items = [Item(entry.id, work.query(entry)) for entry in held]
     secret = Index(items)
-    found: dict[int, set[tuple[str, ...]]] = {}
-    holders: Counter[tuple[str, ...]] = Counter()
-    for entry in left:
-        turns = store.get(entry).conversation.messages
-        if runs := secret.runs(m.content for m in turns if m.role == "user"):
-            found[entry.place] = runs
-            holders.update(runs)
+    found = work.passages(left, items)
+    holders = Counter(run for runs in found.values() for run in runs)
     most = max(_SHARED_BY, len(kept) * _SHARED_SHARE)
     telling = secret.telling(items, {run for run, n in holders.items() if n > most})
     effect = audit.rule("held_out_query")
@@ -264,7 +189,7 @@ def _apart(kept: list[Entry], held: list[Entry], audit: Audit, store: Store) -> 
     for entry in left:
         if own := found.get(entry.place, set()) & telling:
             item = min(map(secret.name, own))
-            effect.drop(entry.id, entry.turns, store.query(entry), item=item)
+            effect.drop(entry.id, entry.turns, work.query(entry), item=item)
             audit.contaminated.append({"id": entry.id, "item": f"held-out/{item}"})
         else:
             train.append(entry)
@@ -279,11 +204,11 @@ def _head(messages: tuple[Message, ...]) -> tuple[Message, ...] | None:
     return head if roles == ["system"] * first + ["user", "assistant"] else None
 
 
-def _write_held_out(held: list[Entry], audit: Audit, store: Store, out: Path) -> dict[str, int]:
+def _write_held_out(held: list[Entry], audit: Audit, work: Engine, out: Path) -> dict[str, int]:
     effect = audit.rule("held_out_rest")
     rows = []
     for entry in held:
-        stored = store.get(entry)
+        stored = work.get(entry)
         head = _head(stored.conversation.messages)
         assert head is not None  # only such conversations are held out
         if rest := entry.turns - len(head):
@@ -313,7 +238,7 @@ def _write_train(
     train: list[Entry],
     spec: CorpusSpec,
     audit: Audit,
-    store: Store,
+    work: Engine,
     out: Path,
     progress: Progress,
 ) -> dict[str, dict[str, int]]:
@@ -328,7 +253,7 @@ def _write_train(
     )
     for name, left_out in (("over_cap", mixed.over_cap), ("over_weight", mixed.over_weight)):
         for entry in left_out:
-            audit.rule(name).drop(entry.id, entry.turns, store.query(entry))
+            audit.rule(name).drop(entry.id, entry.turns, work.query(entry))
     if not mixed.order:
         raise CorpusError("nothing is left of the corpus after mixing", fix="other weights")
     final = {"conversations": 0, "turns": 0, "tokens": 0}
@@ -341,7 +266,7 @@ def _write_train(
             if number % 500 == 0:
                 share = _COMPARED + (_WRITTEN - _COMPARED) * number / len(mixed.order)
                 progress(share, 1.0, "writing")
-            stored = store.get(entry)
+            stored = work.get(entry)
             parts = pieces(stored.conversation, stored.sizes, spec.max_tokens)
             if len(parts) > 1:
                 effect = audit.rule("split")

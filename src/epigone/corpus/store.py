@@ -45,9 +45,7 @@ class Store:
         """Read a conversation; nothing may be added any more."""
         self._file.seek(entry.place)
         # The file has no name and nobody else writes it, so that unpickling runs no foreign code.
-        row_id, origin, turns, language, sizes = pickle.load(self._file)
-        messages = tuple(Message(role, content) for role, content in turns)
-        return Stored(Conversation(row_id, messages, Provenance(*origin)), language, sizes)
+        return unpacked(self._file)
 
     def query(self, entry: Entry) -> str:
         """The first prompt of a conversation."""
@@ -67,3 +65,10 @@ def pack(stored: Stored) -> bytes:
     )
     turns = [(m.role, m.content) for m in c.messages]
     return pickle.dumps((c.id, origin, turns, stored.language, stored.sizes), protocol=5)
+
+
+def unpacked(file: IO[bytes]) -> Stored:
+    """The conversation that `pack` made, at a file's place; whoever made it must be trusted."""
+    row_id, origin, turns, language, sizes = pickle.load(file)
+    messages = tuple(Message(role, content) for role, content in turns)
+    return Stored(Conversation(row_id, messages, Provenance(*origin)), language, sizes)

@@ -12,7 +12,8 @@ from functools import cache
 from pathlib import Path
 
 from epigone.errors import UnknownName
-from epigone.files import cache_root, read_json, write_json
+from epigone.files import cache_root
+from epigone.formats import read_cache, write_cache
 
 TASKS = Path(__file__).parent / "tasks"
 # Those of presets.py, whose data lie elsewhere, and those whose files are shipped.
@@ -59,8 +60,7 @@ def _lm_eval() -> Mapping[str, list[str]]:
     if root is None:
         return {}
     kept = cache_root() / "lm-eval" / f"names-{importlib.metadata.version('lm_eval')}.json"
-    with suppress(OSError, ValueError):
-        known: dict[str, list[str]] = read_json(kept)
+    if known := read_cache(kept):
         return known
     found: dict[str, set[str]] = defaultdict(set)
     for file in root.rglob("*.y*ml"):
@@ -72,7 +72,7 @@ def _lm_eval() -> Mapping[str, list[str]]:
             found[name].add(file.relative_to(root).parts[0])
     told = {name: sorted(folders) for name, folders in sorted(found.items())}
     with suppress(OSError):
-        write_json(kept, told)
+        write_cache(kept, told)
     return told
 
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from epigone.errors import UnknownName
-from epigone.files import cache_root, read_json
+from epigone.files import cache_root
+from epigone.formats import read_cache
 from epigone.models import catalogue
 from epigone.models.in_use import alone, lock_of
 
@@ -126,7 +127,7 @@ def _models(root: Path) -> Iterator[Entry]:
 def _file_of(root: Path, sha256: str) -> str:
     """The name of a user's own file, where its hash is remembered."""
     try:
-        rows = read_json(root / "fingerprints.json").items()
+        rows = read_cache(root / "fingerprints.json").items()
         found = next((Path(path).name for path, (_, known) in rows if known == sha256), "")
         return found and f"{found}-{sha256[:8]}"
     except (OSError, ValueError, TypeError, AttributeError):

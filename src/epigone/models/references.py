@@ -9,11 +9,12 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Literal, overload
 from urllib.parse import urlsplit
 
 from epigone.errors import ModelError, UnknownName, UserError
-from epigone.files import cache_root, canonical, read_json, sha256_file, write_json
+from epigone.files import cache_root, canonical, sha256_file
+from epigone.formats import read_cache, write_cache
 from epigone.models import catalogue, hub, sizes
 from epigone.models.hub import MODEL_FILES, PICKLES, pickle_refused, require_model
 from epigone.models.in_use import use
@@ -70,6 +71,16 @@ def parse(ref: str | Reference, base_dir: Path | None = None) -> Reference:
     if ref in catalogue.load():
         return Reference("catalogue", ref)
     return _local(ref, base_dir)
+
+
+def local(ref: str, base_dir: Path | None = None) -> Path | None:
+    """The path that a reference names, though nothing may lie there; None for any other."""
+    scheme, colon, rest = ref.partition(":")
+    if colon and scheme == "gguf":
+        return _absolute(rest, base_dir)
+    if (colon and scheme in ("hf", "endpoint")) or ref in catalogue.load():
+        return None
+    return _absolute(ref, base_dir)
 
 
 def absent(ref: str, base_dir: Path | None = None) -> Path | None:
@@ -237,7 +248,7 @@ def _hash(path: Path) -> str:
     before = path.stat()
     key = str(path.resolve())
     mark = [before.st_size, before.st_mtime_ns, before.st_ctime_ns, before.st_ino]
-    known = _remembered(memory)
+    known = read_cache(memory)
     entry = known.get(key)
     if isinstance(entry, list) and len(entry) == 2 and entry[0] == mark:
         return str(entry[1])
@@ -247,16 +258,8 @@ def _hash(path: Path) -> str:
     if settled and path.stat().st_mtime_ns == before.st_mtime_ns and before.st_size > 1 << 20:
         # An unwritable cache costs time, not the study.
         with suppress(OSError):
-            write_json(memory, {**_remembered(memory), key: [mark, digest]})
+            write_cache(memory, {**read_cache(memory), key: [mark, digest]})
     return digest
-
-
-def _remembered(memory: Path) -> dict[str, Any]:
-    try:
-        found = read_json(memory)
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def locate(ref: str | Reference, progress: Progress = silent, *, fingerprint: str = "") -> Path:
@@ -347,9 +350,15 @@ def _converted(file: Path, sha256: str, progress: Progress) -> Path:
 
 def parameters(ref: str | Reference) -> int | None:
     """How many weights a model has, where that is known without a download, else None."""
-    return sizes.parameters(parse(ref))
+    return None if _gone(ref) else sizes.parameters(parse(ref))
 
 
 def shape(ref: str | Reference) -> Shape | None:
     """What of a model decides its cost, where that is known without a download, else None."""
-    return sizes.shape(parse(ref))
+    return None if _gone(ref) else sizes.shape(parse(ref))
+
+
+def _gone(ref: str | Reference) -> bool:
+    """Whether a path is named at which nothing lies any more."""
+    path = local(str(ref))
+    return path is not None and not path.exists()

@@ -75,9 +75,11 @@ def _folder(reference: Reference) -> Path | None:
     home = os.environ.get("HF_HOME") or os.path.join(
         os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface"
     )
-    cached = Path(os.environ.get("HF_HUB_CACHE") or os.path.join(home, "hub")).expanduser()
-    snapshots = cached / ("models--" + reference.value.replace("/", "--")) / "snapshots"
-    return next(iter(sorted(p.parent for p in snapshots.glob("*/config.json"))), None)
+    cached = os.path.expanduser(os.environ.get("HF_HUB_CACHE") or os.path.join(home, "hub"))
+    own = os.path.join(cached, "models--" + reference.value.replace("/", "--"))
+    if not os.path.isdir(own):
+        return None  # as for most models of a plan, which asks this of each step
+    return next(iter(sorted(p.parent for p in Path(own).glob("snapshots/*/config.json"))), None)
 
 
 def _of_folder(folder: Path) -> Shape | None:

@@ -119,7 +119,16 @@ class Store:
     def _migrate(self, session: Session, create: bool) -> None:
         self.lock(session)
         self._check(create, set(inspect(session.connection()).get_table_names()))
-        migrate(session.connection())
+        migrate(session.connection(), keep=self._keep)
+
+    def _keep(self, revision: str) -> None:
+        """Copy a file of older tables before they are changed, as FILE.REVISION."""
+        if self.file is None:
+            return
+        copy = self.file.with_name(f"{self.file.name}.{revision}")
+        _own(copy)
+        with closing(sqlite3.connect(self.file)) as here, closing(sqlite3.connect(copy)) as there:
+            here.backup(there)
 
     def _check(self, create: bool, tables: set[str]) -> None:
         if tables and not tables >= _OURS:
@@ -129,8 +138,13 @@ class Store:
             raise UserError("no rating database", value=self.shown, fix="epigone rate STUDY")
 
 
-def migrate(connection: Connection, revision: str = "head") -> None:
-    """Bring a database's tables to a revision; raises UserError for one newer than the code."""
+def migrate(
+    connection: Connection, revision: str = "head", keep: Callable[[str], None] | None = None
+) -> None:
+    """Bring a database's tables to a revision; raises UserError for one newer than the code.
+
+    `keep` is called before older tables are changed, with their revision.
+    """
     config = Config()
     config.set_main_option("script_location", "epigone.raters:migrations")
     config.attributes["connection"] = connection
@@ -142,6 +156,8 @@ def migrate(connection: Connection, revision: str = "head") -> None:
             "the rating database was made by a newer epigone", value=at, fix="upgrade epigone"
         )
     if at != (script.get_current_head() if revision == "head" else revision):
+        if at is not None and keep is not None:
+            keep(at)
         command.upgrade(config, revision)
 
 

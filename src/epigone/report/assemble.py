@@ -31,8 +31,8 @@ from epigone.report.view import (
     Trunk,
 )
 from epigone.report.worth import bases_of, dollars_of, worth
+from epigone.runs.lock import Lock, read_lock
 from epigone.runs.plan import Planned, plan
-from epigone.runs.resolve import locked_fingerprints
 from epigone.runs.store import Store
 from epigone.schema import Cell, Rating, Record, Score
 from epigone.study.declare import Declaration
@@ -65,7 +65,7 @@ def findings_of(
     planned = plan(expansion, store)
     subjects = worth(_subjects(expansion), declaration, expansion, planned, store)
     scores = with_reported(_scores(planned, store, expansion.teacher), given)
-    return _findings(declaration, subjects, scores, planned, given)
+    return _findings(declaration, subjects, scores, planned, given, read_lock(store.root))
 
 
 def view_of(
@@ -75,7 +75,7 @@ def view_of(
 
     Raises UserError where no step is finished yet and nothing was reported.
     """
-    planned = plan(expansion, store)
+    planned, lock = plan(expansion, store), read_lock(store.root)
     records = [p.record for p in planned if p.record is not None]
     if not records and not given.scores:
         raise UserError("nothing is done yet", value=declaration.name, fix="epigone run")
@@ -98,7 +98,7 @@ def view_of(
         ),
         subjects=subjects,
         scores=scores,
-        findings=_findings(declaration, subjects, scores, planned, given),
+        findings=_findings(declaration, subjects, scores, planned, given, lock),
         selected=selected(subjects, scores, random_twins(declaration.corpora, declaration.amounts)),
         items=items_of(planned, store, teacher.name, ratings),
         corpora=tuple(_corpus(p, store) for p in planned if p.step.stage == "corpus" and p.record),
@@ -121,7 +121,7 @@ def view_of(
         },
         cells=cells_of(subjects, expansion, planned),
         text=_text(store.root / "study.yaml"),
-        locked=locked_fingerprints(store.root),
+        locked=lock.references,
     )
 
 
@@ -187,10 +187,17 @@ def _findings(
     scores: tuple[Score, ...],
     planned: Sequence[Planned],
     given: Publications,
+    lock: Lock,
 ) -> Findings:
     reported = {name: r.value for name, r in declaration.teacher.reported.items()}
     reported |= teacher_values(given)
-    return analyse(subjects, scores, declaration.teacher.name, reported, bases=bases_of(planned))
+    return analyse(
+        subjects,
+        scores,
+        declaration.teacher.name,
+        reported,
+        bases=bases_of(planned, lock.parameters),
+    )
 
 
 def _text(file: Path) -> str:

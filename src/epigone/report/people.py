@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from epigone.errors import UserError
 from epigone.files import write_text
+from epigone.runs.verify import snapshot
 from epigone.schema import Rating
 from epigone.study.rating import Raters
 
@@ -40,10 +43,18 @@ def rated(root: Path, asked: Raters | None) -> tuple[list[Rating], str]:
             return [], ""
         return [], "Rating by people is pending: nobody was asked yet (epigone rate STUDY)."
     try:
-        from epigone.raters import overview, people
-        from epigone.raters.store import Store
+        with TemporaryDirectory() as folder:
+            # The store writes to what it opens: of a mirror that nobody may change, it has a copy.
+            mirror = not os.access(file.parent, os.W_OK)
+            return _told(snapshot(file, Path(folder)) if mirror else file)
     except ModuleNotFoundError:
         return [], "Ratings by people are not shown: pip install 'epigone[raters]'."
+
+
+def _told(file: Path) -> tuple[list[Rating], str]:
+    from epigone.raters import overview, people
+    from epigone.raters.store import Store
+
     try:
         store = Store(file, create=False)
     except UserError as error:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from math import prod
+from types import MappingProxyType
 
 from epigone.files import read_jsonl
 from epigone.findings import Base, Subject
@@ -31,10 +32,13 @@ from epigone.study.steps import Expansion
 _LOSS = "bits_per_byte"
 
 
-def bases_of(planned: Sequence[Planned]) -> tuple[Base, ...]:
+def bases_of(
+    planned: Sequence[Planned], sizes: Mapping[str, int] = MappingProxyType({})
+) -> tuple[Base, ...]:
     """Each base's weights, and its loss where the study has a benchmark that measures it.
 
-    Of several such benchmarks the first counts, for every base.
+    `sizes` are weights by name, for bases whose own folder is gone. Of several such benchmarks the
+    first counts, for every base.
     """
     known: dict[str, ModelSpec] = {}
     losses: dict[str, dict[str, float]] = {}
@@ -48,7 +52,10 @@ def bases_of(planned: Sequence[Planned]) -> tuple[Base, ...]:
             if isinstance(found, float):
                 losses.setdefault(spec.label, {})[spec.model.name] = found
     loss = next(iter(losses.values()), {})
-    return tuple(Base(name, _parameters(m.ref), loss.get(name)) for name, m in known.items())
+    return tuple(
+        Base(name, references.parameters(m.ref) or sizes.get(name), loss.get(name))
+        for name, m in known.items()
+    )
 
 
 def _base(step: Step) -> ModelSpec | None:
@@ -58,11 +65,6 @@ def _base(step: Step) -> ModelSpec | None:
     if isinstance(spec, GenerateSpec | BenchmarkSpec) and spec.model.kind == "base":
         return spec.model
     return None
-
-
-def _parameters(ref: str) -> int | None:
-    # A report is made of what was measured, also where the base's own folder is gone.
-    return None if references.absent(ref) else references.parameters(ref)
 
 
 def worth(

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from epigone.errors import EpigoneError, HeldElsewhere, StepFailed, UserError
 from epigone.runs.driver import Driver, newest, tell
-from epigone.runs.execute import Executor
 from epigone.runs.needs import Machine, Needs
 from epigone.runs.objects import LOOK_PATIENCE, WORK_PATIENCE, Objects, StoreError
 from epigone.runs.perform import Task
 from epigone.runs.remote import Remote
+from epigone.runs.roles import Executor
 from epigone.runs.segments import Segments
 from epigone.schema import Progress, Record
 

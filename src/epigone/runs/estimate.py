@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 from pathlib import Path
 
 from epigone.models import references
-from epigone.runs.store import Damaged, Store
+from epigone.runs.store import Damaged, Listing, Store
 from epigone.schema import Cell
 from epigone.study import cost, train_file
 from epigone.study.amounts import WHOLE
@@ -34,6 +35,8 @@ from epigone.study.specs import (
 from epigone.study.step import Step
 from epigone.study.steps import Expansion
 
+# How large a model is, by its reference; None where that is not known without a download.
+ShapeOf = Callable[[str], Shape | None]
 Answering = GenerateSpec | BenchmarkSpec | ContinuationsSpec
 # A benchmark of which nothing is known.
 _ASSUMED_TASK = Task(1_000, 250, 0)
@@ -119,8 +122,9 @@ def estimate(
     expansion: Expansion, store: Store, todo: Sequence[Step], usd: float | None = None
 ) -> Estimate:
     """The cost of the steps `todo`; `usd` is the price of a GPU for an hour, on any machine."""
-    shares = _Shares(expansion, store)
-    runs = _runs(expansion, todo, shares)
+    shape_of = cache(references.shape)
+    shares = _Shares(expansion, Listing(store))
+    runs = _runs(expansion, todo, shares, shape_of)
     unknown: dict[str, None] = {}
     bills = []
     for machine in MACHINES:
@@ -130,7 +134,7 @@ def estimate(
             if run.shape is None:
                 unknown[f"the size of {run.spec.base.ref} is not known without a download"] = None
         for step in todo:
-            seconds, why = _gpu_seconds(step, machine)
+            seconds, why = _gpu_seconds(step, machine, shape_of)
             hours[step.stage] += seconds / 3600
             if why:
                 unknown[why] = None
@@ -141,7 +145,7 @@ def estimate(
         tuple(runs),
         tuple(bills),
         tuple(unknown),
-        (*_unfit(todo), *_warnings(runs)),
+        (*_unfit(todo, shape_of), *_warnings(runs)),
         tuple(_absent(todo)),
     )
 
@@ -163,21 +167,21 @@ def gpus_needed(shape: Shape, spec: TrainSpec, machine: Machine) -> tuple[float,
     return asked, next(fits, None)
 
 
-def _runs(expansion: Expansion, todo: Sequence[Step], shares: _Shares) -> list[Run]:
+def _runs(
+    expansion: Expansion, todo: Sequence[Step], shares: _Shares, shape_of: ShapeOf
+) -> list[Run]:
     made: dict[str, list[Cell]] = defaultdict(list)
     for subject in expansion.subjects:
         if subject.cell is not None:
-            steps = expansion.steps_of(subject)
             # What is trained further on feedback is a student of its own, not one of the run's.
-            if not any(s.stage == "feedback" for s in steps):
-                for step in steps:
-                    if step.stage == "train":
-                        made[step.hash].append(subject.cell)
+            step = subject.made_by
+            if step is not None and step.stage == "train":
+                made[step.hash].append(subject.cell)
     found = []
     for step in todo:
         if isinstance(spec := step.spec, TrainSpec):
             share = shares.of(step.inputs["corpus"])
-            shape = references.shape(spec.base.ref)
+            shape = shape_of(spec.base.ref)
             amounts = amounts_of(step)
             training = cost.training(shape, spec.recipe, amounts, share.value, share.answer)
             found.append(Run(step, spec, tuple(made[step.hash]), shape, share, training))
@@ -196,11 +200,11 @@ def amounts_of(step: Step) -> tuple[int, ...]:
     return (max(1, round(asked * cost.ANSWER[kind])),)
 
 
-def _gpu_seconds(step: Step, machine: Machine) -> tuple[float, str]:
+def _gpu_seconds(step: Step, machine: Machine, shape_of: ShapeOf) -> tuple[float, str]:
     """Seconds of one GPU for a step other than training, or why they are not known."""
     spec = step.spec
     if isinstance(spec, FeedbackSpec):
-        shape, counted = references.shape(spec.base.ref), rows_of(spec.sources)
+        shape, counted = shape_of(spec.base.ref), rows_of(spec.sources)
         if shape is None or counted is None:
             why = "its size" if shape is None else "how many rows its files have"
             return 0.0, f"feedback {step.slug}: {why} is not known yet"
@@ -208,7 +212,7 @@ def _gpu_seconds(step: Step, machine: Machine) -> tuple[float, str]:
     if not isinstance(spec, Answering) or spec.model.kind == "teacher":
         return 0.0, ""
     base = base_of(step, spec.model)
-    shape = references.shape(base.ref)
+    shape = shape_of(base.ref)
     if shape is None:
         return 0.0, f"the size of {base.ref} is not known without a download"
     if isinstance(spec, BenchmarkSpec) and spec.task not in cost.TASKS:
@@ -265,13 +269,13 @@ def rows_of(sources: Sequence[DataSpec]) -> tuple[int, int] | None:
     return rows, size
 
 
-def _unfit(todo: Sequence[Step]) -> Iterator[str]:
+def _unfit(todo: Sequence[Step], shape_of: ShapeOf) -> Iterator[str]:
     """Steps that cannot be done with an encoder-decoder, which will fail and leave the others."""
     for step in todo:
         spec = step.spec
         if not isinstance(spec, TrainSpec | FeedbackSpec):
             continue
-        shape = references.shape(spec.base.ref)
+        shape = shape_of(spec.base.ref)
         if shape is None or not shape.encoder:
             continue
         if isinstance(spec, FeedbackSpec):
@@ -336,8 +340,8 @@ def _absent(todo: Sequence[Step]) -> Iterator[str]:
 class _Shares:
     """What share of a corpus's tokens the teacher wrote: measured where it can be."""
 
-    def __init__(self, expansion: Expansion, store: Store) -> None:
-        self._store = store
+    def __init__(self, expansion: Expansion, listing: Listing) -> None:
+        self._listing = listing
         self._trained: dict[str, float] = {}
         self._found: dict[str, Share] = {}
         for step in expansion.steps:
@@ -357,7 +361,7 @@ class _Shares:
         kind = corpus.spec.kind if isinstance(corpus.spec, CorpusSpec) else "broad"
         share = answer = 0.0
         if self._facts(corpus):
-            share, answer = _sampled(self._store.folder(corpus) / train_file.NAME)
+            share, answer = _sampled(self._listing.store.folder(corpus) / train_file.NAME)
         answer = answer or cost.ANSWER[kind]
         if corpus.hash in self._trained:
             return Share(self._trained[corpus.hash], "measured in training", answer)
@@ -367,7 +371,7 @@ class _Shares:
 
     def _facts(self, step: Step) -> Mapping[str, object]:
         try:
-            record = self._store.record(step)
+            record = self._listing.record(step)
         except Damaged:
             return {}
         return record.facts if record else {}

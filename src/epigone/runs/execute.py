@@ -8,9 +8,8 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
 
 from epigone.errors import MachineLost, StepFailed, Stopped, UserError
 from epigone.files import write_json
@@ -19,95 +18,19 @@ from epigone.runs.lease import Runner
 from epigone.runs.needs import Machine, Needs, needs_of
 from epigone.runs.perform import Task, task_of
 from epigone.runs.plan import Planned, asks_endpoint, check_data, expectation, learn_speed
+from epigone.runs.roles import Asked, Executor, Result, Watcher
 from epigone.runs.schedule import Schedule, ways
-from epigone.runs.store import FAILURE, LOG, Damaged, Store, verify
-from epigone.schema import Progress, Record
+from epigone.runs.store import FAILURE, LOG, Damaged, Store, missing, verify
+from epigone.schema import Record
 from epigone.study.specs import asked_model
 from epigone.study.step import Step
 from epigone.study.steps import Expansion
-from epigone.study.terms import Use
 from epigone.training.layout import processes_asked
 
-# A step that tells nothing for so many minutes is taken to hang.
-PATIENCE_MINUTES = 120.0
 # How often a run looks at leases, at steps of other runners, and at what hangs.
 _LOOK_SECONDS = 1.0
 # How often a step may lose its machine in one run.
 _AGAIN = 3
-
-Outcome = Literal["done", "failed", "blocked", "left"]
-
-
-class Watcher(Protocol):
-    """Who is told how a run goes."""
-
-    def started(self, step: Step, number: int, of: int) -> None:
-        """A step begins; it is the `number`th of the `of` steps to do."""
-
-    def progress(self, step: Step, done: float, total: float, note: str) -> None:
-        """A step has done a part of its work."""
-
-    def finished(self, step: Step, record: Record) -> None:
-        """A step is sealed, here or by another runner."""
-
-    def failed(self, step: Step, error: str, log: Path) -> None:
-        """A step failed; its output is in `log`."""
-
-    def blocked(self, step: Step, by: Step) -> None:
-        """A step cannot run because one that it needs failed."""
-
-    def remaining(self, done: int, of: int, seconds: float) -> None:
-        """So many of the steps to do are done, and the others are expected to take so long."""
-
-
-class Executor(Protocol):
-    """Where steps are performed."""
-
-    learns: bool
-
-    def machines(self) -> Sequence[Machine]:
-        """The machines as they are now."""
-
-    def submit(
-        self, task: Task, needs: Needs, places: Sequence[int], tell: Progress
-    ) -> Future[Record]:
-        """Begin a step, each of its parts on one of the machines.
-
-        The future raises StepFailed, UserError for a mistake that only work shows, and Stopped.
-        """
-
-    def end(self, task: Task) -> None:
-        """End a step; training saves before."""
-
-    def stop(self) -> None:
-        """End all steps; training saves before."""
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What a run is to do.
-
-    `only` names one stage. With `retry_failed` steps are tried again whose failure would come
-    again; with `keep_going` a user's mistake that only work shows fails its step, not the run.
-    """
-
-    only: str | None = None
-    use: Use = "research"
-    retry_failed: bool = False
-    keep_going: bool = False
-    patience_minutes: float = PATIENCE_MINUTES
-
-
-@dataclass(slots=True)
-class Result:
-    """What became of every step of a run."""
-
-    outcomes: dict[str, Outcome] = field(default_factory=dict)
-
-    @property
-    def failed(self) -> list[str]:
-        """Names of the steps that failed or were blocked."""
-        return [name for name, o in self.outcomes.items() if o in ("failed", "blocked")]
 
 
 def execute(
@@ -116,7 +39,7 @@ def execute(
     watcher: Watcher,
     executor: Executor,
     runner: Runner,
-    asked: Asked = Asked(),
+    asked: Asked,
 ) -> Result:
     """Run every step that is not done and that no other runner works on.
 
@@ -211,6 +134,7 @@ class _Run:
         """Until nothing is left that can be done."""
         if not self._asked.retry_failed:
             self._leave_faults()
+        self._tell_remaining()
         while True:
             self._begin()
             # What is ready and does not begin waits for a cluster's machines.
@@ -351,20 +275,20 @@ class _Run:
         self._schedule.finish(step)
         self._elsewhere.pop(step.name, None)
         self._watcher.finished(step, record)
-        self._tell_remaining(step)
+        self._owed.pop(step.name, None)
+        self._tell_remaining()
         if step.stage == "corpus":
             check_data(self._expansion, self._store, self._asked.use)
 
-    def _tell_remaining(self, ended: Step) -> None:
+    def _tell_remaining(self) -> None:
         """Tell what is left, by what was expected of it and by how far that was true so far."""
-        self._owed.pop(ended.name, None)
         machines = self._executor.machines()
         cpus, gpus = sum(m.has.cpus for m in machines), sum(m.has.gpus for m in machines)
         left = 0.0
-        for name, seconds in self._owed.items():
-            needs = self._needed[1].get(name)
-            share = max(needs.cpus / cpus, needs.gpus / gpus if gpus else 0.0) if needs else 1.0
-            left += seconds * share
+        for step in (*self._schedule.left, *(w.step for w in self._busy.values())):
+            needs = self._needs(step)
+            share = max(needs.cpus / max(1, cpus), needs.gpus / max(1, gpus))
+            left += self._owed[step.name] * share
         true = self._worked / self._thought if self._thought else 1.0
         self._watcher.remaining(self._of - len(self._owed), self._of, left * true)
 
@@ -382,7 +306,8 @@ class _Run:
             self.result.outcomes[other.name] = "blocked"
             self._owed.pop(other.name, None)
             self._watcher.blocked(other, by)
-        self._tell_remaining(step)
+        self._owed.pop(step.name, None)
+        self._tell_remaining()
 
     def _damaged_input(self, step: Step) -> str:
         """The line for an input that is not what its record says: then its step is to blame."""
@@ -435,10 +360,9 @@ def _record(store: Store, step: Step) -> Record | None:
 
 
 def _lost(folder: Path, record: Record | None) -> str:
-    """The line for a file of an input that is not there any more."""
-    names = record.outputs if record else {}
-    gone = next((name for name in names if not (folder / name).is_file()), None)
-    return _remake(folder, gone) if gone else ""
+    """The line for a file of an input that is not there any more, or was cut."""
+    gone = missing(folder, record) if record else []
+    return _remake(folder, gone[0]) if gone else ""
 
 
 def _remake(folder: Path, name: str) -> str:

@@ -7,8 +7,8 @@ from decimal import Decimal
 from typing import Literal
 
 from epigone.runs.at_url import AtUrl, Opened
-from epigone.runs.execute import Executor
 from epigone.runs.local import Local
+from epigone.runs.roles import Executor
 from epigone.runs.store import Store
 from epigone.teachers.money import BUDGET, LEDGERS, PURPOSE
 

@@ -25,6 +25,7 @@ from typing import Any, Self
 
 from epigone.errors import HeldElsewhere
 from epigone.files import read_json
+from epigone.formats import LEASE
 
 FOLDER = "leases"
 _RUNNERS = "runners"
@@ -168,7 +169,7 @@ class Runner(Watch):
         try:
             with suppress(OSError):  # a file system without locks: the beats have to do
                 fcntl.flock(self._lock, fcntl.LOCK_EX)
-            os.write(self._lock, json.dumps(asdict(self._own)).encode())
+            os.write(self._lock, json.dumps(LEASE.mark(asdict(self._own))).encode())
             aside.rename(self._file)
             self._alone_with_its_study()
         except BaseException:
@@ -275,11 +276,12 @@ def ours(lease: Path) -> bool:
 
 
 def told(file: Path) -> Holder:
-    """What a runner's file says."""
+    """What a runner's file says; raises NewerFormat for one of a newer Epigone."""
     try:
         row: Mapping[str, Any] = read_json(file)
+        LEASE.of(row, file)
         return Holder(**{n: str(row[n]) for n in Holder.__slots__})
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return Holder(id=file.stem)
 
 

@@ -13,7 +13,7 @@ from epigone.schema import Record
 from epigone.study.step import Step
 
 if TYPE_CHECKING:
-    from epigone.runs.execute import Watcher
+    from epigone.runs.roles import Watcher
 
 _LOG = logging.getLogger(__name__)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import threading
 import time
@@ -25,6 +26,8 @@ from epigone.runs.worker import of_study
 from epigone.schema import Progress, Record, silent
 from epigone.training.layout import COMPILE, PARALLEL
 from epigone.training.track import TRACK
+
+_LOG = logging.getLogger(__name__)
 
 # How often what steps told is fetched, and how often the cluster's machines are looked at.
 _TELL_SECONDS, _LOOK_SECONDS = 0.5, 2.0
@@ -65,6 +68,7 @@ class OnRay:
         self._board = self._ray.remote(num_cpus=0)(Board).options(scheduling_strategy=here).remote()
         # A step that lost its machine begins again under a new lease, which Ray cannot give it.
         self._perform = self._ray.remote(max_retries=0)(_perform)
+        self._train = self._ray.remote(num_cpus=0, max_retries=0)(_train)
         self._look_at = self._ray.remote(num_cpus=0, max_retries=0)(_look)
         self._threads = ThreadPoolExecutor(_WAITING)
         self._tells: dict[str, Progress] = {}
@@ -95,17 +99,18 @@ class OnRay:
         if stays(task, needs):
             return self._local.submit(task, needs, places, tell)
         self._tells[task.folder] = tell
+        asked, name = (task.to_json(), self._environment, self._board), f"{task.stage}/{task.slug}"
         if needs.parts > 1:
-            return self._threads.submit(self._train, task, needs)
-        node = [*self._known][places[0]]
-        perform = self._perform.options(
-            num_cpus=needs.cpus,
-            num_gpus=needs.gpus,
-            memory=int(needs.memory),
-            scheduling_strategy=self._at(node, soft=True),
-            name=f"{task.stage}/{task.slug}",
-        )
-        ref = perform.remote(task.to_json(), needs.cpus, self._environment, self._board)
+            ref = self._train.options(name=name).remote(*asked, needs, str(self._root))
+        else:
+            perform = self._perform.options(
+                num_cpus=needs.cpus,
+                num_gpus=needs.gpus,
+                memory=int(needs.memory),
+                scheduling_strategy=self._at([*self._known][places[0]], soft=True),
+                name=name,
+            )
+            ref = perform.remote(*asked, needs.cpus)
         self._refs[task.folder] = ref
         return self._threads.submit(self._wait, task, ref)
 
@@ -133,22 +138,14 @@ class OnRay:
             raise Stopped("the step was ended") from None
         except errors.OutOfMemoryError:
             raise StepFailed("Ray ended the step: its machine had too little memory") from None
-        except (errors.WorkerCrashedError, errors.RayActorError, errors.ObjectLostError) as error:
-            raise MachineLost(_first_line(error)) from None
-        except errors.RayError as error:
+        except errors.RayTaskError as error:
             raise StepFailed(f"Ray: {_first_line(error)}") from None
+        except errors.RayError as error:  # of a process, a node, or what it had in its memory
+            raise MachineLost(f"Ray: {_first_line(error)}") from None
         finally:
             self._refs.pop(task.folder, None)
             self._tells.pop(task.folder, None)
         return _record(told)
-
-    def _train(self, task: Task, needs: Needs) -> Record:
-        from epigone.runs.ray_train import train
-
-        try:
-            return _record(train(task, needs, self._environment, self._board, self._root))
-        finally:
-            self._tells.pop(task.folder, None)
 
     def _at(self, node: str, soft: bool = False) -> Any:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -161,15 +158,24 @@ class OnRay:
             if node not in alive:
                 self._known[node] = Machine(machine.name, _NOTHING)
         fresh = [n for n in alive if n not in self._known]
+        refused: UserError | None = None
         look, at = self._look_at, self._at
         asked = {n: look.options(scheduling_strategy=at(n)).remote(self._place) for n in fresh}
         for node, ref in asked.items():
-            with suppress(self._ray.exceptions.WorkerCrashedError):  # gone already; seen next time
-                self._known[node] = self._machine(alive[node], self._ray.get(ref))
+            name = str(alive[node]["NodeManagerHostname"])
+            self._known[node] = Machine(name, _NOTHING)
+            try:
+                self._known[node] = self._machine(name, alive[node], self._ray.get(ref))
+            except UserError as error:
+                refused = error
+                _LOG.warning("%s; it gets no steps", error)
+            except self._ray.exceptions.RayError:
+                del self._known[node]  # it has left already, or is seen the next time
+        if refused and not any(m.has.cpus for m in self._known.values()):
+            raise refused
 
-    def _machine(self, node: Mapping[str, Any], told: Mapping[str, Any]) -> Machine:
+    def _machine(self, name: str, node: Mapping[str, Any], told: Mapping[str, Any]) -> Machine:
         """A node as a machine; raises UserError where it cannot do this study's steps."""
-        name = str(node["NodeManagerHostname"])
         own = metadata.version("epigone")
         if told["version"] != own:
             raise UserError(
@@ -249,7 +255,7 @@ def outcome(perform: Callable[[], Record]) -> dict[str, Any]:
 _workers: dict[str, Worker] = {}
 
 
-def _perform(task: str, threads: int, environment: Mapping[str, str], board: Any) -> dict[str, Any]:
+def _perform(task: str, environment: Mapping[str, str], board: Any, threads: int) -> dict[str, Any]:
     """Perform a step in a remote task: as on one machine, in a process of its own."""
     import ray
 
@@ -267,6 +273,18 @@ def _perform(task: str, threads: int, environment: Mapping[str, str], board: Any
         del _workers[key]
         worker.stop()
         raise
+
+
+def _train(
+    task: str, environment: Mapping[str, str], board: Any, needs: Needs, root: str
+) -> dict[str, Any]:
+    """Train in several processes that Ray Train starts, from a task that can be cancelled."""
+    from epigone.runs.ray_train import train
+
+    try:
+        return train(Task.from_json(task), needs, environment, board, Path(root))
+    except MachineLost as error:
+        return {"lost": str(error)}
 
 
 def _look(place: str) -> dict[str, Any]:

@@ -161,8 +161,7 @@ def perform(
             environment=environment(),
         )
         _still_ours(task.lease)
-        seal(partial, folder, record)
-    return record
+        return seal(partial, folder, record)
 
 
 @contextmanager

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+import os
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 from epigone.errors import CorpusError
-from epigone.files import cache_root, read_json, write_json
+from epigone.files import cache_root
+from epigone.formats import cache_document, read_cache
 from epigone.models import references
-from epigone.runs.estimate import Answering, amounts_of, answers_of, base_of, questions_of, rows_of
-from epigone.runs.store import Damaged, Store
+from epigone.runs.estimate import (
+    Answering,
+    ShapeOf,
+    amounts_of,
+    answers_of,
+    base_of,
+    questions_of,
+    rows_of,
+)
+from epigone.runs.store import Damaged, Listing, Store
 from epigone.schema import Record
 from epigone.study import cost, train_file
 from epigone.study.amounts import refuse_empty, segments
@@ -58,46 +70,59 @@ class Planned:
 
 def plan(expansion: Expansion, store: Store) -> list[Planned]:
     """State, reason and expected time of every step, in the order of the expansion."""
-    pace = expectation()
+    pace, listing = expectation(), Listing(store)
+    reasons = Reasons(listing)
     planned: list[Planned] = []
     for step in expansion.steps:
         try:
-            record = store.record(step)
+            record = listing.record(step)
         except Damaged as error:
             planned.append(Planned(step, "damaged", str(error), 0.0, None))
             continue
         if record is not None:
             planned.append(Planned(step, "done", "", 0.0, record))
             continue
-        failure = store.failure(step)
+        failure = listing.failure(step)
         state: State = "failed" if failure else "to do"
-        planned.append(Planned(step, state, why(step, store, failure), pace(step), None))
+        why = f"failed: {failure.get('error', '')}" if failure else reasons.of(step)
+        planned.append(Planned(step, state, why, pace(step), None))
     return planned
 
 
 def expectation() -> Callable[[Step], float]:
     """How many seconds a step will take: its arithmetic, by the speeds measured on this machine."""
-    speeds = _speeds()
-    return lambda step: work(step) * speeds.get(step.stage, 1.0)
+    speeds, shape = _speeds(), cache(references.shape)
+    return lambda step: work(step, shape) * speeds.get(step.stage, 1.0)
 
 
-def why(step: Step, store: Store, failure: Mapping[str, Any] | None = None) -> str:
-    """Why a step has to run: it failed, it never ran, or the fields that changed since it did."""
-    if failure:
-        return f"failed: {failure.get('error', '')}"
-    last = max(store.relatives(step), key=lambda r: r.finished, default=None)
-    if last is None:
-        return "never ran"
-    reasons: list[str] = []
-    for path, old, new in differences(last.identity, step.identity):
-        if path.startswith("inputs."):
-            role = path.removeprefix("inputs.")
-            # The field that changed stands in the input's own identity.
-            told = why(step.inputs[role], store) if role in step.inputs else "never ran"
-            reasons.append(f"{path}: {f'another {role} step' if told == 'never ran' else told}")
-        else:
-            reasons.append(f"{path}: {_shown(old)} -> {_shown(new)}")
-    return "; ".join(reasons)
+class Reasons:
+    """Why steps have to run that did not fail; each is looked at once, however many build on it."""
+
+    def __init__(self, listing: Listing) -> None:
+        """Look at nothing yet."""
+        self._listing = listing
+        self._told: dict[str, str] = {}
+
+    def of(self, step: Step) -> str:
+        """The fields that changed since the step last ran, or that it never did."""
+        if step.name not in self._told:
+            self._told[step.name] = self._look(step)
+        return self._told[step.name]
+
+    def _look(self, step: Step) -> str:
+        last = max(self._listing.relatives(step), key=lambda r: r.finished, default=None)
+        if last is None:
+            return "never ran"
+        reasons: list[str] = []
+        for path, old, new in differences(last.identity, step.identity):
+            if path.startswith("inputs."):
+                role = path.removeprefix("inputs.")
+                # The field that changed stands in the input's own identity.
+                told = self.of(step.inputs[role]) if role in step.inputs else "never ran"
+                reasons.append(f"{path}: {f'another {role} step' if told == 'never ran' else told}")
+            else:
+                reasons.append(f"{path}: {_shown(old)} -> {_shown(new)}")
+        return "; ".join(reasons)
 
 
 def check_data(expansion: Expansion, store: Store, use: Use = "research") -> None:
@@ -105,17 +130,23 @@ def check_data(expansion: Expansion, store: Store, use: Use = "research") -> Non
 
     Its rows may name teachers of their own, whose terms forbid the use of students.
     """
+    records: dict[str, Record | None] = {}
+    counted: set[tuple[str, tuple[int, ...]]] = set()
     for step in expansion.steps:
         corpus = step.inputs.get("corpus")
-        record = store.record(corpus) if corpus else None
-        if corpus is None or record is None:
+        if corpus is None:
             continue
-        refuse(
-            f"rows of corpus {corpus.slug!r}", terms_named(record.facts.get("by_terms", ())), use
-        )
-        if isinstance(step.spec, TrainSpec):
+        if corpus.name not in records:
+            records[corpus.name] = record = store.record(corpus)
+            terms = terms_named(record.facts.get("by_terms", ())) if record else ()
+            refuse(f"rows of corpus {corpus.slug!r}", terms, use)
+        record = records[corpus.name]
+        if record is not None and isinstance(step.spec, TrainSpec):
             held, asked = int(record.facts["train_tokens"]), step.spec.amounts[-1]
-            if asked <= held and store.record(step) is None:
+            # Seeds, bases and variants of the grid take the same conversations.
+            same = (corpus.name, step.spec.amounts)
+            if asked <= held and same not in counted and store.record(step) is None:
+                counted.add(same)
                 folder = store.folder(corpus)
                 parts = segments(folder / train_file.NAME, step.spec.amounts)
                 refuse_empty(parts, step.spec.amounts)
@@ -128,23 +159,30 @@ def check_data(expansion: Expansion, store: Store, use: Use = "research") -> Non
                 )
 
 
-def work(step: Step) -> float:
-    """Naive seconds of a step, from its arithmetic; measured speeds correct it by stage."""
+def work(step: Step, shape_of: ShapeOf = references.shape) -> float:
+    """Naive seconds of a step, from its arithmetic; measured speeds correct it by stage.
+
+    Who asks about many steps may give a `shape_of` that remembers.
+    """
     spec = step.spec
+
+    def size(model: ModelSpec) -> Shape:
+        return shape_of(model.ref) or _ASSUMED_SHAPE
+
     if isinstance(spec, TrainSpec):
         corpus = step.inputs["corpus"].spec if "corpus" in step.inputs else None
         kind = corpus.kind if isinstance(corpus, CorpusSpec) else "broad"
-        shape, share, answer = _shape(spec.base), cost.SUPERVISED[kind], cost.ANSWER[kind]
+        shape, share, answer = size(spec.base), cost.SUPERVISED[kind], cost.ANSWER[kind]
         flops = cost.training(shape, spec.recipe, amounts_of(step), share, answer).flops
     elif isinstance(spec, FeedbackSpec):
         counted = rows_of(spec.sources) or _ASSUMED_FEEDBACK
-        flops = cost.feedback_flops(_shape(spec.base), spec, *counted)
+        flops = cost.feedback_flops(size(spec.base), spec, *counted)
     elif isinstance(spec, SelectSpec):
         students = [s.spec.base for s in step.inputs.values() if isinstance(s.spec, TrainSpec)]
         read = CANDIDATES * spec.pool.size * cost.PROMPT_TOKENS
-        flops = sum(2.0 * _shape(base).parameters * read for base in students)
+        flops = sum(2.0 * size(base).parameters * read for base in students)
     elif isinstance(spec, Answering) and spec.model.kind != "teacher":
-        flops = cost.answer_flops(_shape(base_of(step, spec.model)), *answers_of(spec))
+        flops = cost.answer_flops(size(base_of(step, spec.model)), *answers_of(spec))
     elif isinstance(spec, JudgeSpec):
         at_once = spec.judge.means.concurrency if spec.judge.means else 1
         asked = sum(questions_of(step, spec).values())
@@ -155,9 +193,16 @@ def work(step: Step) -> float:
     return _START_SECONDS + flops / _ASSUMED_FLOPS
 
 
-def memory(step: Step) -> float:
-    """Expected peak bytes of a step."""
+def memory(step: Step, count: Callable[[str], int | None] = references.parameters) -> float:
+    """Expected peak bytes of a step.
+
+    Who asks about many steps may give a `count` of a model's parameters that remembers.
+    """
     spec = step.spec
+
+    def parameters(model: ModelSpec) -> int:
+        return count(model.ref) or _ASSUMED_SHAPE.parameters
+
     if isinstance(spec, TrainSpec):
         # Beside the state, most of one more gradient; what this machine multiplies in is not known.
         return 0.8e9 + (cost.state_bytes(spec.recipe) + 3) * parameters(spec.base)
@@ -171,11 +216,6 @@ def memory(step: Step) -> float:
     return 0.5e9
 
 
-def parameters(model: ModelSpec) -> int:
-    """Parameters of a base where they are known without a download, else a guess."""
-    return references.parameters(model.ref) or _ASSUMED_SHAPE.parameters
-
-
 def asks_endpoint(step: Step) -> bool:
     """Whether another machine does a step's work: it takes answers of an endpoint."""
     return asked_model(step.spec) is not None
@@ -185,27 +225,26 @@ def learn_speed(step: Step, seconds: float) -> None:
     """Remember how long a step of this stage took on this machine, for later plans."""
     file = cache_root() / _SPEEDS
     ratio = seconds / max(work(step), 1e-9)
+    known = read_cache(file)
     try:
-        known = read_json(file)
         history = [float(x) for x in known.get(step.stage, [])][-_HISTORY + 1 :]
-    except (OSError, ValueError, TypeError, AttributeError):
-        known, history = {}, []
+    except (ValueError, TypeError):
+        history = []
     known[step.stage] = [*history, round(ratio, 4)]
-    # Only later estimates lose where the cache cannot be written.
+    # Only later estimates lose where it is torn or cannot be written: nobody waits for the disk.
     with suppress(OSError):
-        write_json(file, known)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        aside = file.with_name(f".{_SPEEDS}.{os.getpid()}.tmp")
+        aside.write_text(json.dumps(cache_document(known)))
+        aside.replace(file)
 
 
 def _speeds() -> dict[str, float]:
     try:
-        known = read_json(cache_root() / _SPEEDS)
+        known = read_cache(cache_root() / _SPEEDS)
         return {stage: sorted(xs)[len(xs) // 2] for stage, xs in known.items() if xs}
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError):
         return {}
-
-
-def _shape(model: ModelSpec) -> Shape:
-    return references.shape(model.ref) or _ASSUMED_SHAPE
 
 
 def _shown(value: Any) -> str:

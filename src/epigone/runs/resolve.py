@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from epigone.errors import UnknownName, UserError
 from epigone.evaluation.catalogue import known_tasks, lm_eval_version
 from epigone.evaluation.judge.rubrics import rubrics
-from epigone.files import read_json
 from epigone.models import catalogue, references
-from epigone.study.declare import Declaration
-from epigone.study.steps import Expansion
-from epigone.study.templates import template_text
+from epigone.study.templates import BUILT_IN, template_text
 from epigone.teachers.wordings import task_wordings
 
 # How the fingerprints begin of what cannot be known yet: hub references without a revision, and
@@ -26,9 +21,12 @@ ABSENT = "absent"
 class World:
     """Resolves a study's references; `locked` are the revisions of an earlier run.
 
-    Relative paths start at `folder`, else at the current one. With `online` false nothing is
-    asked of the network, a hub reference without a revision stays "unresolved" until the study
-    runs, and local data that is not there is known by what an earlier run saw of it, or "absent".
+    Relative paths start at `folder`, else at the current one. Of what does not lie there, the copy
+    in `kept` is taken, else it is known by what an earlier run saw of it. With `online` false
+    nothing is asked of the network, a hub reference without a revision stays "unresolved" until
+    the study runs, and local data that nobody has seen is "absent". `seen` are the fingerprints
+    that were asked for, `texts` the files that were read, `gone` the paths that an earlier run saw
+    and that are not there any more.
     """
 
     def __init__(
@@ -37,14 +35,21 @@ class World:
         online: bool,
         locked: Mapping[str, str] | None = None,
         folder: Path | None = None,
+        kept: Mapping[str, Path] | None = None,
     ) -> None:
         self._online = online
-        self._folder = folder
+        self.folder = folder or Path.cwd()
         self._locked = dict(locked or {})
+        self._kept = {ref: path for ref, path in (kept or {}).items() if path.exists()}
         self.seen: dict[str, str] = {}
+        self.texts: dict[str, Path] = {}
+        self.gone: set[str] = set()
 
     def reference(self, ref: str) -> str:
         """A text that means the same reference from any folder."""
+        if gone := self._gone(ref):
+            self.gone.add(str(gone))
+            return str(gone)
         return str(self._absent(ref) or self._parsed(ref))
 
     def fingerprint(self, ref: str) -> str:
@@ -53,11 +58,22 @@ class World:
 
     def data_fingerprint(self, ref: str) -> str:
         """The revision or content hash of a reference to data."""
-        if self._absent(ref):
-            return self._locked.get(ref, f"{ABSENT}:{ref}")
+        if self._absent(ref) and not self._gone(ref):
+            return f"{ABSENT}:{ref}"
         return self._once(ref, lambda r: references.data_fingerprint(r, offline=not self._online))
 
+    def text(self, name: str) -> Path:
+        """Where a text lies that a study file names by its path; it need not be there."""
+        path = self.folder / Path(name).expanduser()
+        if not path.exists() and name in self._kept:
+            path = self._kept[name]
+        if path.is_file():
+            self.texts[name] = path
+        return path
+
     def _once(self, ref: str, find: Callable[[references.Reference], str | None]) -> str:
+        if self._gone(ref):
+            self.seen[ref] = self._locked[ref]
         if ref not in self.seen:
             parsed = self._parsed(ref)
             found = self._locked.get(ref) if parsed.kind == "hf" else None
@@ -74,21 +90,39 @@ class World:
 
     def model_name(self, ref: str) -> str:
         """A short name for a model reference."""
+        if gone := self._gone(ref):
+            return _name(gone)
         reference = self._parsed(ref)
         references.check_model(reference)
         if reference.kind == "catalogue":
             return ref
-        return Path(str(reference.value)).name.removesuffix(".gguf").replace(":", "-")
+        return _name(Path(reference.value))
 
     def _absent(self, ref: str) -> Path | None:
-        return None if self._online else references.absent(ref, self._folder)
+        return None if self._online or ref in self._kept else references.absent(ref, self.folder)
+
+    def _gone(self, ref: str) -> Path | None:
+        """The path of what an earlier run saw, and what is neither there nor kept any more."""
+        if ref not in self._locked or ref in self._kept:
+            return None
+        path = references.local(ref, self.folder)
+        return None if path is None or path.exists() else path
 
     def template(self, name: str) -> str:
         """The text of a chat template, by its name or its file."""
-        return template_text(name, self._folder or Path.cwd())
+        if name in BUILT_IN:
+            return template_text(name, self.folder)
+        # An unknown name is told as it was written, which a path is not.
+        kept = name in self._kept and not (self.folder / name).exists()
+        text = template_text(str(self._kept[name]) if kept else name, self.folder)
+        self.text(name)
+        return text
 
     def _parsed(self, ref: str) -> references.Reference:
-        return references.parse(ref, self._folder)
+        path = references.local(ref, self.folder)
+        if path is not None and ref in self._kept and not path.exists():
+            ref = ("gguf:" if ref.startswith("gguf:") else "") + str(self._kept[ref])
+        return references.parse(ref, self.folder)
 
     def task_version(self, task: str) -> int:
         """The version of a benchmark of Epigone's own, else 0."""
@@ -103,15 +137,15 @@ class World:
         if (
             task not in known
             and "/" not in task
-            and not (self._folder or Path.cwd()).joinpath(Path(task).expanduser()).is_dir()
+            and task not in self._locked
+            and not self.folder.joinpath(Path(task).expanduser()).is_dir()
         ):
             raise UnknownName("task", task, [name for name in known if name])
         return known.get(task)
 
     def rubrics(self, file: str | None, protocols: Sequence[str]) -> dict[str, str]:
         """The text of each protocol's rubric: those of a file, and Epigone's for the others."""
-        folder = self._folder or Path.cwd()
-        return rubrics(None if file is None else folder / Path(file).expanduser(), protocols)
+        return rubrics(None if file is None else self.text(file), protocols)
 
     def suite(self, task: str) -> str:
         """The version of lm-eval where the task is its own, else ""."""
@@ -120,37 +154,5 @@ class World:
         return lm_eval_version(task)
 
 
-def locked_fingerprints(root: Path) -> Mapping[str, str]:
-    """The fingerprints that an earlier run of the study wrote into its lock file."""
-    try:
-        found = read_json(root / "study.lock.json")["references"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-    return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
-
-
-def lock_document(declaration: Declaration, expansion: Expansion, world: World) -> dict[str, Any]:
-    """What a study's lock file holds: revisions and hashes, cells, steps.
-
-    Raises UserError for a reference whose revision is not known.
-    """
-    unresolved = [ref for ref, found in world.seen.items() if found.startswith(UNRESOLVED)]
-    if unresolved:
-        raise UserError("reference without a revision", value=unresolved[0])
-    return {
-        "study": declaration.name,
-        "references": world.seen,
-        "cells": [
-            {
-                "model": s.model,
-                "base": s.base,
-                **(asdict(s.cell) if s.cell else {}),
-                "steps": [step.name for step in expansion.steps_of(s)],
-            }
-            for s in expansion.subjects
-        ],
-        "steps": [
-            {"step": s.name, "hash": s.hash, "model": s.model, "identity": s.identity}
-            for s in expansion.steps
-        ],
-    }
+def _name(path: Path) -> str:
+    return path.name.removesuffix(".gguf").replace(":", "-")

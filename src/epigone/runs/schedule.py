@@ -11,6 +11,8 @@ from epigone.study.step import Step
 
 # Data that cannot be used must be told before other work is done.
 _FIRST = ("items", "ask", "corpus")
+# What is made of data on this machine is soon made; nothing else begins before.
+_SOON = ("items", "corpus")
 
 
 def ways(steps: Sequence[Step], seconds: Callable[[Step], float]) -> dict[str, float]:
@@ -51,6 +53,7 @@ class Schedule:
         }
         self._done = set(done)
         self._left = {s.name: s for s in steps if s.name in asked and s.name not in self._done}
+        self._data = {name: s for name, s in self._left.items() if s.stage in _SOON}
         self._waits: dict[str, set[str]] = {}
         self._heirs: dict[str, list[Step]] = defaultdict(list)
         self._ready: list[Step] = []
@@ -87,9 +90,12 @@ class Schedule:
             return None
         rooms = [*free]
         claimed = {claim for s in running if (claim := self._claims(s))}
+        first = self._data_first()
         refused: set[Needs] = set()
         for step in self._ready:
             if step.name in but or self._claims(step) in claimed:
+                continue
+            if first and step.stage not in _FIRST:
                 continue
             needs = self._needs(step)
             if needs in refused:
@@ -105,9 +111,17 @@ class Schedule:
         del self._left[step.name]
         self._ready.remove(step)
 
+    def _data_first(self) -> bool:
+        """Whether there is data to make for which nothing else has to be done before."""
+        return any(
+            all(i.name in self._done or i.name in self._data for i in s.inputs.values())
+            for s in self._data.values()
+        )
+
     def leave(self, step: Step) -> None:
         """A step is not to be done at all."""
         del self._left[step.name]
+        self._data.pop(step.name, None)
         if step in self._ready:
             self._ready.remove(step)
 
@@ -119,6 +133,7 @@ class Schedule:
     def finish(self, step: Step) -> None:
         """A step is done; what waited for it alone is ready."""
         self._done.add(step.name)
+        self._data.pop(step.name, None)
         for heir in self._heirs.pop(step.name, ()):
             waits = self._waits[heir.name]
             waits.discard(step.name)
@@ -130,6 +145,7 @@ class Schedule:
         dropped: list[tuple[Step, Step]] = []
         missing = [step]
         for by in missing:
+            self._data.pop(by.name, None)
             for heir in self._heirs.pop(by.name, ()):
                 if self._left.pop(heir.name, None) is not None:
                     dropped.append((heir, by))

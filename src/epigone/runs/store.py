@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from epigone.errors import EpigoneError
+from epigone.errors import EpigoneError, NewerFormat
 from epigone.files import SCRATCH, fsync_dir, read_json, sha256_file, write_json
 from epigone.processes import cores
 from epigone.schema import Record
@@ -21,6 +24,7 @@ RECORD = "record.json"
 LOG = "log.txt"
 FAILURE = "failure.json"
 LIVE = "progress.json"
+_PARTIAL = ".partial"
 # Files of a step's folder that tell of the work and not of the result.
 _ABOUT = frozenset({RECORD, LOG, FAILURE, LIVE})
 
@@ -39,7 +43,7 @@ class Store:
 
     def folder(self, step: Step) -> Path:
         """Where a finished step lies."""
-        return self.root / "steps" / step.name
+        return self.root.joinpath("steps", step.name)
 
     def partial(self, step: Step) -> Path:
         """Where a step works until it is finished."""
@@ -65,36 +69,98 @@ class Store:
         """The last progress that a step wrote while it worked."""
         return _json_or_none(self.partial(step) / LIVE)
 
+
+class Listing:
+    """What lies in a store, each stage's folder listed once: true of the moment of the listing.
+
+    A study of many cells asks about tens of thousands of steps, most of which are not there.
+    """
+
+    def __init__(self, store: Store) -> None:
+        """List nothing yet."""
+        self.store = store
+        self._stages: dict[str, Mapping[str, Sequence[str]]] = {}
+
+    def record(self, step: Step) -> Record | None:
+        """As `Store.record`, Damaged included."""
+        return self.store.record(step) if _base(step) in self._folders(step) else None
+
+    def failure(self, step: Step) -> Mapping[str, Any] | None:
+        """As `Store.failure`."""
+        return self.store.failure(step) if self.has_partial(step) else None
+
+    def has_partial(self, step: Step) -> bool:
+        """Whether a step has begun and is not finished."""
+        return _base(step) + _PARTIAL in self._folders(step)
+
     def relatives(self, step: Step) -> Iterator[Record]:
         """Records of finished steps of the same stage and axes but another identity."""
-        parent = self.folder(step).parent
-        if not parent.is_dir():
-            return  # a study of many cells asks this of each of its steps
-        for folder in sorted(parent.glob(f"{step.slug}-????????")):
+        for name in self._folders(step):
+            if name == _base(step) or name.endswith(_PARTIAL):
+                continue
             try:
-                record = read_record(folder)
-            except Damaged:
+                record = read_record(self.store.root / "steps" / step.stage / name)
+            except (Damaged, NewerFormat):
                 continue
             if record is not None and record.slug == step.slug and record.hash != step.hash:
                 yield record
 
+    def _folders(self, step: Step) -> Sequence[str]:
+        """Names of the folders of a step's stage and slug, whatever their hashes."""
+        if step.stage not in self._stages:
+            self._stages[step.stage] = _by_slug(self.store.root / "steps" / step.stage)
+        return self._stages[step.stage].get(step.slug, ())
+
+
+def _base(step: Step) -> str:
+    return step.name.partition("/")[2]
+
+
+def _by_slug(folder: Path) -> Mapping[str, Sequence[str]]:
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    with suppress(FileNotFoundError):
+        for name in sorted(os.listdir(folder)):
+            # A name ends in "-" and eight digits of the hash.
+            found[name.removesuffix(_PARTIAL)[:-9]].append(name)
+    return found
+
 
 def partial_of(folder: Path) -> Path:
     """The folder in which a step works until it is finished."""
-    return folder.with_name(folder.name + ".partial")
+    return folder.with_name(folder.name + _PARTIAL)
 
 
 def read_record(folder: Path) -> Record | None:
-    """The record in a folder, None where there is none; raises Damaged for an unreadable one."""
+    """The record in a folder, None where there is none.
+
+    Raises Damaged for an unreadable one, NewerFormat for one that a newer Epigone wrote.
+    """
     file = folder / RECORD
-    if not file.exists():
-        if folder.exists():
-            raise Damaged(f"{folder} has no record; delete the folder to make it again")
-        return None
     try:
         return Record.from_json(read_json(file))
-    except (ValueError, TypeError, KeyError) as error:
+    except (FileNotFoundError, NotADirectoryError):
+        if folder.exists():
+            raise Damaged(f"{folder} has no record; delete the folder to make it again") from None
+        return None
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise Damaged(f"{file} is damaged ({error}); delete its folder to make it again") from None
+
+
+def missing(folder: Path, record: Record) -> list[str]:
+    """Names of outputs that are absent or not as large as they were; no file is read.
+
+    A record of format 1 tells no sizes: only what is absent is found.
+    """
+    found = []
+    for name in record.outputs:
+        try:
+            about = os.stat(folder / name)
+        except OSError:
+            found.append(name)
+            continue
+        if about.st_size != record.sizes.get(name, about.st_size):
+            found.append(name)
+    return found
 
 
 def verify(folder: Path) -> list[str]:
@@ -118,16 +184,23 @@ def outputs(folder: Path) -> dict[str, str]:
     }
 
 
-def seal(partial: Path, folder: Path, record: Record) -> None:
-    """Make a finished step count: everything to the disk, the record last, then one rename."""
+def seal(partial: Path, folder: Path, record: Record) -> Record:
+    """Make a finished step count: everything to the disk, the record last, then one rename.
+
+    The record is returned as it is written, with the sizes of the outputs.
+    """
+    sizes: dict[str, int] = {}
     for name in record.outputs:
         fd = os.open(partial / name, os.O_RDONLY)
         try:
             os.fsync(fd)
+            sizes[name] = os.fstat(fd).st_size
         finally:
             os.close(fd)
+    record = replace(record, sizes=sizes)
     write_json(partial / RECORD, record.to_json())
     publish(partial, folder)
+    return record
 
 
 def publish(partial: Path, folder: Path) -> None:
@@ -141,21 +214,25 @@ def publish(partial: Path, folder: Path) -> None:
 
 def environment() -> dict[str, Any]:
     """Versions and machine, for the record; never part of an identity."""
-    names = ("epigone", "torch", "transformers", "tokenizers", "lm_eval", "vllm", "numpy", "scipy")
-    versions: dict[str, str] = {}
-    for name in names:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "machine": platform.machine(),
         "threads": os.environ.get("OMP_NUM_THREADS", "all"),
         "cpus": cores(),
-        "versions": versions,
+        "versions": _versions(),
     }
+
+
+# Reading what is installed takes longer than all else that is done about a small step.
+@cache
+def _versions() -> Mapping[str, str]:
+    names = ("epigone", "torch", "transformers", "tokenizers", "lm_eval", "vllm", "numpy", "scipy")
+    found: dict[str, str] = {}
+    for name in names:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def _json_or_none(path: Path) -> Mapping[str, Any] | None:

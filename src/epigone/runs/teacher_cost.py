@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from epigone.errors import UserError
 from epigone.evaluation.judge.verdicts import TOKENS, form
-from epigone.files import cache_root, read_json, write_json
+from epigone.files import cache_root
+from epigone.formats import read_cache, write_cache
 from epigone.models import references
 from epigone.runs.estimate import Answering, answers_of, questions_of
 from epigone.study import cost
@@ -132,26 +133,18 @@ def _counted(step: Step, spec: AskSpec) -> tuple[int, int, int, int, str]:
         longest = spec.size * (spec.max_tokens or 1024)
         return spec.size, spec.size * prompt, round(spec.size * answer), longest, assumed
     kept = cache_root() / _KEPT
-    known = _known(kept)
+    known = read_cache(kept)
     key = f"{step.hash}:{how}"
     if key not in known:
         from epigone.teachers.estimate import expected
 
         known[key] = asdict(expected(spec, data, seeds, count))
         with suppress(OSError):
-            write_json(kept, dict([*known.items()][-200:]))
+            write_cache(kept, dict([*known.items()][-200:]))
     told = known[key]
     numbers = (told[n] for n in ("requests", "prompt_tokens", "tokens", "most_tokens"))
     requests, prompt_tokens, tokens, most = numbers
     return requests, prompt_tokens, tokens, most, f"{told['assumed']}; {how}"
-
-
-def _known(file: Any) -> dict[str, Any]:
-    try:
-        found = read_json(file)
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _counter() -> tuple[Callable[[str], int], str]:

@@ -131,26 +131,30 @@ def _benchmarks(
     declaration: Declaration, models: Sequence[Measured], resolve: Resolve
 ) -> Iterator[Step]:
     told: set[str] = set()
+    overlaps: dict[tuple[str, str], Step] = {}
     for i, benchmark in enumerate(declaration.evaluate.benchmarks):
         with at("evaluate", "benchmarks", i):
             items = items_spec(benchmark, resolve)
         asked = Step("items", (benchmark.task,), items)
+        spec = benchmark_spec(benchmark, models[0][0], items, declaration.evaluate.limit)
         for model, axes, made_by in models:
             inputs: dict[str, Step] = {}
             if made_by is not None:
                 inputs["student"] = made_by
                 corpus = _learnt_from(made_by)
                 if corpus is not None:
-                    name = (*corpus.axes, benchmark.task)
-                    compared = {"corpus": corpus, "items": asked}
-                    overlap = Step("overlap", name, OverlapSpec(), compared)
-                    inputs["overlap"] = overlap
-                    for step in (asked, overlap):
-                        if step.name not in told:
-                            told.add(step.name)
-                            yield step
-            spec_of = benchmark_spec(benchmark, model, items, declaration.evaluate.limit)
-            yield Step("benchmark", (benchmark.label, *axes), spec_of, inputs, model.name)
+                    pair = (corpus.name, asked.name)
+                    if pair not in overlaps:
+                        name = (*corpus.axes, benchmark.task)
+                        compared = {"corpus": corpus, "items": asked}
+                        overlaps[pair] = Step("overlap", name, OverlapSpec(), compared)
+                        if asked.name not in told:
+                            told.add(asked.name)
+                            yield asked
+                        yield overlaps[pair]
+                    inputs["overlap"] = overlaps[pair]
+            own = spec.model_copy(update={"model": model})
+            yield Step("benchmark", (benchmark.label, *axes), own, inputs, model.name)
 
 
 def _toxicity(toxicity: Toxicity, models: Sequence[Measured], resolve: Resolve) -> Iterator[Step]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from epigone.study.declare import Declaration
 from epigone.study.file import located, read_published
 from epigone.study.published import (
     PAPER,
+    SHIPPED,
     Figure,
     Published,
     PublishedFile,
@@ -37,8 +39,13 @@ class Publications:
     figures: tuple[Figure, ...] = ()
 
 
-def publications(declaration: Declaration, expansion: Expansion, file: Path) -> Publications:
-    """The reported scores of a study whose file is `file`.
+def publications(
+    declaration: Declaration,
+    expansion: Expansion,
+    file: Path,
+    text: Callable[[str], Path] | None = None,
+) -> Publications:
+    """The reported scores of a study whose file is `file`; `text` says where one of theirs lies.
 
     Raises StudyFileError, with the place in the file of the row, for a name that the study does
     not have and for a score told twice.
@@ -50,7 +57,9 @@ def publications(declaration: Declaration, expansion: Expansion, file: Path) -> 
             _add(found, entry, "", declaration, expansion, file, ("reported", i))
             continue
         try:
-            path = place_of(entry.source_file, file.parent)
+            named = entry.source_file
+            own = named if text is None or named in SHIPPED else str(text(named))
+            path = place_of(own, file.parent)
         except UserError as error:
             raise located(Mistake(("reported", i), error), file) from None
         told = read_published(path)

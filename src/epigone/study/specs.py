@@ -389,7 +389,7 @@ class JudgeSpec(Spec):
 
 def asked_model(spec: Spec) -> ModelSpec | None:
     """The teacher or judge whose endpoint a step asks, if it does."""
-    for model in (getattr(spec, "model", None), getattr(spec, "judge", None)):
+    for model in map(vars(spec).get, ("model", "judge")):
         if isinstance(model, ModelSpec) and model.kind in ("teacher", "judge") and model.ref:
             return model
     return None

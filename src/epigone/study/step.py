@@ -66,6 +66,10 @@ STAGES: Mapping[str, Stage] = {
     ),
 }
 
+# Fields of a spec that change no result.
+_NO_RESULT = frozenset({"ref", "preset", "means"})
+_NESTED = frozenset({dict, list})
+
 
 def identity(stage: str, spec: Spec, inputs: Mapping[str, str]) -> dict[str, Any]:
     """What changes a step's result: stage, its version, spec, and the hashes of its inputs."""
@@ -91,7 +95,7 @@ class Step:
     model: str = ""
     feedback: str = ""
 
-    @cached_property
+    @property
     def identity(self) -> dict[str, Any]:
         """What changes the step's result: stage, its version, spec, and the inputs' hashes."""
         return identity(self.stage, self.spec, {r: s.hash for r, s in self.inputs.items()})
@@ -101,12 +105,12 @@ class Step:
         """Hex sha256 of the identity."""
         return digest(self.identity)
 
-    @property
+    @cached_property
     def slug(self) -> str:
         """Readable name made of the axes."""
         return slug(*self.axes)
 
-    @property
+    @cached_property
     def name(self) -> str:
         """stage/slug-hash8: the step's folder below steps/."""
         return f"{self.stage}/{self.slug}-{self.hash[:8]}"
@@ -114,13 +118,7 @@ class Step:
 
 def _identifying(spec: dict[str, Any], stage: str) -> dict[str, Any]:
     """A spec without what changes no result: paths, means, a preset filled in, a base's name."""
-
-    def kept(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {k: kept(v) for k, v in value.items() if k not in ("ref", "preset", "means")}
-        return [kept(v) for v in value] if isinstance(value, list) else value
-
-    found: dict[str, Any] = kept(spec)
+    found: dict[str, Any] = _kept(spec)
     if stage in ("train", "feedback"):
         del found["base"]["name"]
     # A source's own name, not where it lies, is written into what is made of it.
@@ -128,3 +126,14 @@ def _identifying(spec: dict[str, Any], stage: str) -> dict[str, Any]:
         for source, told in zip(found.get(part, ()), spec.get(part, ()), strict=True):
             source["name"] = told["ref"].rsplit("/", 1)[-1]
     return found
+
+
+def _kept(value: Any) -> Any:
+    # A study of many cells asks for tens of thousands of these: nothing is called for a scalar.
+    if type(value) is dict:
+        return {
+            k: _kept(v) if type(v) in _NESTED else v
+            for k, v in value.items()
+            if k not in _NO_RESULT
+        }
+    return [_kept(v) for v in value] if type(value) is list else value

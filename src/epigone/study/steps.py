@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import product
 
 from epigone.errors import UserError
@@ -43,8 +45,16 @@ class Subject:
     cell: Cell | None = None
     made_by: Step | None = None
 
+    @property
+    def makers(self) -> Iterator[Step]:
+        """The steps of training and feedback that made it, the last first."""
+        step = self.made_by
+        while step is not None:
+            yield step
+            step = step.inputs.get("student")
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class Expansion:
     """A study's steps in an order in which they can run, and the models that they measure."""
 
@@ -58,12 +68,21 @@ class Expansion:
 
     def steps_of(self, subject: Subject) -> list[Step]:
         """The steps that make a model and measure it, in their order."""
-        made = set()
-        step = subject.made_by
-        while step is not None:
-            made.add(step.name)
-            step = step.inputs.get("student")
-        return [s for s in self.steps if s.model == subject.model or s.name in made]
+        of_models, of_names = self._places
+        places = {*of_models[subject.model]}
+        for step in subject.makers:
+            places.update(of_names[step.name])
+        return [self.steps[place] for place in sorted(places)]
+
+    @cached_property
+    def _places(self) -> tuple[Mapping[str, list[int]], Mapping[str, list[int]]]:
+        """Where in `steps` those of each model stand, and those of each name."""
+        of_models: defaultdict[str, list[int]] = defaultdict(list)
+        of_names: defaultdict[str, list[int]] = defaultdict(list)
+        for place, step in enumerate(self.steps):
+            of_models[step.model].append(place)
+            of_names[step.name].append(place)
+        return of_models, of_names
 
 
 def expand(declaration: Declaration, resolve: Resolve) -> Expansion:

@@ -8,7 +8,8 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any, Literal, NamedTuple
 
 from epigone.errors import EndpointError, HeldElsewhere
 from epigone.files import canonical, fsync_dir
+from epigone.formats import LEDGER
 from epigone.models.endpoint import Endpoint
 
 # {"sum":"<16 hex digits>","row":<JSON>}: what is hashed is found without reading the JSON.
@@ -29,7 +31,8 @@ _START = len(_HEAD) + 16 + len(_TAIL)
 # `whole` JSON, it would be the same again.
 # batch: what became of a batch, whose own id is the key and stands in the `sent` of its requests:
 # its file is "uploaded" and it may be made at any moment, it is "made", it is "done".
-Kind = Literal["sent", "came", "void", "lost", "batch"]
+# format: the layout of the rows from here on; it has no key.
+Kind = Literal["sent", "came", "void", "lost", "batch", "format"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +115,8 @@ class Ledger:
 
         While another process adds to it, `waits` is called and its end waited for; without it,
         HeldElsewhere is raised. To `look` is to read what is there and add nothing, whoever holds
-        it. Raises EndpointError where the ledger cannot be written.
+        it. Raises EndpointError where the ledger cannot be written, NewerFormat where a newer
+        Epigone wrote it.
         """
         self.path = path
         self.purpose = purpose
@@ -135,6 +139,8 @@ class Ledger:
                 fsync_dir(path.parent)
                 self._lock(waits)
             self._end = self._read()
+            if not (look or self._end):
+                self.write([Row("format", "", LEDGER.mark({}))], sync=True)
         except BaseException as error:
             os.close(self._fd)
             if isinstance(error, OSError):
@@ -183,7 +189,7 @@ class Ledger:
         return [(max(0.0, now - at), tokens) for at, tokens in self._recent]
 
     def __len__(self) -> int:
-        """How many answers it holds, for all purposes."""
+        """How many answers it holds."""
         return len(self._places)
 
     def close(self) -> None:
@@ -228,6 +234,9 @@ class Ledger:
 
     def _count(self, row: Mapping[str, Any], at: int, length: int) -> None:
         key = row["key"]
+        if row["kind"] == "format":
+            LEDGER.of(row, self.path)
+            return
         if row["kind"] == "batch":
             self._count_batch(row)
             return
@@ -282,6 +291,21 @@ class Ledger:
         for row, line in zip(rows, lines, strict=True):
             self._count({"kind": row.kind, "key": row.key, **row.told}, self._end, len(line))
             self._end += len(line)
+
+    def merge(self, other: Path) -> int:
+        """Append the rows of another ledger that this one lacks; how many these were.
+
+        Equal rows count as often as they stand there. They count here once it is opened again.
+        """
+        here = Counter(line[:_START] for line in sound(self.path) if line)
+        came = 0
+        with open(self._fd, "ab", closefd=False) as end:
+            for line in filter(None, sound(other)):
+                known = here[line[:_START]] > 0
+                here[line[:_START]] -= 1
+                came += 0 if known else end.write(line) > 0
+        os.fdatasync(self._fd)
+        return came
 
     def __contains__(self, key: str) -> bool:
         """Whether the answer came."""
@@ -346,6 +370,17 @@ def lost(key: str, why: str, came: str = "", *, whole: bool = False, **batch: st
     """The row of a request that may have been paid for, though no answer came; see `Row`."""
     told = {"why": why, "came": came, **batch}
     return Row("lost", key, {**told, "whole": True} if whole else told)
+
+
+def sound(path: Path) -> Iterator[bytes | None]:
+    """The whole lines of a ledger as they stand, None for each that is damaged.
+
+    What a kill cut off at the end, or what is being written, is no line. Raises OSError.
+    """
+    with open(path, "rb") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                yield line if _checked(line) is not None else None
 
 
 def _checked(line: bytes) -> dict[str, Any] | None:
