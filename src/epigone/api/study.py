@@ -82,9 +82,11 @@ class Study:
         """The study's steps on disk."""
         return Store(self.root, mirror=self.remote is not None)
 
-    def fetch(self) -> None:
-        """Have all small results here of steps that are done at a URL."""
-        if self.remote is not None:
+    def fetch(self, step: str = "") -> None:
+        """Have all small results here of steps that are done at a URL, or all of one step's."""
+        if self.remote is not None and step:
+            self.remote.bring(step)
+        elif self.remote is not None:
             self.remote.bring_small()
 
     def expansion(self, *, online: bool = False) -> Expansion:

@@ -63,6 +63,8 @@ def show(
     record = found[0].record
     if record is None:
         raise UserError(f"the step is {found[0].state}", value=what, fix="epigone run")
+    if verify:
+        loaded.fetch(found[0].step.name)
     changed = check(loaded.store.folder(found[0].step)) if verify else []
     if changed:
         raise StepFailed(f"{what}: files differ from the record: {', '.join(changed)}")
