@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from epigone.models import catalogue
+from epigone.models import catalogue, references
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -74,3 +74,16 @@ def test_only_what_is_old_goes(cli: Cli, root: Path, tmp_path: Path) -> None:
     assert done.stdout == "nothing to remove\n"
     assert cli("cache", "clear", "--all", "--yes", cwd=tmp_path).stdout.endswith("removed 500 B\n")
     assert files(root) == set()
+
+
+def test_what_a_study_needs_is_fetched_and_nothing_is_run(
+    cli: Cli, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cli("new", "mine", cwd=tmp_path).returncode == 0
+    asked: list[str] = []
+    for name in ("locate", "locate_data"):
+        monkeypatch.setattr(references, name, lambda ref, *_, **__: asked.append(ref))
+    done = cli("cache", "fetch", "mine", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert set(asked) == {"smollm2-135m-instruct", "sharegpt-v3-part"}
+    assert not (tmp_path / "runs").exists()

@@ -16,7 +16,7 @@ TEXT = (Path(__file__).parents[2] / "docs" / "doctor.md").read_text()
 def test_its_commands_exist_with_their_options(cli: Cli, tmp_path: Path) -> None:
     blocks = re.findall(r"^```sh\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
     lines = [line.partition(" 2>")[0] for line in "".join(blocks).splitlines()]
-    assert len(lines) == 8
+    assert len(lines) == 9
     for line in lines:
         words = [word for word in shlex.split(line)[1:] if word != "--verbose"]
         verb = words[:2] if words[0] == "cache" else words[:1]

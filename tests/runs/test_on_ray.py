@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -62,30 +65,34 @@ def worker_on(log: Path) -> int | None:
 
 
 class KillsNode:
-    """Kills, at the first word of a step that trains, the node on which it works."""
+    """Kills the node on which training begins, and all that works on it, as a machine dies."""
 
     def __init__(self, cluster: Any, study: epigone.Study) -> None:
         self.cluster, self.study = cluster, study
         self.killed: list[str] = []
         self.told: list[str] = []
 
-    def progress(self, step: Step, done: float, total: float, note: str) -> None:
-        if step.stage != "train" or self.killed:
-            return
-        pid = worker_on(self.study.store.partial(step) / LOG)
-        assert pid is not None
-        family = set(ancestors(pid))
-        (node,) = (
-            n
-            for n in self.cluster.worker_nodes
-            if n.all_processes["raylet"][0].process.pid in family
-        )
-        self.killed.append(node.node_id)
-        self.cluster.remove_node(node, allow_graceful=False)
-
     def started(self, step: Step, number: int, of: int) -> None:
         self.told.append(step.name)
+        if step.stage == "train" and not self.killed:
+            self.killed.append(step.name)
+            threading.Thread(
+                target=self._kill, args=(self.study.store.partial(step) / LOG,)
+            ).start()
 
+    def _kill(self, log: Path) -> None:
+        while (pid := worker_on(log)) is None:
+            time.sleep(0.005)
+        os.kill(pid, signal.SIGSTOP)  # or it would be done before its node is dead
+        family = [*ancestors(pid)]
+        for node in self.cluster.worker_nodes.copy():
+            raylet = node.all_processes["raylet"][0].process.pid
+            if raylet in family:
+                self.cluster.remove_node(node, allow_graceful=False)
+                for process in reversed(family[: family.index(raylet)]):
+                    os.kill(process, signal.SIGKILL)
+
+    def progress(self, step: Step, done: float, total: float, note: str) -> None: ...
     def finished(self, step: Step, record: Record) -> None: ...
     def failed(self, step: Step, error: str, log: Path) -> None:
         pytest.fail(error)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from epigone.errors import UnknownName, UserError
 from epigone.files import write_json, write_text
+from epigone.runs.at_url import mirrored, opened
 from epigone.runs.checks import (
     check_before,
     check_gone,
@@ -26,7 +27,9 @@ from epigone.runs.lease import Runner
 from epigone.runs.lock import NAME as LOCK
 from epigone.runs.lock import STUDY, is_run, lock_document, world_of
 from epigone.runs.logged import logged
+from epigone.runs.objects import is_url
 from epigone.runs.plan import Planned, plan
+from epigone.runs.remote import Remote
 from epigone.runs.resolve import World
 from epigone.runs.roles import PATIENCE_MINUTES, Asked, Result, Watcher
 from epigone.runs.store import Store
@@ -55,18 +58,23 @@ class Study:
     declaration: Declaration
     file: Path
     root: Path
+    remote: Remote | None = None
 
     @classmethod
     def load(cls, path: str | Path, *, runs: str | Path = "runs") -> Study:
         """Read a study file, or the study.yaml of a folder; steps go to `runs`/<study>.
 
-        The folder of a run is itself where its steps lie, wherever it was moved. Raises
+        The folder of a run is itself where its steps lie, wherever it was moved. `runs` may be a
+        URL that fsspec knows; what is done there is then known here. Raises
         StudyFileError with the line and column of the first mistake.
         """
         file = Path(path)
         if file.is_dir() and (file / STUDY).is_file():
             file = file / STUDY
         declaration = read(file)
+        if is_url(runs):
+            remote = mirrored(str(runs), declaration.name)
+            return cls(declaration, file, remote.root, remote)
         if file.name == STUDY and is_run(file.parent):
             return cls(declaration, file, file.parent.resolve())
         return cls(declaration, file, Path(runs).resolve() / declaration.name)
@@ -74,7 +82,14 @@ class Study:
     @property
     def store(self) -> Store:
         """The study's steps on disk."""
-        return Store(self.root)
+        return Store(self.root, mirror=self.remote is not None)
+
+    def fetch(self, step: str = "") -> None:
+        """Have all small results here of steps that are done at a URL, or all of one step's."""
+        if self.remote is not None and step:
+            self.remote.bring(step)
+        elif self.remote is not None:
+            self.remote.bring_small()
 
     def expansion(self, *, online: bool = False) -> Expansion:
         """Cells and steps; `online` may ask a hub for revisions that the study does not name."""
@@ -138,13 +153,14 @@ class Study:
         check_whole(expansion, self.store)
         check_budget(expansion.steps, budget)
         lock = lock_document(self.declaration, expansion, world, self.root)
-        with Runner(
-            self.root, digest({"steps": [step.name for step in expansion.steps]})
-        ) as runner:
+        asks = digest({"steps": [step.name for step in expansion.steps]})
+        with opened(self.remote) as at_url, Runner(self.root, asks) as runner:
             write_text(self.root / STUDY, self.file.read_text(encoding="utf-8"))
             write_json(self.root / LOCK, lock)
             environment = environment_of(self.store, budget)
-            executor = executor_of(on, address, environment, self.store)
+            if self.remote is not None:
+                self.remote.push_files(STUDY, LOCK)
+            executor = executor_of(on, address, environment, self.store, at_url)
             told = logged(watcher or _Quiet())
             asked = Asked(only, use, retry_failed, keep_going, patience_minutes)
             return execute(expansion, self.store, told, executor, runner, asked)
@@ -158,6 +174,7 @@ class Study:
         """Gaps, intervals and verdict of the scores that are there."""
         from epigone.report.assemble import findings_of
 
+        self.fetch()
         expansion = self.expansion()
         given = self.published(expansion)
         with reading(expansion, self.store):
@@ -198,6 +215,7 @@ class Study:
         """Everything that a report shows, of what is done and of what was reported."""
         from epigone.report.assemble import view_of
 
+        self.fetch()
         expansion = self.expansion()
         given = self.published(expansion)
         with reading(expansion, self.store):

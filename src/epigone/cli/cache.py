@@ -6,11 +6,12 @@ import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from epigone.cli.common import Json, say_json, table
+from epigone.cli.common import Json, Runs, StudyArgument, Teller, say_json, seconds, table
 from epigone.errors import UserError
 from epigone.files import cache_root
 
@@ -23,12 +24,13 @@ _DAY = 86_400.0
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
     group = typer.Typer(
-        help="Show and clear what can be made again: downloads, converted models, items.",
+        help="Show, clear and fill what can be made again: downloads, converted models, items.",
         no_args_is_help=True,
         rich_markup_mode=None,
     )
     group.command("ls")(ls)
     group.command("clear")(clear)
+    group.command("fetch")(fetch)
     app.add_typer(group, name="cache")
 
 
@@ -53,6 +55,25 @@ def ls(json: Json = False) -> None:
     table("", ("name", "size", "last used", "what"), [_line(entry) for entry in found])
     print(f"\n{size(total)} in {cache_root()}")
     print("Models and data of the hub lie in a cache of its own: hf cache ls")
+
+
+def fetch(study: StudyArgument, runs: Runs = Path("runs"), json: Json = False) -> None:
+    """Download what a study's steps to do need, for machines that reach no network.
+
+    Example: epigone cache fetch studies/pocket.yaml
+    """
+    from epigone.api import Study
+    from epigone.runs.perform import fetch as have
+
+    loaded = Study.load(study, runs=runs)
+    done = {p.step.name for p in loaded.plan() if p.state == "done"}
+    steps = [s for s in loaded.expansion(online=True).steps if s.name not in done]
+    with Teller() as teller:
+        took = sum(have(step.spec, teller) for step in steps)
+    if json:
+        say_json({"folder": str(cache_root()), "steps": len(steps), "seconds": took})
+    else:
+        print(f"what {len(steps)} steps need is here; it took {seconds(took)}")
 
 
 def clear(

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from epigone.errors import UserError
+from epigone.runs.objects import is_url
 from epigone.schema import Record, Score
 from epigone.study.step import Step
 
@@ -26,7 +28,25 @@ Use = Annotated[
     Literal["research", "commercial"],
     typer.Option("--use", help="What students are for; refuses what the teachers' terms forbid."),
 ]
-Runs = Annotated[Path, typer.Option("--runs", help="Folder that holds the studies' steps.")]
+
+
+def _folder(place: Path) -> Path:
+    if is_url(place):
+        raise UserError("this needs a folder, and no URL", value=str(place), fix="--runs FOLDER")
+    return place
+
+
+Runs = Annotated[
+    Path, typer.Option("--runs", callback=_folder, help="Folder that holds the studies' steps.")
+]
+Place = Annotated[
+    str,
+    typer.Option(
+        "--runs",
+        metavar="FOLDER|URL",
+        help="Where the studies' steps are: a folder, s3://…, gs://…",
+    ),
+]
 
 _PLAIN_SECONDS = 15.0
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from epigone.api import compare as set_beside
-from epigone.cli.common import Json, Runs, say_json, table
+from epigone.cli.common import Json, Place, say_json, table
 
 if TYPE_CHECKING:
     from epigone.report.compared import Compared
@@ -29,7 +29,7 @@ def compare(
     out: Annotated[Path, typer.Option("-o", "--output", help="The page to write.")] = Path(
         "compare.html"
     ),
-    runs: Runs = Path("runs"),
+    runs: Place = "runs",
     json: Json = False,
 ) -> None:
     """Show which settings of two studies differ, and by how much their scores do.

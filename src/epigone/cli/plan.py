@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cache
 from operator import itemgetter
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from epigone.api import Study
 from epigone.cli import cost
-from epigone.cli.common import Json, Runs, StudyArgument, Use, say_json, seconds, table
+from epigone.cli.common import Json, Place, StudyArgument, Use, say_json, seconds, table
 from epigone.models import references
 from epigone.runs.checks import check_use, terms_of_data
 from epigone.runs.estimate import estimate
@@ -47,7 +46,7 @@ def plan(
         typer.Option("--gpu-hour", metavar="USD", min=0, help="Price of a GPU for an hour."),
     ] = None,
     use: Use = "research",
-    runs: Runs = Path("runs"),
+    runs: Place = "runs",
     json: Json = False,
 ) -> None:
     """Show cells, steps done and to do, time, GPU-hours and money; nothing is downloaded or run.
@@ -55,6 +54,7 @@ def plan(
     Example: epigone plan studies/pocket.yaml --why
     """
     loaded = Study.load(study, runs=runs)
+    loaded.fetch()
     expansion = loaded.expansion()
     loaded.published(expansion)
     planned = what_to_do(expansion, loaded.store)

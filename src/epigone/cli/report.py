@@ -10,7 +10,7 @@ import typer
 
 from epigone.api import Study
 from epigone.api.study import Format
-from epigone.cli.common import Json, Runs, StudyArgument, say_json
+from epigone.cli.common import Json, Place, StudyArgument, say_json
 from epigone.errors import UnknownName
 
 
@@ -28,7 +28,7 @@ def report(
     out: Annotated[
         Path | None, typer.Option("-o", "--output", help="Folder, if not report/ of the study's.")
     ] = None,
-    runs: Runs = Path("runs"),
+    runs: Place = "runs",
     json: Json = False,
 ) -> None:
     """Build report/index.html and its tables from what is done, and print the verdict.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -12,7 +11,7 @@ import typer
 from epigone.api import Study
 from epigone.cli.asking import Budget, dollars
 from epigone.cli.benchmark import Unsafe, allow_unsafe
-from epigone.cli.common import Json, Runs, StudyArgument, Teller, Use, say_json, seconds
+from epigone.cli.common import Json, Place, StudyArgument, Teller, Use, say_json, seconds
 from epigone.cli.launch import Compile, Parallel, Processes, Track, choose, refuse_launcher
 from epigone.cli.report import tell_verdict
 from epigone.errors import StepFailed, UserError
@@ -31,7 +30,7 @@ def run(
     ] = None,
     use: Use = "research",
     budget: Budget = "",
-    runs: Runs = Path("runs"),
+    runs: Place = "runs",
     on: Annotated[
         Literal["local", "ray"],
         typer.Option("--on", help="Where steps are performed: on this machine, or on Ray."),

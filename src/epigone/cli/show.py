@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from epigone.api import Study
-from epigone.cli.common import Json, Runs, StudyArgument, number, say_json, table
+from epigone.cli.common import Json, Place, StudyArgument, number, say_json, table
 from epigone.errors import StepFailed, UnknownName, UserError
 from epigone.files import read_jsonl
 from epigone.runs.plan import Planned
@@ -32,7 +32,7 @@ def show(
         bool, typer.Option("--verify", help="Hash the step's files again and compare.")
     ] = False,
     n: Annotated[int, typer.Option("-n", min=1, help="Samples to show of a model.")] = 3,
-    runs: Runs = Path("runs"),
+    runs: Place = "runs",
     json: Json = False,
 ) -> None:
     """Show a step's record, or a model's answers beside the teacher's; without STEP, the names.
@@ -40,6 +40,7 @@ def show(
     Example: epigone show studies/pocket.yaml gemma-3-270m -n 2
     """
     loaded = Study.load(study, runs=runs)
+    loaded.fetch()
     planned = loaded.plan()
     models = [s.model for s in loaded.expansion().subjects]
     if what is None:
@@ -62,6 +63,8 @@ def show(
     record = found[0].record
     if record is None:
         raise UserError(f"the step is {found[0].state}", value=what, fix="epigone run")
+    if verify:
+        loaded.fetch(found[0].step.name)
     changed = check(loaded.store.folder(found[0].step)) if verify else []
     if changed:
         raise StepFailed(f"{what}: files differ from the record: {', '.join(changed)}")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import typer
 
 from epigone.api import Study
-from epigone.cli.common import Json, Runs, StudyArgument, say_json, seconds, table
+from epigone.cli.common import Json, Place, StudyArgument, say_json, seconds, table
 from epigone.runs.lease import Watch
 from epigone.runs.plan import Planned
 
@@ -18,7 +17,7 @@ def register(app: typer.Typer) -> None:
     app.command("status")(status)
 
 
-def status(study: StudyArgument, runs: Runs = Path("runs"), json: Json = False) -> None:
+def status(study: StudyArgument, runs: Place = "runs", json: Json = False) -> None:
     """Tell from the files, from any terminal, what is done, running, failed and to do.
 
     Example: epigone status studies/pocket.yaml

@@ -213,7 +213,8 @@ class _Run:
         self._watcher.started(step, number, self._of)
         folders = {role: self._store.folder(i) for role, i in step.inputs.items()}
         for role, folder in folders.items():
-            if lost := _lost(folder, _record(self._store, step.inputs[role])):
+            lost = _lost(folder, _record(self._store, step.inputs[role]))
+            if lost and not self._store.mirror:
                 self._fail(step, lost)
                 self._let_go(step)
                 return
@@ -310,7 +311,7 @@ class _Run:
 
     def _damaged_input(self, step: Step) -> str:
         """The line for an input that is not what its record says: then its step is to blame."""
-        for needed in step.inputs.values():
+        for needed in () if self._store.mirror else step.inputs.values():
             folder = self._store.folder(needed)
             with suppress(OSError, Damaged):
                 if wrong := verify(folder):

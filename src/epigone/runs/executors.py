@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Literal
 
+from epigone.runs.at_url import AtUrl, Opened
 from epigone.runs.local import Local
 from epigone.runs.roles import Executor
 from epigone.runs.store import Store
@@ -24,11 +25,22 @@ def environment_of(store: Store, budget: Decimal | None) -> dict[str, str]:
 
 
 def executor_of(
-    on: Executors, address: str, environment: Mapping[str, str], store: Store
+    on: Executors,
+    address: str,
+    environment: Mapping[str, str],
+    store: Store,
+    at_url: Opened | None = None,
 ) -> Executor:
-    """The executor of a name; raises UserError where it cannot be had."""
-    if on == "local":
-        return Local(environment)
-    from epigone.runs.on_ray import OnRay
+    """The executor of a name, over a store at a URL if there is one.
 
-    return OnRay(address, environment, store.root)
+    Raises UserError where it cannot be had.
+    """
+    if at_url is not None:
+        environment = {**environment, **at_url.environment()}
+    if on == "local":
+        local = Local(environment)
+        return local if at_url is None else AtUrl(local, at_url, lambda task, needs: True)
+    from epigone.runs.on_ray import OnRay, stays
+
+    ray = OnRay(address, environment, store.root)
+    return ray if at_url is None else AtUrl(ray, at_url, stays)

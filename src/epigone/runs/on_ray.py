@@ -18,6 +18,7 @@ from epigone import clusters
 from epigone.errors import EpigoneError, MachineLost, StepFailed, Stopped, UserError
 from epigone.evaluation.code import UNSAFE
 from epigone.models import catalogue, references
+from epigone.runs.at_url import STORE, performed, sees
 from epigone.runs.local import Local, Told, Worker
 from epigone.runs.machine import here
 from epigone.runs.needs import Machine, Needs
@@ -54,6 +55,7 @@ class OnRay:
         MissingExtra without Ray, and UserError where no cluster answers.
         """
         self._root = root
+        self._place = environment.get(STORE) or str(root)
         # Of the machines' own environments: how the run was asked to train, and no secrets.
         self._environment = {
             **environment,
@@ -63,8 +65,10 @@ class OnRay:
         self._ray = self._opened.enter_context(clusters.start(address))
         gcs = str(self._ray.get_runtime_context().gcs_address)
         self._local = Local(environment)
-        # A large corpus spreads its own work over the cluster, and does so from here.
-        self._spreading = Local({**environment, clusters.ON: "ray", clusters.ADDRESS: gcs})
+        # A large corpus spreads its own work over the cluster, and does so from here; its blocks
+        # need a folder that all machines see.
+        ray = {} if STORE in environment else {clusters.ON: "ray", clusters.ADDRESS: gcs}
+        self._spreading = Local({**environment, **ray})
         here = self._at(self._ray.get_runtime_context().get_node_id())
         self._board = self._ray.remote(num_cpus=0)(Board).options(scheduling_strategy=here).remote()
         # A step that lost its machine begins again under a new lease, which Ray cannot give it.
@@ -97,10 +101,9 @@ class OnRay:
         self, task: Task, needs: Needs, places: Sequence[int], tell: Progress
     ) -> Future[Record]:
         """Begin a step on the machines of `places`; what waits for an endpoint begins here."""
-        if not needs.cpus:
-            return self._local.submit(task, needs, places, tell)
-        if task.stage == "corpus" and is_large(task.spec):
-            return self._spreading.submit(task, needs, places, tell)
+        if stays(task, needs):
+            local = self._spreading if needs.cpus else self._local
+            return local.submit(task, needs, places, tell)
         self._tells[task.folder] = tell
         asked, name = (task.to_json(), self._environment, self._board), f"{task.stage}/{task.slug}"
         if needs.parts > 1:
@@ -164,8 +167,8 @@ class OnRay:
                 self._known[node] = Machine(machine.name, _NOTHING)
         fresh = [n for n in alive if n not in self._known]
         refused: UserError | None = None
-        look, at, root = self._look_at, self._at, str(self._root)
-        asked = {n: look.options(scheduling_strategy=at(n)).remote(root) for n in fresh}
+        look, at = self._look_at, self._at
+        asked = {n: look.options(scheduling_strategy=at(n)).remote(self._place) for n in fresh}
         for node, ref in asked.items():
             name = str(alive[node]["NodeManagerHostname"])
             self._known[node] = Machine(name, _NOTHING)
@@ -190,9 +193,9 @@ class OnRay:
             )
         if not told["sees"]:
             raise UserError(
-                f"the Ray node {name} does not see the study's folder",
-                value=str(self._root),
-                fix="name a folder with --runs that all machines share",
+                f"the Ray node {name} does not see the study's steps",
+                value=self._place,
+                fix="--runs names a folder that all machines share, or a URL that all may use",
             )
         has = node["Resources"]
         gpus = int(has.get("GPU", 0))
@@ -204,6 +207,11 @@ class OnRay:
             with suppress(Exception):  # the board is gone with the cluster, which others tell of
                 for folder, last in self._ray.get(self._board.take.remote()).items():
                     self._tells.get(folder, silent)(*last)
+
+
+def stays(task: Task, needs: Needs) -> bool:
+    """Whether a step stays with the driver: it asks an endpoint, or spreads its own work."""
+    return not needs.cpus or (task.stage == "corpus" and is_large(task.spec))
 
 
 def is_large(corpus: Mapping[str, Any]) -> bool:
@@ -280,7 +288,10 @@ def _perform(task: str, environment: Mapping[str, str], board: Any, threads: int
     asked = Task.from_json(task)
     gpus = [str(gpu) for gpu in ray.get_gpu_ids()]
     try:
-        return outcome(lambda: worker.run(asked, teller(board, asked.folder), threads, gpus))
+        tell = teller(board, asked.folder)
+        return outcome(
+            lambda: performed(asked, environment, lambda t: worker.run(t, tell, threads, gpus))
+        )
     except BaseException:
         # Cancelled: the step's process saves what it has and ends.
         del _workers[key]
@@ -300,11 +311,10 @@ def _train(
         return {"lost": str(error)}
 
 
-def _look(root: str) -> dict[str, Any]:
+def _look(place: str) -> dict[str, Any]:
     """What a node is asked before it gets a step."""
     smallest = min((size for _, size in here().gpus), default=0)
-    sees = (Path(root) / "study.lock.json").exists()
-    return {"version": metadata.version("epigone"), "gpu_bytes": smallest, "sees": sees}
+    return {"version": metadata.version("epigone"), "gpu_bytes": smallest, "sees": sees(place)}
 
 
 def _record(told: Mapping[str, Any]) -> Record:

@@ -141,7 +141,7 @@ def perform(
         inputs = {role: Path(path) for role, path in task.inputs.items()}
         try:
             tell = _live(partial, progress, spent, task.lease)
-            fetching = _fetch(spec, tell)
+            fetching = fetch(spec, tell)
             spent.begin()
             with _kept(task.stage, spec, tell):
                 facts = stage_function(task.stage)(spec, inputs, partial, tell)
@@ -195,8 +195,11 @@ def _pass(facts: dict[str, Any], check: Callable[[Mapping[str, Any]], None], par
         raise
 
 
-def _fetch(spec: Spec, progress: Progress) -> float:
-    """Have what the step needs on this machine; the seconds count as none of the step's work."""
+def fetch(spec: Spec, progress: Progress) -> float:
+    """Have on this machine what a step needs from elsewhere; the seconds that it took.
+
+    They count as none of the step's work.
+    """
     begun = time.monotonic()
     for part in _references(spec):
         if references.parse(part.ref).kind == "endpoint":

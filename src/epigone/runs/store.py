@@ -40,6 +40,8 @@ class Store:
     """The folder of one study: runs/<study>."""
 
     root: Path
+    # Whether what is missing here may lie elsewhere, at a URL, and comes when it is needed.
+    mirror: bool = False
 
     def folder(self, step: Step) -> Path:
         """Where a finished step lies."""
