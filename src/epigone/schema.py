@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
+from epigone.files import canonical
 from epigone.formats import RECORD
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -229,7 +232,8 @@ class Record:
     `identity` is the document whose hash names the step; `outputs` maps each file's relative
     path to its sha256, `sizes` to its bytes; `facts` is what the stage wants known (counts,
     precision, speed). `fetch_seconds`, for downloads and conversions, are not among the `seconds`
-    of work. Records of format 1 have no sizes.
+    of work. Records of format 1 have no sizes. In JSON a sum stands beside all this, by which one
+    that was damaged on the disk is known.
     """
 
     stage: str
@@ -248,11 +252,24 @@ class Record:
     sizes: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object with the fields of the class, and the layout of a record."""
-        return RECORD.mark(asdict(self))
+        """A JSON object with the fields of the class, the layout of a record, and its sum."""
+        row = RECORD.mark(asdict(self))
+        return {**row, "sum": _sum(row)}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Record:
-        """The inverse of `to_json`; raises NewerFormat for a record of a newer Epigone."""
+        """The inverse of `to_json`; raises NewerFormat for a record of a newer Epigone.
+
+        Raises ValueError where the sum is another one.
+        """
         RECORD.of(row, f"{row.get('stage', '')}/{row.get('slug', '')}")
-        return cls(**{k: v for k, v in row.items() if k != "format"})
+        fields = {k: v for k, v in row.items() if k != "sum"}
+        if row.get("sum", told := _sum(fields)) != told:
+            raise ValueError("its sum is another one")
+        return cls(**{k: v for k, v in fields.items() if k != "format"})
+
+
+def _sum(row: Mapping[str, Any]) -> str:
+    # As it will be read: a key that is a number is text in JSON, and stands elsewhere then.
+    text = canonical(json.loads(json.dumps(row)))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

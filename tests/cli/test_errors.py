@@ -53,6 +53,32 @@ def test_a_rate_out_of_range(cli: Cli, tmp_path: Path) -> None:
     assert one_line(done.stderr) == "epigone: lr: input should be greater than 0: 0.0"
 
 
+INTERRUPTED = """
+import sys
+from importlib.abc import MetaPathFinder
+
+class Interrupts(MetaPathFinder):
+    def find_spec(self, name, *_):
+        if name == "epigone.study":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupts())
+from epigone.__main__ import main
+main()
+"""
+
+
+def test_an_interrupt_while_it_loads() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 130
+    assert one_line(done.stderr).startswith("epigone: interrupted; run the same command again")
+
+
+ROOM = " (make room, then run the same command again)"
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_output_on_a_full_disk(tmp_path: Path) -> None:
     with open("/dev/full", "w") as full:
@@ -61,7 +87,7 @@ def test_output_on_a_full_disk(tmp_path: Path) -> None:
             stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path, check=False,
         )  # fmt: skip
     assert done.returncode == 1
-    assert one_line(done.stderr) == "epigone: no space left on device"
+    assert one_line(done.stderr) == f"epigone: no space left on device{ROOM}"
 
 
 @pytest.mark.parametrize(
@@ -92,7 +118,8 @@ def test_only_a_named_path_is_the_users_mistake(
         verbs.main()
     assert ended.value.code == code
     line = one_line(capsys.readouterr().err)
-    assert path is None or line.endswith(f": {path}")
+    room = ROOM if number == errno.ENOSPC else ""
+    assert path is None or line.endswith(f": {path}{room}")
     assert os.strerror(number).lower() in line.lower()
 
 

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors import SafetensorError
 
 from epigone.errors import StepFailed, UserError
 from epigone.runs import perform as module
@@ -70,6 +73,34 @@ def test_failures_keep_what_is_known_of_them(tmp_path: Path) -> None:
         perform(task(tmp_path / "b", "bug"), silent)
     failure = json.loads((partial_of(tmp_path / "b") / "failure.json").read_text())
     assert "first line" in failure["traceback"]
+    assert failure["fault"] is True
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SafetensorError("Error while serializing: I/O error: File too large (os error 27)"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] can't allocate memory: you tried to"),
+        RuntimeError("can't start new thread"),
+        ImportError("libarrow_substrait.so.2600: failed to map segment from shared object"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB."),
+        BrokenProcessPool("A process in the process pool was terminated abruptly while"),
+        MemoryError(),
+        OSError(28, "No space left on device"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_the_machine_lacked_is_tried_again_without_asking(
+    error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(module, "stage_function", lambda _: fails)
+    with pytest.raises(StepFailed):
+        perform(task(tmp_path / "a"), silent)
+    failure = json.loads((partial_of(tmp_path / "a") / "failure.json").read_text())
+    assert failure["fault"] is False
 
 
 def test_a_kill_between_record_and_rename_does_not_repeat_the_work(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from epigone.errors import NewerFormat
 from epigone.runs import store as store_module
 from epigone.runs.store import Damaged, outputs, partial_of, read_record, seal, verify
 from epigone.schema import Record
@@ -52,6 +53,25 @@ def test_a_damaged_record_is_told_and_not_trusted(tmp_path: Path, text: str) -> 
     (folder / "record.json").write_text(text)
     with pytest.raises(Damaged, match="delete"):
         read_record(folder)
+
+
+def test_no_flipped_bit_of_a_record_goes_unseen(tmp_path: Path) -> None:
+    folder = sealed(tmp_path)
+    file = folder / "record.json"
+    whole, content = read_record(folder), file.read_bytes()
+    for at in range(len(content)):
+        flipped = bytearray(content)
+        flipped[at] ^= 1 << at % 8
+        file.write_bytes(flipped)
+        with pytest.raises((Damaged, NewerFormat)):
+            read_record(folder)
+    file.write_bytes(content)
+    assert read_record(folder) == whole
+    # Records of before had no sum.
+    row = json.loads(content)
+    del row["sum"]
+    file.write_text(json.dumps(row))
+    assert read_record(folder) == whole
 
 
 def test_a_folder_without_a_record_is_told(tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def test_a_worker_that_is_killed_fails_the_step_and_another_one_starts(
         while not worker._waiting:
             pass
         process.kill()
-        with pytest.raises(StepFailed, match="exit code -9"):
+        with pytest.raises(StepFailed, match="killed by signal 9"):
             failing.result()
     assert run(worker, items(), store).stage == "items"
 

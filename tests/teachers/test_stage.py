@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -98,8 +97,10 @@ def test_pairs_of_nq_and_of_a_task_of_ones_own(fake: Fakes, tmp_path: Path) -> N
     said = "Question: 20 + 22\nSum: 42\nQuestion: 7 + 8\nSum: 15"
     seeds = tmp_path / "seeds.jsonl"
     seeds.write_text('{"question": "1 + 5", "answer": "6"}\n{"question": "2 + 5", "answer": "7"}\n')
-    asked(fake(says=said), tmp_path, task="", size=2, data=data(folder), seeds=data(seeds))
+    facts = asked(fake(says=said), tmp_path, task="", size=2, data=data(folder), seeds=data(seeds))
     found = [[m["content"] for m in r["messages"]] for r in rows(tmp_path)]
     assert found == [["Add: 20 + 22", "42"], ["Add: 7 + 8", "15"]]
-    told = json.loads((tmp_path / "out" / "asked.json").read_text())
-    assert told["task"] == "sums"
+    assert facts["task"] == "sums"
+    # What it took to ask differs from run to run, and no file of the result tells of it.
+    names = sorted(p.name for p in (tmp_path / "out").iterdir())
+    assert names == ["answers.jsonl", "rejected.jsonl"]

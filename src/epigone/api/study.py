@@ -17,6 +17,8 @@ from epigone.runs.checks import (
     check_gone,
     check_left_out,
     check_use,
+    check_whole,
+    reading,
     terms_of_data,
 )
 from epigone.runs.execute import execute
@@ -148,6 +150,7 @@ class Study:
         check_before(self.declaration, world.folder)
         check_gone(expansion, self.store, world.gone)
         check_left_out(expansion, self.store)
+        check_whole(expansion, self.store)
         check_budget(expansion.steps, budget)
         lock = lock_document(self.declaration, expansion, world, self.root)
         asks = digest({"steps": [step.name for step in expansion.steps]})
@@ -174,7 +177,8 @@ class Study:
         self.fetch()
         expansion = self.expansion()
         given = self.published(expansion)
-        return findings_of(self.declaration, expansion, self.store, given)
+        with reading(expansion, self.store):
+            return findings_of(self.declaration, expansion, self.store, given)
 
     def report(self) -> Path:
         """Build report/index.html and its tables from what is done; the page's path is returned."""
@@ -214,7 +218,8 @@ class Study:
         self.fetch()
         expansion = self.expansion()
         given = self.published(expansion)
-        return view_of(self.declaration, expansion, self.store, given)
+        with reading(expansion, self.store):
+            return view_of(self.declaration, expansion, self.store, given)
 
     def _expand(self, online: bool) -> tuple[Expansion, World]:
         world = world_of(self.file, self.root, online=online)

@@ -45,6 +45,7 @@ from epigone.cli.completion import equip
 from epigone.errors import EpigoneError, Stopped, UnknownName, UserError
 from epigone.study.values import told
 
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _WRONG_PATH = frozenset(
     {errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EROFS}
 )
@@ -167,7 +168,8 @@ def _trouble(error: OSError) -> str:
     reason = lines[0] if lines else type(error).__name__
     path = error.filename
     value = None if path is None else os.fsdecode(path) if isinstance(path, bytes) else str(path)
-    return str(UserError(reason[:1].lower() + reason[1:], value=value))
+    fix = "make room, then run the same command again" if error.errno in _FULL else ""
+    return str(UserError(reason[:1].lower() + reason[1:], value=value, fix=fix))
 
 
 def _named(path: object) -> bool:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from epigone.corpus.compressed import require
 from epigone.errors import CorpusError, EndpointError, MissingExtra, UserError
 from epigone.evaluation import code
 from epigone.evaluation.needs import check_scorer
-from epigone.runs.store import Store
+from epigone.runs.store import WEIGHTS, Damaged, Listing, Store, missing, remake, verify
 from epigone.runs.verify import left_out
 from epigone.study.declare import Declaration, Scorer
 from epigone.study.specs import AskSpec, CorpusSpec, FeedbackSpec, TrainSpec
@@ -82,6 +83,35 @@ def check_left_out(expansion: Expansion, store: Store) -> None:
                     "that was imported", value=needed.name,
                     fix=f"import one that has them, or delete {place} to train again",
                 )  # fmt: skip
+
+
+def check_whole(expansion: Expansion, store: Store) -> None:
+    """Raise UserError where a file of a finished step is gone or was cut; none is read.
+
+    Weights may be gone: they are large, and copies of a study are without them.
+    """
+    listing = Listing(store)
+    for step in expansion.steps:
+        folder, record = store.folder(step), listing.record(step)
+        for name in missing(folder, record) if record else ():
+            if (folder / name).exists() or not name.endswith(WEIGHTS):
+                raise UserError(remake(folder, name))
+
+
+@contextmanager
+def reading(expansion: Expansion, store: Store) -> Iterator[None]:
+    """Whatever reads finished steps: where it cannot, UserError tells of the file to blame."""
+    check_whole(expansion, store)
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError):
+        for step in expansion.steps:
+            folder = store.folder(step)
+            with suppress(Damaged, OSError):
+                wrong = [n for n in verify(folder) if not n.endswith(WEIGHTS)]
+                if wrong and folder.exists():
+                    raise UserError(remake(folder, wrong[0])) from None
+        raise
 
 
 def _refs(value: object) -> Iterator[str]:

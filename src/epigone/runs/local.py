@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -173,7 +174,9 @@ class Worker:
                     del self._waiting[event["folder"]]
                 waiting.put(event)
         code = process.wait()
-        error = f"the worker process ended with exit code {code}"
+        how = f"ended with exit code {code}" if code >= 0 else f"was killed by signal {-code}"
+        lack = ", perhaps for want of memory" if code == -signal.SIGKILL else ""
+        error = f"the worker process {how}{lack}"
         with self._lock:
             if self._process is process:
                 self._process = None

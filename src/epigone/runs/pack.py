@@ -23,13 +23,12 @@ from epigone.models import references
 from epigone.runs.archive import ENDS, MANIFEST, ROOT, Entry, Manifest
 from epigone.runs.lock import NAME, STUDY, Kept, Lock, kept_name, read_lock
 from epigone.runs.resolve import World
-from epigone.runs.store import LOG, RECORD, missing, read_record
+from epigone.runs.store import LOG, RECORD, WEIGHTS, missing, read_record
 from epigone.runs.verify import LEDGERS, PLACE, RATINGS, below, folder_hash, snapshot
 from epigone.schema import Progress, Record, silent
 from epigone.teachers.ledger import ledger_file, sound
 from epigone.teachers.means import endpoint_of
 
-_WEIGHTS = ".safetensors"
 _BLOCK = 1 << 20
 
 
@@ -135,7 +134,7 @@ def _steps(root: Path, lock: Lock, contents: _Contents, *, weights: bool) -> Non
 
 
 def _is_weight(record: Record, output: str) -> bool:
-    return record.stage in ("train", "feedback") and output.endswith(_WEIGHTS)
+    return record.stage in ("train", "feedback") and output.endswith(WEIGHTS)
 
 
 def _named(

@@ -6,6 +6,7 @@ import fcntl
 import importlib
 import json
 import os
+import re
 import resource
 import shutil
 import sys
@@ -40,6 +41,14 @@ from epigone.study.specs import DataSpec, ModelSpec, SourceSpec, Spec, asked_mod
 from epigone.study.step import STAGES, Step, identity
 
 _LIVE_SECONDS = 1.0
+# What libraries say, by errors of no type of their own, where disk, memory or threads run out, or
+# where a process that helps was killed.
+_RUN_OUT = re.compile(
+    r"\(os error \d+\)|no space left|file write failed|can't start new thread|out of memory"
+    r"|can(not|'t) allocate memory|bad_alloc|resource temporarily unavailable"
+    r"|failed to map segment|terminated abruptly|killed by signal",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,6 +320,8 @@ def _live(partial: Path, progress: Progress, spent: _Clock, lease: str) -> Progr
 
 def _is_fault(error: BaseException) -> bool:
     """Whether an error would come again: it is none of memory, disk, network, or a request."""
+    if _RUN_OUT.search(str(error)):
+        return False
     return not isinstance(error, OSError | MemoryError | EpigoneError) or isinstance(
         error, StepFailed
     )

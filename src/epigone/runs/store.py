@@ -24,6 +24,8 @@ RECORD = "record.json"
 LOG = "log.txt"
 FAILURE = "failure.json"
 LIVE = "progress.json"
+# How files of weights end; copies of a study may be without those of its students.
+WEIGHTS = ".safetensors"
 _PARTIAL = ".partial"
 # Files of a step's folder that tell of the work and not of the result.
 _ABOUT = frozenset({RECORD, LOG, FAILURE, LIVE})
@@ -161,6 +163,11 @@ def missing(folder: Path, record: Record) -> list[str]:
         if about.st_size != record.sizes.get(name, about.st_size):
             found.append(name)
     return found
+
+
+def remake(folder: Path, name: str) -> str:
+    """The line for a file of a finished step that is not as it was."""
+    return f"{folder / name} is damaged or missing; delete the folder {folder} to make it again"
 
 
 def verify(folder: Path) -> list[str]:

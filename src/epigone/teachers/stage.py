@@ -26,7 +26,17 @@ from epigone.teachers.wordings import built_in
 
 
 def run(spec: AskSpec, inputs: Mapping[str, Path], out: Path, progress: Progress) -> dict[str, Any]:
-    """See `epigone.teachers.run`; writes answers.jsonl, rejected.jsonl and asked.json."""
+    """See `epigone.teachers.run`; writes answers.jsonl and rejected.jsonl."""
+    facts = _asked(spec, inputs, out, progress)
+    # Its counts are among the facts. What was known, failed and cost differs from run to run, and
+    # no output does.
+    (out / "asked.json").unlink()
+    return facts
+
+
+def _asked(
+    spec: AskSpec, inputs: Mapping[str, Path], out: Path, progress: Progress
+) -> dict[str, Any]:
     items = [item for _, folder in sorted(inputs.items()) for item in items_in(folder)]
     told: dict[str, Any] = {
         "means": means_of(spec.model.means),
