@@ -13,6 +13,7 @@ import pytest
 from epigone.api import Study
 from epigone.errors import StudyFileError
 from epigone.files import write_json
+from epigone.runs.store import FAILURE
 
 ROOT = Path(__file__).parents[2]
 PAPER = ROOT / "studies/false-promise.yaml"
@@ -79,6 +80,22 @@ def test_a_tall_grid_is_told_in_few_lines_and_at_a_given_price(cli: Cli, tmp_pat
     assert "one run gives the students of all amounts" in told.stdout
     assert "\n42 cells; " in told.stdout
     assert "$10 (as given)" in told.stdout
+
+
+def test_the_status_of_a_tall_grid_tells_stages_and_what_failed(cli: Cli, tmp_path: Path) -> None:
+    study = Study.load(PAPER, runs=tmp_path / "runs")
+    failed = next(s for s in study.expansion().steps if s.stage == "train")
+    study.store.partial(failed).mkdir(parents=True)
+    write_json(study.store.partial(failed) / FAILURE, {"error": "no room", "fault": False})
+    lines = cli("status", PAPER, cwd=tmp_path).stdout.splitlines()
+    assert len(lines) < 25
+    rows = [line.split("\t") for line in lines if "\t" in line]
+    stages = {row[0]: row[1:] for row in rows[1:-2]}
+    assert stages["train"][:3] == ["0", "0", "1"]
+    steps = len(study.expansion().steps)
+    assert sum(int(row[4]) for row in stages.values()) == steps - 1
+    assert rows[-1] == ["failed", failed.name, "failed: no room"]
+    assert f"{steps} steps: 1 failed, {steps - 1} to do" in lines
 
 
 def test_a_plan_needs_no_data_but_a_run_refuses_before_any_work(

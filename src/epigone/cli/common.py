@@ -49,6 +49,8 @@ Place = Annotated[
 ]
 
 _PLAIN_SECONDS = 15.0
+# A study of more cells is told by stages, and not by steps.
+TALL = 30
 
 
 def say_json(value: Any) -> None:

@@ -13,7 +13,7 @@ import typer
 
 from epigone.api import Study
 from epigone.cli import cost
-from epigone.cli.common import Json, Place, StudyArgument, Use, say_json, seconds, table
+from epigone.cli.common import TALL, Json, Place, StudyArgument, Use, say_json, seconds, table
 from epigone.models import references
 from epigone.runs.checks import check_use, terms_of_data
 from epigone.runs.estimate import estimate
@@ -28,9 +28,6 @@ from epigone.study.rounds import lonely
 from epigone.study.specs import TrainSpec
 from epigone.study.steps import Expansion
 from epigone.study.values import amount_label
-
-# A grid of more cells is told a line for each base and corpus, and its steps by stage.
-_TALL = 30
 
 
 def register(app: typer.Typer) -> None:
@@ -77,7 +74,7 @@ def plan(
             }
         )
         return
-    tall = len(expansion.cells()) > _TALL
+    tall = len(expansion.cells()) > TALL
     _tell_cells(expansion, planned, tall)
     print()
     _tell_steps(planned, why, tall)

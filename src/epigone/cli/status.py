@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import typer
 
 from epigone.api import Study
-from epigone.cli.common import Json, Place, StudyArgument, say_json, seconds, table
+from epigone.cli.common import TALL, Json, Place, StudyArgument, say_json, seconds, table
 from epigone.runs.lease import Watch
 from epigone.runs.plan import Planned
+from epigone.runs.plan import plan as what_to_do
+
+_STATES = ("done", "running", "failed", "damaged", "to do")
 
 
 def register(app: typer.Typer) -> None:
@@ -23,7 +28,8 @@ def status(study: StudyArgument, runs: Place = "runs", json: Json = False) -> No
     Example: epigone status studies/pocket.yaml
     """
     loaded = Study.load(study, runs=runs)
-    planned = loaded.plan()
+    expansion = loaded.expansion()
+    planned = what_to_do(expansion, loaded.store)
     watch = Watch(loaded.root)
     runners = {r.id: r for r in watch.runners()}
     held = watch.holders() if runners else {}
@@ -51,21 +57,37 @@ def status(study: StudyArgument, runs: Place = "runs", json: Json = False) -> No
         ]
         say_json({"study": loaded.declaration.name, "runners": who, "steps": rows})
         return
-    table(
-        "",
-        ("state", "step", ""),
-        [
-            ["running" if p.step.name in running else p.state, p.step.name, _detail(p, live)]
-            for p in planned
-        ],
-    )
-    print()
+    steps = [("running" if p.step.name in running else p.state, p) for p in planned]
+    counts: Counter[str] = Counter(state for state, _ in steps)
+    if len(expansion.cells()) > TALL:
+        _tell_stages(steps)
+        steps = [(state, p) for state, p in steps if state not in ("done", "to do")]
+        print(end="\n" if steps else "")
+    if steps:
+        shown = [[state, p.step.name, _detail(p, live)] for state, p in steps]
+        table("", ("state", "step", ""), shown)
+    told = ", ".join(f"{counts[state]} {state}" for state in _STATES if counts[state])
+    print(f"\n{len(planned)} steps: {told}")
     for runner in runners.values():
-        steps = [name for name, by in running.items() if by.id == runner.id]
-        told = ", ".join(steps) or "nothing at the moment"
+        names = [name for name, by in running.items() if by.id == runner.id]
+        told = ", ".join(names) or "nothing at the moment"
         print(f"pid {runner.pid} on {runner.host} since {runner.since} works on {told}")
     if not runners:
         print("nobody works on it now")
+
+
+def _tell_stages(steps: Sequence[tuple[str, Planned]]) -> None:
+    """A line for each stage; steps in the states that a person looks for follow one by one."""
+    stages: dict[str, Counter[str]] = defaultdict(Counter)
+    took: dict[str, float] = defaultdict(float)
+    for state, p in steps:
+        stages[p.step.stage][state] += 1
+        took[p.step.stage] += p.record.seconds if p.record else 0.0
+    rows = [
+        [stage, *(str(found[state]) for state in _STATES), seconds(took[stage])]
+        for stage, found in stages.items()
+    ]
+    table("", ("stage", *_STATES, "worked"), rows)
 
 
 def _detail(p: Planned, live: dict[str, Any]) -> str:

@@ -121,6 +121,9 @@ class _Run:
         )
         self._needed: tuple[Sequence[Machine], dict[str, Needs]] = ((), {})
         self._owed = {s.name: pace(s) for s in self._schedule.left}
+        # What is owed, in seconds of all of the machines; summed once, for there may be thousands.
+        self._shares: dict[str, float] = {}
+        self._share_sum, self._shared_by = 0.0, tuple[Machine, ...]()
         self._worked = self._thought = 0.0
         self._numbers: dict[str, int] = {}
         self._of = len(self._owed)
@@ -275,22 +278,29 @@ class _Run:
         self._schedule.finish(step)
         self._elsewhere.pop(step.name, None)
         self._watcher.finished(step, record)
-        self._owed.pop(step.name, None)
+        self._settle(step)
         self._tell_remaining()
         if step.stage == "corpus":
             check_data(self._expansion, self._store, self._asked.use)
 
     def _tell_remaining(self) -> None:
         """Tell what is left, by what was expected of it and by how far that was true so far."""
-        machines = self._executor.machines()
-        cpus, gpus = sum(m.has.cpus for m in machines), sum(m.has.gpus for m in machines)
-        left = 0.0
-        for step in (*self._schedule.left, *(w.step for w in self._busy.values())):
-            needs = self._needs(step)
-            share = max(needs.cpus / max(1, cpus), needs.gpus / max(1, gpus))
-            left += self._owed[step.name] * share
+        machines = tuple(self._executor.machines())
+        if machines != self._shared_by:
+            self._shared_by = machines
+            cpus, gpus = sum(m.has.cpus for m in machines), sum(m.has.gpus for m in machines)
+            for step in (*self._schedule.left, *(w.step for w in self._busy.values())):
+                needs = self._needs(step)
+                share = max(needs.cpus / max(1, cpus), needs.gpus / max(1, gpus))
+                self._shares[step.name] = self._owed[step.name] * share
+            self._share_sum = sum(self._shares.values())
         true = self._worked / self._thought if self._thought else 1.0
-        self._watcher.remaining(self._of - len(self._owed), self._of, left * true)
+        left = max(0.0, self._share_sum) * true
+        self._watcher.remaining(self._of - len(self._owed), self._of, left)
+
+    def _settle(self, step: Step) -> None:
+        self._owed.pop(step.name, None)
+        self._share_sum -= self._shares.pop(step.name, 0.0)
 
     def _fail(self, step: Step, error: str, told: bool = False) -> None:
         self.result.outcomes[step.name] = "failed"
@@ -304,9 +314,9 @@ class _Run:
         self._watcher.failed(step, error, partial / LOG)
         for other, by in self._schedule.drop(step):
             self.result.outcomes[other.name] = "blocked"
-            self._owed.pop(other.name, None)
+            self._settle(other)
             self._watcher.blocked(other, by)
-        self._owed.pop(step.name, None)
+        self._settle(step)
         self._tell_remaining()
 
     def _damaged_input(self, step: Step) -> str:

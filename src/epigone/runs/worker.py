@@ -34,7 +34,7 @@ from epigone.errors import (
 )
 from epigone.processes import die_with_parent
 from epigone.runs.perform import Task, perform
-from epigone.runs.store import LOG, partial_of
+from epigone.runs.store import LOG, environment, partial_of
 from epigone.study.step import STAGES
 
 _PROGRESS_SECONDS = 0.2
@@ -53,6 +53,7 @@ def main() -> None:
     events = Events(os.dup(sys.stdout.fileno()))
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     children = _Children(events)
+    environment()  # what is installed is read here once, and by no fork
     try:
         for line in _lines(children):
             asked = json.loads(line)
