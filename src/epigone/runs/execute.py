@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from epigone.errors import MachineLost, StepFailed, Stopped, UserError
@@ -60,10 +61,10 @@ def expected(planned: Sequence[Planned], machines: Sequence[Machine]) -> float:
     seconds = {p.step.name: p.seconds for p in planned}
     longest = max(ways([p.step for p in planned], lambda s: seconds[s.name]).values(), default=0.0)
     cpus, gpus = sum(m.has.cpus for m in machines), sum(m.has.gpus for m in machines)
-    busy = [0.0, 0.0]
+    busy, processes, count = [0.0, 0.0], processes_asked() or 0, cache(references.parameters)
     for p in planned:
         if p.seconds:
-            needs = needs_of(p.step, machines, processes_asked() or 0)
+            needs = needs_of(p.step, machines, processes, count)
             busy[0] += p.seconds * needs.cpus / cpus
             busy[1] += p.seconds * needs.gpus / max(1, gpus)
     return max(*busy, longest)

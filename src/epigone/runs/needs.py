@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from epigone.models import references
 from epigone.runs.estimate import Answering
 from epigone.runs.plan import asks_endpoint, memory
 from epigone.study.specs import FeedbackSpec, SelectSpec, TrainSpec
@@ -70,39 +71,45 @@ class Machine:
     gpu_bytes: float = 0.0
 
 
-def needs_of(step: Step, machines: Sequence[Machine], processes: int = 0) -> Needs:
+def needs_of(
+    step: Step,
+    machines: Sequence[Machine],
+    processes: int = 0,
+    count: Callable[[str], int | None] = references.parameters,
+) -> Needs:
     """What a step takes of the smallest of the machines that can do it.
 
     By the smallest, so that a step has as many threads wherever it works: sums of floats depend
     on their number. `processes` is how many a training run was asked to have, 0 where nobody
     asked. A step too large for every machine is cut to the largest, and has that to itself.
-    Machines without cores have left.
+    Machines without cores have left. `count` is as for `plan.memory`.
     """
+    takes = memory(step, count)
     machines = [m for m in machines if m.has.cpus]
     if asks_endpoint(step) or not machines:
-        return Needs(0, 0, memory(step))  # it waits for another machine
+        return Needs(0, 0, takes)  # it waits for another machine
     with_gpu = [m for m in machines if m.has.gpus]
     if with_gpu and isinstance(step.spec, Answering | TrainSpec | FeedbackSpec | SelectSpec):
-        needs = _on_gpu(step, with_gpu, processes)
+        needs = _on_gpu(step, takes, with_gpu, processes)
     else:
         cores = min(m.has.cpus for m in machines)
         trains = isinstance(step.spec, TrainSpec | FeedbackSpec | SelectSpec)
         broad = trains or step.stage in _BROAD
         wide = min(cores, _WIDE) if broad else min(max(1, cores // 2), _NARROW)
         many = processes if isinstance(step.spec, TrainSpec) else 0
-        needs = Needs(max(wide, many), 0, memory(step), max(1, many))
+        needs = Needs(max(wide, many), 0, takes, max(1, many))
     return _cut(needs, machines)
 
 
-def _on_gpu(step: Step, machines: Sequence[Machine], processes: int) -> Needs:
+def _on_gpu(step: Step, takes: float, machines: Sequence[Machine], processes: int) -> Needs:
     smallest = min(machines, key=lambda m: m.gpu_bytes)
     many = 1
     if isinstance(step.spec, TrainSpec):
         room = _FILLED * smallest.gpu_bytes
-        fitting = 1 << max(0, math.ceil(math.log2(memory(step) / room))) if room else 1
+        fitting = 1 << max(0, math.ceil(math.log2(takes / room))) if room else 1
         many = processes or min(fitting, sum(m.has.gpus for m in machines))
     cores = max(1, min(m.has.cpus // m.has.gpus for m in machines))
-    return Needs(min(cores, _WIDE) * many, many, (_BESIDE_GPU + memory(step) / 4) * many, many)
+    return Needs(min(cores, _WIDE) * many, many, (_BESIDE_GPU + takes / 4) * many, many)
 
 
 def _cut(needs: Needs, machines: Sequence[Machine]) -> Needs:
