@@ -72,6 +72,7 @@ class Fake:
     """Performs steps at once, by `act`."""
 
     learns = False
+    growing_seconds = 0.0
 
     def __init__(self, act: Callable[[Task], Record] = seal) -> None:
         self.act, self.asked = act, list[str]()

@@ -19,6 +19,7 @@ from epigone.runs.needs import Machine, Needs, needs_of
 from epigone.runs.perform import Task
 from epigone.runs.plan import memory
 from epigone.runs.resolve import World
+from epigone.runs.schedule import fit
 from epigone.schema import Progress, Record, silent
 from epigone.study.file import parse
 from epigone.study.step import Step
@@ -99,6 +100,24 @@ def test_a_step_larger_than_the_machine_still_fits_it_alone(steps: dict[str, Ste
     poor = Machine("poor", Needs(1, 0, 1e6))
     for step in steps.values():
         assert step.stage == "judge" or needs_of(step, [poor]).within(poor.has)
+
+
+@pytest.mark.parametrize(
+    "machines",
+    [
+        [replace(SERVER, has=Needs(32, 4, 32e9)), replace(SERVER, has=Needs(32, 4, 256e9))],
+        [replace(SERVER, has=Needs(64, 8, 64e9)), Machine("cpu", Needs(64, 0, 512e9))],
+        [Machine("odd", Needs(5, 0, 7e5)), Machine("even", Needs(2, 0, 3e5))],
+    ],
+)
+def test_the_parts_of_a_training_run_fit_machines_that_are_not_equal(
+    steps: dict[str, Step], machines: list[Machine]
+) -> None:
+    small = [replace(m, gpu_bytes=memory(steps["train"]) / 6) for m in machines]
+    for asked in (0, 3, 4, 7):
+        needs = needs_of(steps["train"], small, asked)
+        assert fit(needs, [m.has for m in small]) is not None
+    assert fit(needs_of(steps["train"], [LAPTOP], 3), [LAPTOP.has]) is None
 
 
 class FakeWorker:
