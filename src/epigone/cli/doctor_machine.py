@@ -19,7 +19,7 @@ from epigone.cli.checks import Check, Probe, State, refused
 from epigone.errors import SandboxError
 from epigone.evaluation import sandbox
 from epigone.files import cache_root
-from epigone.processes import cores
+from epigone.processes import cores, memory
 
 SECTION, EXTRAS = "Machine", "Extras"
 SECONDS = 20.0
@@ -181,14 +181,13 @@ def _driver() -> list[list[str]] | None:
 def _memory() -> list[Check]:
     there = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     found = f"{size(there)} in all"
-    with suppress(OSError, ValueError):
-        limit = float(Path("/sys/fs/cgroup/memory.max").read_text())
-        if limit < there:
-            there, found = limit, f"{size(limit)} for this container"
+    allowed = memory()
+    if allowed.all < there:
+        there, found = allowed.all, f"{size(allowed.all)} of {size(there)} are for this process"
     with suppress(OSError, ValueError, StopIteration):
         lines = Path("/proc/meminfo").read_text().splitlines()
         free = 1024.0 * next(int(x.split()[1]) for x in lines if x.startswith("MemAvailable"))
-        found += f", {size(min(free, there))} free"
+        found += f", {size(min(free, allowed.free))} free"
     if there < _MEMORY:
         fix = f"the demo needs up to {size(_MEMORY)}; epigone plan tells what a study needs"
         return [Check(SECTION, "memory", "note", found, fix)]
