@@ -52,6 +52,10 @@ def test_a_damaged_lock_is_told_with_what_to_do(cli: Cli, tmp_path: Path, study:
     with pytest.raises(UserError, match=r"lock is damaged: .*json \(run the study again from its"):
         packed(study, tmp_path / "made.tar")
     told = cli("status", "study.yaml", cwd=tmp_path / "here").stdout
+    assert "no folder" not in told
+    told = cli("status", "study.yaml", "--runs", "nosuch", cwd=tmp_path / "here").stdout
+    assert told.endswith("\n(no folder nosuch yet)\n")
+    told = cli("status", "study.yaml", cwd=tmp_path / "here").stdout
     assert told.endswith("\nstudy.lock.json is damaged (epigone verify)\n")
     lock(study)  # as a run does
     assert "damaged" not in cli("status", "study.yaml", cwd=tmp_path / "here").stdout
