@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from epigone import processes
-from epigone.runs import local, machine, worker
+from epigone.runs import local, worker
 from epigone.runs.execute import claim_of
 from epigone.runs.local import Local
 from epigone.runs.machine import Here, gpu_names
@@ -178,26 +177,3 @@ def test_gpus_are_called_as_they_are_made_visible(monkeypatch: pytest.MonkeyPatc
     assert gpu_names(2) == ["0", "1"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert gpu_names(2) == []
-
-
-def test_a_container_has_no_more_than_its_limits(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    files = {"/sys/fs/cgroup/cpu.max": "150000 100000", "/sys/fs/cgroup/memory.max": "4096"}
-    real = open
-
-    def fake(path: object, *more: object, **named: object) -> object:
-        text = files.get(str(path))
-        if text is None:
-            return real(path, *more, **named)  # type: ignore[call-overload]
-        (tmp_path / "f").write_text(text)
-        return real(tmp_path / "f", *more, **named)  # type: ignore[call-overload]
-
-    monkeypatch.setattr("builtins.open", fake)
-    monkeypatch.setattr(machine.Path, "read_text", lambda self: files[str(self)])
-    assert processes._quota() == 2
-    assert machine.allowed() == 4096
-    files |= {"/sys/fs/cgroup/cpu.max": "max 100000", "/sys/fs/cgroup/memory.max": "max"}
-    files["/sys/fs/cgroup/memory/memory.limit_in_bytes"] = "9223372036854771712"
-    assert processes._quota() > 1 << 10
-    assert machine.allowed() == 9223372036854771712

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from epigone.errors import UserError
+from epigone.logs import redacted
 from epigone.runs.objects import is_url
 from epigone.schema import Record, Score
 from epigone.study.step import Step
@@ -30,19 +31,32 @@ Use = Annotated[
 ]
 
 
-def _folder(place: Path) -> Path:
-    if is_url(place):
-        raise UserError("this needs a folder, and no URL", value=str(place), fix="--runs FOLDER")
-    return place
+def _place(text: str) -> str:
+    if not text.strip():
+        raise UserError("--runs names nothing", fix="leave it out for the folder runs")
+    return text
+
+
+def _folder(text: str | Path) -> Path:
+    # As it was given: a path of it would have lost a slash of a URL.
+    text = _place(str(text))
+    if is_url(text):
+        fix = "--runs FOLDER"
+        raise UserError("this needs a folder, and no URL", value=redacted(text), fix=fix)
+    return Path(text)
 
 
 Runs = Annotated[
-    Path, typer.Option("--runs", callback=_folder, help="Folder that holds the studies' steps.")
+    Path,
+    typer.Option(
+        "--runs", parser=_folder, metavar="FOLDER", help="Folder that holds the studies' steps."
+    ),
 ]
 Place = Annotated[
     str,
     typer.Option(
         "--runs",
+        callback=_place,
         metavar="FOLDER|URL",
         help="Where the studies' steps are: a folder, s3://…, gs://…",
     ),
