@@ -13,8 +13,9 @@ import yaml
 
 from epigone import cli as verbs
 from epigone.api import Study
+from epigone.files import write_json
 from epigone.runs.lease import Runner
-from epigone.runs.store import LIVE
+from epigone.runs.store import FAILURE, LIVE, LOG
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 ROOT = Path(__file__).parents[2]
@@ -166,3 +167,50 @@ def test_an_address_without_ray_is_refused_before_any_work(cli: Cli, tmp_path: P
         2, "epigone: an address is Ray's: 127.0.0.1:1 (add --on ray)\n",
     )  # fmt: skip
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("cache list", "unknown verb: list (did you mean 'ls'?)"),
+        ("teacher srve", "unknown verb: srve (did you mean 'serve'?)"),
+        ("run x --on rai", "Invalid value for '--on': 'rai' is not one of 'local', 'ray'"),
+        ("run x --timeout 0", "Invalid value for '--timeout': '0': input should be greater"),
+        ("run x --timeout=-3", "Invalid value for '--timeout': '-3': input should be greater"),
+    ],
+)
+def test_a_word_that_cannot_be_is_told_with_what_can(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    words: str, line: str,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(sys, "argv", ["epigone", *words.split()])
+    with pytest.raises(SystemExit) as ended:
+        verbs.main()
+    assert ended.value.code == 2
+    assert one_line(capsys.readouterr().err).startswith(f"epigone: {line}")
+
+
+def test_a_stage_alone_tells_what_its_steps_wait_for(cli: Cli, tmp_path: Path) -> None:
+    assert cli("new", "mine", cwd=tmp_path).returncode == 0
+    done = cli("run", "mine", "--only", "train", cwd=tmp_path)
+    assert done.returncode == 2
+    line = one_line(done.stderr)
+    assert "of the steps of train wait for others that are not done: train/" in line
+    assert line.endswith("(run without --only, or --only corpus before)")
+
+
+def test_a_failed_step_is_shown_with_its_traceback(cli: Cli, tmp_path: Path) -> None:
+    assert cli("new", "mine", cwd=tmp_path).returncode == 0
+    study = Study.load(tmp_path / "mine", runs=tmp_path / "runs")
+    step = study.expansion().steps[0]
+    assert "the step is to do" in one_line(cli("show", "mine", step.name, cwd=tmp_path).stderr)
+    failed = {"error": "KeyError: 'a'", "fault": True, "traceback": "Traceback:\n\x1b[31mx\n"}
+    write_json(study.store.partial(step) / FAILURE, failed)
+    shown = cli("show", "mine", step.name, cwd=tmp_path)
+    assert shown.stdout.splitlines() == [
+        "Traceback:",
+        " [31mx",
+        f"{step.name} failed: KeyError: 'a'",
+        f"log: {study.store.partial(step) / LOG}",
+        "epigone run --retry-failed tries it again",
+    ]

@@ -288,3 +288,17 @@ def test_a_disk_that_is_away_takes_no_lease(
         assert runner.take(STEP)
         monkeypatch.setattr(os, "listdir", away)
         assert (lease.ours(runner.lease(STEP)), runner.lost()) == (True, [])
+
+
+def test_nobody_is_told_of_a_runner_that_died_long_ago(
+    tmp_path: Path, elsewhere: Callable[[], None]
+) -> None:
+    with Runner(tmp_path, "s") as runner:
+        file = tmp_path / lease.FOLDER / "runners" / f"{runner.id}.json"
+        elsewhere()
+        watch = Watch(tmp_path)
+        assert [r.id for r in watch.runners()] == [runner.id] and not watch.silent(runner.id)
+        an_hour_ago = file.stat().st_mtime - 3700
+        os.utime(file, (an_hour_ago, an_hour_ago))
+        # Clocks may differ by minutes, so its steps are only taken after a time of silence.
+        assert watch.lives(runner.id) and watch.silent(runner.id)

@@ -6,6 +6,7 @@ import errno
 import gc as garbage
 import logging
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -193,6 +194,11 @@ def _usage(error: Any) -> str:
     line = text[0] if text else "run 'epigone --help'"
     if line.startswith("No such command"):
         return str(UnknownName("verb", line.split("'")[1], [*error.ctx.command.commands]))
+    line = line.replace("Value error, ", "")
+    if wrong := re.match(r"Invalid value for '(-[\w-]+)'.*: Input should", line):
+        words = [word for a in sys.argv[1:] for word in a.split("=", 1)]
+        given = words[words.index(wrong[1]) + 1 :] if wrong[1] in words else []
+        line = line.replace(": Input", f": {given[0][:60]!r}: input" if given else ": input")
     context = getattr(error, "ctx", None)
     hint = f" (see '{context.command_path} --help')" if context is not None else ""
     return line.rstrip(".") + hint

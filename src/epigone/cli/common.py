@@ -64,7 +64,7 @@ Place = Annotated[
 
 _PLAIN_SECONDS = 15.0
 # Of a line on a terminal: the bar, and what must have room beside a step's name.
-_BAR, _BESIDE_NAME = 12, 52
+_BAR, _BESIDE_NAME = 12, 58
 # A study of more cells is told by stages, and not by steps.
 TALL = 30
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import defaultdict
 from typing import Annotated, Literal
@@ -15,7 +16,7 @@ from epigone.cli.common import Json, Place, StudyArgument, Teller, Use, say_json
 from epigone.cli.launch import Compile, Parallel, Processes, Track, choose, refuse_launcher
 from epigone.cli.report import tell_verdict
 from epigone.errors import StepFailed, UserError
-from epigone.runs.roles import PATIENCE_MINUTES
+from epigone.runs.roles import PATIENCE_MINUTES, Result
 
 
 def register(app: typer.Typer) -> None:
@@ -88,6 +89,7 @@ def run(
             patience_minutes=timeout,
         )
     elapsed = time.monotonic() - started
+    _tell_waiting(loaded, result, only)
     if result.failed and "done" not in result.outcomes.values():
         raise StepFailed(f"{len(result.failed)} steps failed or were blocked, none is done")
     page = loaded.report()
@@ -98,6 +100,27 @@ def run(
         tell_verdict(loaded, page)
     if result.failed:
         raise typer.Exit(1)
+
+
+def _tell_waiting(loaded: Study, result: Result, only: str | None) -> None:
+    """Steps of the stage that was asked for alone, which wait for those of others."""
+    outcomes = result.outcomes
+    if only is None:
+        return
+    waiting = [
+        s for s in loaded.expansion().steps if s.stage == only and outcomes.get(s.name) == "left"
+    ]
+    if not waiting:
+        return
+    needs = next(i for i in waiting[0].inputs.values() if outcomes.get(i.name) != "done")
+    line = UserError(
+        f"{len(waiting)} of the steps of {only} wait for others that are not done",
+        value=f"{waiting[0].name} needs {needs.name}",
+        fix=f"run without --only, or --only {needs.stage} before",
+    )
+    if "done" not in outcomes.values():
+        raise line
+    print(line, file=sys.stderr)
 
 
 def _tell_time(loaded: Study, elapsed: float) -> None:

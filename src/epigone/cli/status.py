@@ -33,7 +33,7 @@ def status(study: StudyArgument, runs: Place = "runs", json: Json = False) -> No
     expansion = loaded.expansion()
     planned = what_to_do(expansion, loaded.store)
     watch = Watch(loaded.root)
-    runners = {r.id: r for r in watch.runners()}
+    runners = {r.id: r for r in watch.runners() if not watch.silent(r.id)}
     held = watch.holders() if runners else {}
     running = {
         p.step.name: runners[held[p.step.name]]

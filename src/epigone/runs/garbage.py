@@ -86,7 +86,8 @@ def studies(runs: Path) -> list[Path]:
 def _study(root: Path, top: Path, swept: Swept, *, remove: bool) -> None:
     try:
         # Held, so that no run begins to use what is about to go.
-        if runners := Watch(root).runners():
+        watch = Watch(root)
+        if runners := [r for r in watch.runners() if not watch.silent(r.id)]:
             raise HeldElsewhere(f"somebody works on it: {runners[0]}")
         with Runner(root, "gc") if remove else nullcontext():
             lock = read_lock(root)
