@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from epigone.errors import MachineLost, StepFailed, Stopped, UserError
+from epigone.errors import MachineLost, StepFailed, Stopped, StoreError, UserError
 from epigone.files import write_json
 from epigone.models import references
 from epigone.runs.lease import Runner
@@ -269,6 +269,8 @@ class _Run:
                 return
             if isinstance(error, Stopped) and not working.ended:
                 raise
+            if isinstance(error, StoreError):
+                raise  # of the place where all steps lie
             if isinstance(error, UserError) and not self._asked.keep_going:
                 raise UserError(f"{step.stage} {step.slug}: {error}") from error
             self._fail(step, working.ended or str(error))

@@ -265,8 +265,8 @@ class Runner(Watch):
 
     def _create(self, step: str, generation: int) -> bool:
         file = self._lease(step, generation)
-        file.parent.mkdir(parents=True, exist_ok=True)
         try:
+            file.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         except (FileExistsError, FileNotFoundError):
             return False  # another runner was faster, or is done with the step already
