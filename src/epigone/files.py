@@ -60,8 +60,11 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read one JSON document."""
-    return json.loads(path.read_bytes().decode())
+    """Read one JSON document; raises ValueError for what is none, or too deep."""
+    try:
+        return json.loads(path.read_bytes().decode())
+    except RecursionError:
+        raise ValueError("JSON that is nested too deeply") from None
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> int:

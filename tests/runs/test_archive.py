@@ -24,7 +24,7 @@ from epigone.runs.archive import MANIFEST, Hostile, Manifest
 from epigone.runs.lease import Runner
 from epigone.runs.lock import read_lock
 from epigone.runs.pack import pack
-from epigone.runs.verify import verify
+from epigone.runs.verify import left_out, verify
 from epigone.teachers.ledger import Ledger, Row, ledger_file, sent
 
 from .made_study import ENDPOINT, answer, copied, finish, lock, tree
@@ -324,7 +324,9 @@ def test_a_changed_or_missing_file_is_found(tmp_path: Path, study: Study) -> Non
     [
         {"study": "../x"}, {"study": 1}, {"study": "other"}, {"files": {}}, {"files": 1},
         {"files": {"study/study.yaml": ["0" * 64, -1]}}, {"files": {"study/study.yaml": ["0", 1]}},
-        {"needs": 1}, {"format": 0}, {"format": "x"}, {"done": None},
+        {"needs": 1}, {"format": 0}, {"format": "x"}, {"done": None}, {"done": float("inf")},
+        {"left_out": ["../../other/ratings.db"]}, {"left_out": ["ratings.db"]},
+        {"left_out": ["../steps/train/a-01234567/model.safetensors"]},
     ],
 )  # fmt: skip
 def test_a_list_of_contents_that_no_export_writes(
@@ -334,6 +336,52 @@ def test_a_list_of_contents_that_no_export_writes(
     files = members(tmp_path / "good.tar")
     files[MANIFEST] = json.dumps({**json.loads(files[MANIFEST]), **change}).encode()
     refused(written(files, tmp_path / "bad.tar"), tmp_path, "not an archive of a study")
+
+
+def rewritten(study: Study, folder: Path, ends: str, change: Callable[[Any], bytes]) -> Path:
+    """An archive with a file that is changed, and a list of contents that fits."""
+    packed(study, folder / "good.tar")
+    files = members(folder / "good.tar")
+    name = next(n for n in files if n.endswith(ends))
+    files[name] = change(json.loads(files[name]))
+    told = json.loads(files[MANIFEST])
+    told["files"][name] = [hashlib.sha256(files[name]).hexdigest(), len(files[name])]
+    return written({**files, MANIFEST: json.dumps(told).encode()}, folder / "bad.tar")
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "{0}", "../x", "files/../x", "steps/items", ""])
+def test_a_lock_names_no_files_of_this_machine(tmp_path: Path, study: Study, path: str) -> None:
+    (tmp_path / "pipe").mkdir()
+    os.mkfifo(tmp_path / "pipe/p")  # whoever reads it waits for ever
+    kept = {"x": {"path": path.format(tmp_path / "pipe"), "sha256": "0" * 64}}
+    archive = rewritten(
+        study, tmp_path, "lock.json", lambda row: json.dumps({**row, "files": kept}).encode()
+    )
+    with pytest.raises(Hostile, match=r"names a copy outside of files/.*study\.lock\.json"):
+        unpack.unpack(archive, tmp_path / "there")
+    (study.root / "study.lock.json").write_bytes(members(archive)["study/study.lock.json"])
+    assert "outside of files/" in read_lock(study.root).trouble
+
+
+@pytest.mark.parametrize(("ends", "match"), [("lock.json", "nested"), ("record.json", "no record")])
+def test_json_that_is_nested_too_deeply(
+    tmp_path: Path, study: Study, ends: str, match: str
+) -> None:
+    refused(rewritten(study, tmp_path, ends, lambda _: b"[" * 100_000), tmp_path, match)
+
+
+def test_a_file_below_a_file(tmp_path: Path, study: Study) -> None:
+    packed(study, tmp_path / "good.tar")
+    step = next(n for n in members(tmp_path / "good.tar") if n.endswith("rows.jsonl"))
+    (tmp_path / "good.tar").unlink()
+    refused(planted(study, tmp_path, f"{step}/x"), tmp_path, "a file below a file")
+
+
+def test_a_list_of_what_was_left_out_reaches_no_other_study(tmp_path: Path, study: Study) -> None:
+    weights = "steps/train/a-01234567/m.safetensors"
+    told = {"files": ["../other/ratings.db", "../x.safetensors", "ratings.db", weights]}
+    (study.root / "left-out.json").write_text(json.dumps(told))
+    assert left_out(study.root) == {weights}
 
 
 def test_an_archive_of_a_newer_epigone_is_refused_by_name(tmp_path: Path, study: Study) -> None:

@@ -231,7 +231,8 @@ def _check(staging: Path, manifest: Manifest) -> None:
         raise Hostile("the study has another name", manifest.study)
     found, lock = Checked(), read_lock(root)
     for path, sha, _ in contents(root, found):
-        if manifest.files[f"{ROOT}/{path}"].sha256 != sha:
+        entry = manifest.files.get(f"{ROOT}/{path}")
+        if entry is None or entry.sha256 != sha:
             found.add("damaged", path, "its content is not what was made")
     check_ratings(root / RATINGS, found)
     if found.troubles:

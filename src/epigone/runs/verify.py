@@ -18,9 +18,9 @@ from epigone.errors import NewerFormat
 from epigone.files import SCRATCH, read_json, sha256_file
 from epigone.formats import LEFT_OUT
 from epigone.processes import cores
-from epigone.runs.lock import FILES, Lock, read_lock
+from epigone.runs.lock import FILES, Lock, may_lie, read_lock
 from epigone.runs.lock import NAME as LOCK
-from epigone.runs.store import FAILURE, LIVE, LOG, RECORD, Damaged, read_record
+from epigone.runs.store import FAILURE, LIVE, LOG, RECORD, WEIGHTS, Damaged, read_record
 from epigone.schema import Progress, Record, silent
 from epigone.study.identity import digest
 from epigone.teachers.ledger import sound
@@ -112,9 +112,15 @@ def left_out(root: Path) -> frozenset[str]:
     try:
         told = read_json(root / LEFT)
         LEFT_OUT.of(told, root / LEFT)
-        return frozenset(map(str, told["files"]))
+        # What is put where such a list says must not get out of the study's folder.
+        return frozenset(filter(may_be_left, map(str, told["files"])))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return frozenset()
+
+
+def may_be_left(name: str) -> bool:
+    """Whether an archive may be made without a file, by its path from the study's folder."""
+    return name.startswith("steps/") and name.endswith(WEIGHTS) and may_lie(name)
 
 
 def below(folder: Path) -> Iterator[str]:
