@@ -176,7 +176,8 @@ def test_a_study_in_s3_goes_on_on_another_machine(
     assert run(s3, fake := Fake(), A, B).failed == [] and fake.asked == ["b"]
     assert (two.folder(B.name) / "out.txt").read_text() == "bweights of a"
     there = Remote(s3, "s").objects.find()
-    assert {f"steps/{A.name}/{n}" for n in ("record.json", "out.txt")} <= set(there)
+    assert f"steps/{A.name}/record.json" in there
+    assert sum(n.startswith(f"steps/{A.name}/") and n.endswith("/out.txt") for n in there) == 1
 
 
 def test_two_take_a_study_in_s3_and_one_gets_it(s3: str, tmp_path: Path) -> None:
@@ -262,11 +263,81 @@ def test_a_killed_put_is_repeated_and_what_has_no_record_does_not_count(
     run(url, Fake(), A)
     there = tmp_path / "bucket" / "s" / "steps" / A.name
     (there / RECORD).unlink()
-    (there / "out.txt").write_text("ha")
+    (out,) = there.glob("*/out.txt")
+    out.write_text("ha")
     # As a run leaves it that dies while it puts the step there.
     shutil.rmtree(Remote(url, "s").root / "remote")
     assert run(url, fake := Fake(), A).failed == [] and fake.asked == []
-    assert (there / "out.txt").read_text() == "a" and (there / RECORD).exists()
+    assert out.read_text() == "a" and (there / RECORD).exists()
+
+
+def made(remote: Remote, text: str) -> Record:
+    """A step that was made in the mirror of a machine, with a result of its own."""
+    folder = remote.folder(A.name)
+    task = Task("items", A.slug, A.hash, A.identity, {}, {}, str(folder))
+    seal(task)
+    (folder / "out.txt").write_text(text)
+    told = json.loads((folder / RECORD).read_text())
+    hashes = {n: sha256_file(folder / n) for n in told["outputs"]}
+    fields = {k: v for k, v in told.items() if k not in ("sum", "outputs")}
+    record = Record.from_json({**fields, "outputs": hashes})
+    (folder / RECORD).write_text(json.dumps(record.to_json()))
+    return record
+
+
+@pytest.mark.parametrize("what", ["put", "create"])
+def test_one_that_was_overtaken_damages_nothing(
+    what: str, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = Remote(url, "s")
+    made(late, "late")
+    move(monkeypatch, tmp_path / "two")
+    first = Remote(url, "s")
+    record = made(first, "first")
+    real = getattr(late.objects, what)
+
+    def asleep(*asked: Any) -> Any:
+        # Its network is away after it has looked who runs the study.
+        first.push(A.name)
+        return real(*asked)
+
+    monkeypatch.setattr(late.objects, what, asleep)
+    assert late.push(A.name).outputs == record.outputs
+    move(monkeypatch, tmp_path / "three")
+    third = mirrored(url, "s")
+    third.bring(A.name)
+    assert (third.folder(A.name) / "out.txt").read_text() == "first"
+    assert verify(third.folder(A.name)) == []
+    assert not (late.folder(A.name) / "out.txt").exists()
+
+
+def test_a_record_that_was_cut_off_is_put_there_again(url: str, tmp_path: Path) -> None:
+    remote = Remote(url, "s")
+    made(remote, "a")
+    file = tmp_path / "bucket" / "s" / "steps" / A.name / RECORD
+    create = remote.objects.create
+
+    def torn(name: str, data: bytes) -> bool:
+        file.write_bytes(data[:9])
+        return create(name, data)
+
+    remote.objects.create = torn  # type: ignore[method-assign]
+    remote.push(A.name)
+    assert json.loads(file.read_text())["outputs"]
+
+
+def test_steps_that_were_put_beside_their_records_are_found(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(url, Fake(), A)
+    there = tmp_path / "bucket" / "s" / "steps" / A.name
+    for file in there.glob("*/*"):
+        file.rename(there / file.name)
+    move(monkeypatch, tmp_path / "two")
+    Remote(url, "s").bring(A.name)
+    two = mirrored(url, "s")
+    two.bring_small()
+    assert verify(two.folder(A.name)) == []
 
 
 def test_a_step_that_was_deleted_there_is_made_again(url: str, tmp_path: Path) -> None:
@@ -412,7 +483,8 @@ def test_faults_that_pass_change_nothing(
     there = tmp_path / "bucket" / "s" / "steps"
     for one in (A, B):
         record = json.loads((there / one.name / RECORD).read_text())
-        found = {n: sha256_file(there / one.name / n) for n in record["outputs"]}
+        (made_in,) = (p for p in (there / one.name).iterdir() if p.is_dir())
+        found = {n: sha256_file(made_in / n) for n in record["outputs"]}
         assert found == record["outputs"]
 
 
@@ -430,7 +502,8 @@ def test_faults_that_stay_are_one_line(
     Faulty.left.clear()
     # The work is not lost: it goes there with the next run.
     assert run(faulty, fake := Fake(), A).failed == [] and fake.asked == []
-    (tmp_path / "bucket" / "s" / "steps" / A.name / "out.txt").write_text("b")
+    (out,) = (tmp_path / "bucket" / "s" / "steps" / A.name).glob("*/out.txt")
+    out.write_text("b")
     move(monkeypatch, tmp_path / "two")
     with pytest.raises(StoreError, match=r"damaged.*out\.txt.*delete its step's folder"):
         mirrored(faulty, "s").bring_small()
