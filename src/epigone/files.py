@@ -31,11 +31,17 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
+def aside_of(path: Path) -> Path:
+    """A name beside `path` that no other process has, for what is to take its place."""
+    # In two containers that share a folder, processes often have one number.
+    return path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
+
+
 @contextmanager
 def write_aside(path: Path) -> Iterator[IO[bytes]]:
     """A binary file that takes `path`'s place only once it is written and on the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    aside = aside_of(path)
     try:
         with open(aside, "wb") as f:
             yield f

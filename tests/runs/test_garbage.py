@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from epigone.errors import UserError
+from epigone.files import aside_of
 from epigone.runs.garbage import sweep
 from epigone.runs.lease import Runner
 from epigone.runs.store import partial_of
@@ -32,7 +33,10 @@ def littered(folder: Path) -> tuple[Path, dict[str, str]]:
         (place / "rows").write_text("123")
     # What a step goes on with is no litter, nor what is still being written.
     second.rename(partial_of(second))
-    for name, hours in ((".x.json.1.tmp", 2), (".y.json.1.tmp", 0), (".z.json.tmp", 2)):
+    aside = aside_of(root / "w.json").name
+    for name, hours in (
+        (aside, 2), (".x.json.1.tmp", 2), (".y.json.1.tmp", 0), (".z.json.tmp", 2),
+    ):  # fmt: skip
         (root / name).write_text("12345")
         os.utime(root / name, (then := (root / name).stat().st_mtime - 3600 * hours, then))
     (root / "files/00000000").mkdir()
@@ -47,6 +51,7 @@ def littered(folder: Path) -> tuple[Path, dict[str, str]]:
         f"made/steps/{old.parent.name}/old-01234567": "step",
         f"made/steps/{old.parent.name}/old-01234567.partial": "unfinished",
         f"{place}.partial": "unfinished",
+        f"made/{aside}": "left-over",
         "made/.x.json.1.tmp": "left-over",
         "made/files/00000000": "copy",
         ".import-abc": "left-over",

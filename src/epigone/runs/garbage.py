@@ -23,7 +23,7 @@ from epigone.runs.verify import LEDGERS
 from epigone.teachers.ledger import sound
 
 PARTIAL, GONE, IMPORTING = ".partial", ".gone-", ".import-"
-_ASIDE = re.compile(r"\..+\.\d+\.tmp")
+_ASIDE = re.compile(r"\..+\.\d+(-[0-9a-f]{8})?\.tmp")
 # Whoever writes a file aside has it in its place long before.
 _ABANDONED_SECONDS = 3600
 

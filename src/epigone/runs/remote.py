@@ -232,7 +232,7 @@ class Remote:
     def _place(self, name: str, record: Record, output: str) -> str:
         """Where an output is there; of a step of an older store it is beside the record."""
         made, older = _made(name, record, output), f"steps/{name}/{output}"
-        if not {made, older} & self._sizes.keys():
+        if made not in self._sizes and older not in self._sizes:
             found = self.objects.find(f"steps/{name}")
             self._sizes |= {there: at.size for there, at in found.items()}
         return older if older in self._sizes and made not in self._sizes else made
