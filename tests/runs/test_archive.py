@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import gzip
 import hashlib
 import io
@@ -27,7 +28,7 @@ from epigone.runs.pack import pack
 from epigone.runs.verify import left_out, verify
 from epigone.teachers.ledger import Ledger, Row, ledger_file, sent
 
-from .made_study import ENDPOINT, answer, copied, finish, lock, tree
+from .made_study import ENDPOINT, answer, copied, finish, lock, no_locks, tree
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 KINDS = ("tar", "tar.gz", "tar.zst")
@@ -200,6 +201,15 @@ def test_a_damaged_step_is_not_packed(tmp_path: Path, study: Study, how: str) ->
     with pytest.raises(EpigoneError, match=r"verify' tells more|is not whole"):
         packed(study, tmp_path / "out/a.tar")
     assert list((tmp_path / "out").glob("*")) == []
+
+
+def test_an_import_needs_no_locks(
+    tmp_path: Path, study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(study.root.parent / "ledger")
+    packed(study, tmp_path / "a.tar")
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    assert unpack.unpack(tmp_path / "a.tar", tmp_path / "there").new
 
 
 # Archives that no export writes.

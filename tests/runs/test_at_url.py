@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -39,6 +40,8 @@ from epigone.schema import Progress, Record
 from epigone.study.specs import ItemsSpec
 from epigone.study.step import Step
 from epigone.study.steps import Expansion
+
+from .made_study import no_locks
 
 
 def step(name: str, *inputs: Step) -> Step:
@@ -388,6 +391,20 @@ def test_a_dead_driver_is_taken_over_and_sees_it(url: str, tmp_path: Path) -> No
     before = now[0]
     with again:
         assert now[0] == before and again.number == 3
+
+
+def test_a_home_without_locks_has_one_driver_at_a_time(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    assert run(url, Fake(), A).failed == []
+    store = Objects(f"{url}/s")
+    # Its file on this machine does not tell that it is dead.
+    with (
+        Driver(store, tmp_path / "lock", pause=lambda _: None) as first,
+        pytest.raises(HeldElsewhere, match=f"pid {os.getpid()}"),
+    ):
+        Driver(store, tmp_path / "lock", pause=lambda _: first.beat()).__enter__()
 
 
 def test_status_elsewhere_tells_who_runs_it(

@@ -17,7 +17,7 @@ from epigone.runs.lease import Runner
 from epigone.runs.store import partial_of
 from epigone.teachers.ledger import Ledger
 
-from .made_study import answer, copied, tree
+from .made_study import answer, copied, no_locks, tree
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -94,6 +94,19 @@ def test_what_somebody_works_on_is_left_alone(tmp_path: Path) -> None:
     os.close(descriptor)
     assert (runs / held).is_dir()
     assert found.left == {held: "a process works in it"}
+
+
+def test_without_locks_nothing_is_removed_that_may_be_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs, litter = littered(tmp_path)
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    found = sweep(runs, remove=True)
+    locked = {path for path, what in litter.items() if what in ("step", "unfinished")}
+    assert found.left.keys() == {*locked, ".import-abc"}
+    assert all("has no locks" in why for why in found.left.values())
+    assert {g.path for g in found.found} == litter.keys() - found.left.keys()
+    assert all((runs / path).exists() for path in found.left)
 
 
 def test_a_study_without_a_lock_is_left_alone(tmp_path: Path) -> None:

@@ -115,8 +115,11 @@ class Driver:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise _held(_shown(newest(self._objects)[1])) from None
-        # Who had this file and has it no longer is dead, which nobody else can know so soon.
-        dead = os.pread(self._lock, 64, 0).decode(errors="replace")
+        except OSError:  # a file system without locks: who had this file may live
+            dead = ""
+        else:
+            # Who had it and has it no longer is dead, which nobody else can know so soon.
+            dead = os.pread(self._lock, 64, 0).decode(errors="replace")
         first: tuple[int, dict[str, Any]] | None = None
         since = self._clock()
         while True:
@@ -183,7 +186,7 @@ def _locked(lock: Path) -> bool:
     with suppress(FileNotFoundError), open(lock, "rb") as opened:
         try:
             fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except OSError:  # held, or a file system without locks: it may be this very process
             return True
     return False
 

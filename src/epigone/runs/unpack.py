@@ -12,7 +12,7 @@ import tarfile
 import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,8 @@ def unpack(archive: Path, runs: Path, progress: Progress = silent) -> Imported:
     # Held, so that nobody takes it for what a kill has left.
     held = os.open(staging, os.O_RDONLY)
     try:
-        fcntl.flock(held, fcntl.LOCK_EX)
+        with suppress(OSError):  # a file system without locks: gc leaves alone what it cannot lock
+            fcntl.flock(held, fcntl.LOCK_EX)
         manifest = _extract(archive, staging, progress)
         _check(staging, manifest)
         for _ in side_by_side(_to_disk, [staging / name for name in manifest.files]):
