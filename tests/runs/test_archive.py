@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from epigone.api import Study
+from epigone.cli.archive import bring
 from epigone.errors import EpigoneError, MissingExtra, NewerFormat, UserError
 from epigone.runs import unpack
 from epigone.runs.archive import MANIFEST, Hostile, Manifest
@@ -189,6 +190,38 @@ def test_ratings_go_along_and_stay_their_owners(tmp_path: Path, study: Study) ->
     assert (root / "ratings.db").stat().st_mode & 0o077 == 0
     with closing(sqlite3.connect(root / "ratings.db")) as connection:
         assert connection.execute("SELECT x FROM vote").fetchall() == [(7,)]
+
+
+def rate(file: Path, votes: int) -> None:
+    file.unlink(missing_ok=True)
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("CREATE TABLE vote (x)")
+        connection.executemany("INSERT INTO vote VALUES (?)", [(i,) for i in range(votes)])
+        connection.commit()
+
+
+def test_ratings_that_are_there_stay_and_that_is_said(
+    tmp_path: Path, study: Study, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, votes in (("none.tar", 0), ("one.tar", 1), ("many.tar", 50)):
+        if votes:
+            rate(study.root / "ratings.db", votes)
+        packed(study, tmp_path / name)
+    runs = tmp_path / "there"
+    assert not unpack.unpack(tmp_path / "none.tar", runs).ratings_stay
+    for name, stay in (("one.tar", False), ("one.tar", False), ("many.tar", True)):
+        root = (done := unpack.unpack(tmp_path / name, runs)).root
+        assert done.ratings_stay is stay
+    with closing(sqlite3.connect(root / "ratings.db")) as connection:
+        assert connection.execute("SELECT count(*) FROM vote").fetchall() == [(1,)]
+    # Those of a site that keeps them elsewhere.
+    (root / "ratings.db").rename(tmp_path / "site.db")
+    (root / "ratings.place").write_text(f"{tmp_path / 'site.db'}\n")
+    assert not unpack.unpack(tmp_path / "one.tar", runs).ratings_stay
+    capsys.readouterr()
+    bring(tmp_path / "many.tar", runs)
+    assert f"others are in {tmp_path / 'many.tar'} and were not taken" in capsys.readouterr().out
+    assert not (root / "ratings.db").exists()
 
 
 @pytest.mark.parametrize("how", ["changed", "short", "gone"])
