@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,7 @@ class Kills:
     def failed(self, step: Step, error: str, log: Path) -> None:
         print(f"FAILED {step.name}: {error}", flush=True)
 
-    def blocked(self, step: Step, by: Step) -> None: ...
+    def blocked(self, steps: Sequence[Step], by: Step) -> None: ...
     def remaining(self, done: int, of: int, seconds: float) -> None:
         self.half = done >= of / 2
 

@@ -187,7 +187,7 @@ def test_what_a_run_does_names_its_step(tmp_path: Path) -> None:
         watcher.started(step, 1, 2)
         watcher.progress(step, 1, 2, "half")
         watcher.failed(step, "it broke", tmp_path / "log.txt")
-        watcher.blocked(other, step)
+        watcher.blocked([other], step)
         watcher.remaining(1, 2, 60.0)
     assert told == ["started", "progress", "failed", "blocked", "remaining"]
     begun, failed, blocked, _ = read()

@@ -20,6 +20,8 @@ ELSEWHERE = {
     "CONTRIBUTING.md": "contributing.md",
     "bench/RESULTS.md": "measurements.md",
 }
+# Files to which pages link where the site has a page of its own that tells the same and more.
+INSTEAD = {"docs/_site/every-key.yaml": "study-file.md"}
 MADE = {"study-file.md": study_page, "commands.md": commands_page, "study.schema.json": schema_text}
 # A link in Markdown outside of code: the text's end, the target, its anchor.
 LINK = re.compile(r"(\]\()([^)#\s]*)(#[^)\s]*)?(\))")
@@ -67,7 +69,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         target = _target(origin, found[2])
         if target is None or not (ROOT / target).exists() or found[2].endswith((".png", ".svg")):
             return found[0]
-        uri = _page_of(target) or _shown(target)
+        uri = INSTEAD.get(target, page.file.src_uri)
+        if uri == page.file.src_uri:
+            uri = _page_of(target) or _shown(target)
         link = posixpath.relpath(uri, here or ".")
         return f"{found[1]}{link}{found[3] or ''}{found[4]}"
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import subprocess
 import threading
@@ -265,8 +267,35 @@ def test_a_disk_that_cannot_hold_it(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
     assert [free(n).state for n in (6e9, 4e9, 0.5e9)] == ["ok", "note", "problem"]
     assert free(4e9).found == f"4.0 GB free for {tmp_path}/runs/deep"
-    monkeypatch.setattr(doctor_machine.os, "access", lambda *_: False)
-    assert free(6e9).found == f"{tmp_path} cannot be written to"
+
+    def refuse(number: int) -> None:
+        def temporary(dir: Path) -> None:
+            assert dir == tmp_path
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(doctor_machine, "TemporaryFile", temporary)
+
+    refuse(errno.EROFS)
+    assert free(0).found == f"{tmp_path} cannot be written to"
+    refuse(errno.ENOSPC)  # of names for files, say
+    assert (free(6e9).state, free(6e9).fix) == ("problem", "free some space, or set X")
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc")
+def test_where_even_root_cannot_write_is_no_lack_of_space() -> None:
+    check = doctor_machine._disk("disk of cache", Path("/proc/foo/bar"), "set X")
+    assert (check.state, check.found) == ("problem", "/proc cannot be written to")
+    assert check.fix == "set X"
+
+
+def test_what_is_not_here_has_its_fix(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    found = {check.name: check for check in doctor_machine._programs()}
+    assert {check.state for check in found.values()} == {"note"}
+    assert "apt install chromium" in found["browser"].fix
+    assert "apt install postgresql" in found["PostgreSQL"].fix
+    monkeypatch.setattr(doctor_machine.shutil, "which", lambda name: f"/bin/{name}")
+    assert {check.state for check in doctor_machine._programs()} == {"ok"}
 
 
 def test_a_probe_that_hangs_hangs_nobody() -> None:

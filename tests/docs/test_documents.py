@@ -21,6 +21,7 @@ from epigone.models import references
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 ROOT = Path(__file__).parents[2]
+PAGES = sorted([*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md")])
 # What `epigone new` writes, on the first thirtieth of its corpus and in test time.
 SMALLER = {
     "[sharegpt-v3-part]": "[part.json]",
@@ -147,3 +148,12 @@ def test_make_says_which_python_it_needs(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert "needs Python 3.11 or newer" in done.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_link_of_a_page_leads_to_a_file_of_the_repository(page: Path) -> None:
+    text = re.sub(r"^```.*?^```|`[^`\n]+`", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    # What only its writer should see shows in the page's source all the same.
+    assert "<!--" not in text
+    links = [link for link in re.findall(r"\]\(([^)#\s]+)", text) if ":" not in link]
+    assert [link for link in links if not (page.parent / link).exists()] == []

@@ -89,6 +89,13 @@ def test_every_link_leads_to_a_page_and_to_its_place(pages: Mapping[Path, Page])
                 assert anchor in [*pages[target].ids, "__skip"], (file.name, link)
 
 
+def test_the_keys_of_a_study_have_a_page_of_their_own(pages: Mapping[Path, Page]) -> None:
+    found = {file.name: page for file, page in pages.items()}
+    assert "study-file.html" in found["index.html"].links
+    # Which shows where its examples stand.
+    assert "files/docs/_site/every-key.yaml.html" in found["study-file.html"].links
+
+
 def test_nothing_is_loaded_from_elsewhere(site: Path, pages: Mapping[Path, Page]) -> None:
     for file, page in pages.items():
         assert not [x for x in page.loaded if re.match("(https?:)?//", x)], file

@@ -108,6 +108,13 @@ def test_weights_that_are_missing_are_not_made_up(tmp_path: Path, tiny_t5: Path)
     assert "decoder.final_layer_norm.weight" in str(caught.value)
 
 
+def test_weights_of_another_shape_are_named(tmp_path: Path, tiny_base: Path) -> None:
+    wide = json.loads((tiny_base / "config.json").read_text())["intermediate_size"] * 2
+    folder = changed(tiny_base, tmp_path / "wide", intermediate_size=wide)
+    with pytest.raises(ModelError, match=r"another shape .*: model\.layers\.0\.mlp\..*not \["):
+        load(folder)
+
+
 def test_a_decoder_without_a_start_is_refused(tmp_path: Path, tiny_t5: Path) -> None:
     folder = changed(tiny_t5, tmp_path / "t5", decoder_start_token_id=None)
     (folder / "generation_config.json").unlink()

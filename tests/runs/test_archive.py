@@ -48,6 +48,22 @@ def study(tmp_path: Path) -> Study:
     return copied(tmp_path / "here")
 
 
+def test_a_damaged_lock_is_told_with_what_to_do(cli: Cli, tmp_path: Path, study: Study) -> None:
+    file = study.root / "study.lock.json"
+    file.write_bytes(file.read_bytes() + b"{")
+    with pytest.raises(UserError, match=r"lock is damaged: .*json \(run the study again from its"):
+        packed(study, tmp_path / "made.tar")
+    told = cli("status", "study.yaml", cwd=tmp_path / "here").stdout
+    assert "no folder" not in told
+    told = cli("status", "study.yaml", "--runs", "nosuch", cwd=tmp_path / "here").stdout
+    assert told.endswith("\n(no folder nosuch yet)\n")
+    told = cli("status", "study.yaml", cwd=tmp_path / "here").stdout
+    assert told.endswith("\nstudy.lock.json is damaged (epigone verify)\n")
+    lock(study)  # as a run does
+    assert "damaged" not in cli("status", "study.yaml", cwd=tmp_path / "here").stdout
+    assert packed(study, tmp_path / "made.tar").done == len(study.expansion().steps)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_study_is_the_same_on_another_machine(tmp_path: Path, study: Study, kind: str) -> None:
     out = tmp_path / f"made.{kind}"

@@ -21,6 +21,8 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 
 from epigone.cli import main
+from epigone.cli.checks import Check
+from epigone.cli.doctor_network import store_probe
 from epigone.errors import HeldElsewhere, StepFailed, UserError
 from epigone.files import sha256_file
 from epigone.runs import objects as objects_module
@@ -75,6 +77,7 @@ class Fake:
     """Performs steps at once, by `act`."""
 
     learns = False
+    growing_seconds = 0.0
 
     def __init__(self, act: Callable[[Task], Record] = seal) -> None:
         self.act, self.asked = act, list[str]()
@@ -582,6 +585,54 @@ def test_a_push_killed_before_it_is_known_is_no_second_one(url: str, tmp_path: P
     assert (tmp_path / "2" / "l.jsonl").read_text() == "sent x\ncame x\nsent y\n"
 
 
+def looked(url: str, offline: bool = False) -> Check:
+    (check,) = store_probe(url, offline).find()
+    return check
+
+
+def test_the_doctor_looks_at_a_store(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The folder comes with its first file, and the bucket does not.
+    assert looked("s3://bucket/not-yet").found.startswith("s3://bucket/not-yet can be read")
+    assert looked(s3).state == "ok"
+    gone = looked("s3://none/studies")
+    assert gone.state == "problem"
+    assert gone.found.startswith("s3://none/studies: FileNotFoundError: ")
+    assert gone.fix.startswith("check the URL, the network")
+    assert looked("s3://none/studies", offline=True).state == "note"
+    refused = looked("s3://key:hidden@bucket/x")
+    assert (refused.state, "hidden" in f"{refused}") == ("problem", False)
+    monkeypatch.setitem(sys.modules, "adlfs", None)
+    assert looked("az://container/x").fix == "pip install adlfs"
+
+
+def test_the_doctor_looks_at_a_study_whose_steps_are_at_a_url(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("epigone.cli.doctor_machine._accelerators", list)
+    (tmp_path / "x.yaml").write_text("name: x\n")
+    for offline in ([], ["--offline"]):
+        argv = ["epigone", "doctor", str(tmp_path / "x.yaml"), "--runs", url, *offline]
+        monkeypatch.setattr(sys, "argv", argv)
+        monkeypatch.setattr("epigone.cli.doctor_network.probes", list)
+        with pytest.raises(SystemExit):
+            main()
+        told = capsys.readouterr().out
+        assert f"{url} was not asked" in told if offline else f"{url} can be read" in told
+        assert "disk of runs" not in told and "study file" in told
+
+
+@pytest.mark.parametrize("verb", ["status", "verify"])
+def test_runs_without_a_name_are_refused(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["epigone", verb, "x.yaml", "--runs", ""])
+    with pytest.raises(SystemExit) as end:
+        main()
+    told = capsys.readouterr().err
+    assert (end.value.code, told.count("\n")) == (2, 1)
+    assert told.startswith("epigone: --runs names nothing (")
+
+
 def test_verbs_that_need_a_folder_refuse_a_url(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -590,5 +641,5 @@ def test_verbs_that_need_a_folder_refuse_a_url(
     with pytest.raises(SystemExit) as end:
         main()
     told = capsys.readouterr().err
-    assert end.value.code == 2 and "needs a folder, and no URL: s3:/bucket" in told
+    assert end.value.code == 2 and "needs a folder, and no URL: s3://bucket/studies" in told
     assert len(told.splitlines()) == 1

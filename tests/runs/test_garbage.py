@@ -15,7 +15,7 @@ from epigone.files import aside_of
 from epigone.runs.garbage import sweep
 from epigone.runs.lease import Runner
 from epigone.runs.store import partial_of
-from epigone.teachers.ledger import Ledger
+from epigone.teachers.ledger import Ledger, Row
 
 from .made_study import answer, copied, no_locks, tree
 
@@ -115,8 +115,10 @@ def test_a_study_without_a_lock_is_left_alone(tmp_path: Path) -> None:
     before = tree(runs / "made")
     found = sweep(runs, remove=True)
     assert [g.path for g in found.found] == [".import-abc"]
-    assert "no lock file" in found.left["made"]
-    assert tree(runs / "made") == before
+    assert found.left["made"] == "study.lock.json is damaged (epigone verify)"
+    (runs / "made/study.lock.json").unlink()
+    assert "no lock file" in sweep(runs).left["made"]
+    assert tree(runs / "made").keys() == before.keys() - {"study.lock.json"}
 
 
 def test_one_studys_folder_alone(tmp_path: Path) -> None:
@@ -144,6 +146,48 @@ def test_paid_answers_go_only_where_it_was_said_twice(cli: Cli, tmp_path: Path) 
     assert sorted((runs / "ledger").iterdir()) == [p for p in ledgers if "other" not in p.name]
     assert cli("gc", cwd=tmp_path).stdout.strip() == "nothing to remove"
     assert (runs / "made/ratings.db").exists()
+
+
+def test_paid_answers_of_a_renamed_study_are_its_own(tmp_path: Path) -> None:
+    runs, root = littered(tmp_path)[0], tmp_path / "runs/renamed"
+    (runs / "made").rename(root)
+    other = {"ledger/other-1.jsonl"}
+
+    def offered() -> set[str]:
+        return {g.path for g in sweep(runs, ledgers=True).found if g.what == "ledger"}
+
+    assert offered() == other
+    # Its copy of the study file tells as well as its lock.
+    lock, file = root / "study.lock.json", root / "study.yaml"
+    lock.write_text("{")
+    assert offered() == other
+    file.write_text("bases: [")
+    found = sweep(runs, ledgers=True)
+    assert not [g for g in found.found if g.what == "ledger"]
+    why = "renamed does not tell which study it is (epigone verify)"
+    assert {name for name, told in found.left.items() if told == why} > other
+
+
+def test_a_ledger_that_cannot_be_read_to_its_end_is_kept(tmp_path: Path) -> None:
+    runs, _ = littered(tmp_path)
+    file = runs / "ledger/other-1.jsonl"
+    first, *lines = file.read_bytes().splitlines(keepends=True)
+    for content, why in (
+        ([Row("format", "", {"format": 9}).line(), *lines],
+         "a ledger was written by a newer Epigone, in format 9; this one knows up to 1"),
+        ([first, lines[0].replace(b"another", b"nothing"), *lines[1:]],
+         "1 line is damaged (epigone verify)"),
+        ([first, Row("came", "c", {"cost": "much"}).line(), Row("sent", "c", {}).line()],
+         "2 lines are damaged (epigone verify)"),
+    ):  # fmt: skip
+        file.write_bytes(b"".join(content))
+        found = sweep(runs, remove=True, ledgers=True)
+        assert found.left == {"ledger/other-1.jsonl": why}
+        assert file.read_bytes() == b"".join(content)
+
+
+def test_a_folder_without_studies_is_told(cli: Cli, tmp_path: Path) -> None:
+    assert cli("gc", tmp_path, cwd=tmp_path).stdout == f"no study lies in {tmp_path}\n"
 
 
 def test_a_link_is_removed_and_not_what_it_points_to(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -213,6 +214,9 @@ def test_another_study_left_by_a_dead_machine_is_waited_for(
 
     with Runner(tmp_path, "new", clock, pass_time):
         assert clock.now >= lease.DEAD_SECONDS
+        assert not file.exists()  # nobody waits for it again
+
+    file.write_text(json.dumps(told))
 
     def beats(seconds: float) -> None:
         clock.now += seconds
@@ -255,3 +259,32 @@ def test_it_works_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert not second.take(STEP)
         clock.now += lease.DEAD_SECONDS
         assert second.take(STEP)
+
+
+def test_a_step_that_another_runner_is_done_with_meanwhile_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.open
+
+    def late(path: Path, *more: int) -> int:
+        if path.parent == tmp_path / lease.FOLDER / STEP:
+            path.parent.rmdir()
+        return real(path, *more)
+
+    with Runner(tmp_path, "s") as runner:
+        monkeypatch.setattr(os, "open", late)
+        assert not runner.take(STEP)
+        monkeypatch.undo()
+        assert runner.take(STEP)
+
+
+def test_a_disk_that_is_away_takes_no_lease(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(path: Path) -> list[str]:
+        raise OSError(errno.ESTALE, "stale file handle")
+
+    with Runner(tmp_path, "s") as runner:
+        assert runner.take(STEP)
+        monkeypatch.setattr(os, "listdir", away)
+        assert (lease.ours(runner.lease(STEP)), runner.lost()) == (True, [])

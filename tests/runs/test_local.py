@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from epigone import processes
-from epigone.runs import local, machine, worker
+from epigone.runs import local, worker
 from epigone.runs.execute import claim_of
 from epigone.runs.local import Local
 from epigone.runs.machine import Here, gpu_names
@@ -19,6 +18,7 @@ from epigone.runs.needs import Machine, Needs, needs_of
 from epigone.runs.perform import Task
 from epigone.runs.plan import memory
 from epigone.runs.resolve import World
+from epigone.runs.schedule import fit
 from epigone.schema import Progress, Record, silent
 from epigone.study.file import parse
 from epigone.study.step import Step
@@ -101,6 +101,24 @@ def test_a_step_larger_than_the_machine_still_fits_it_alone(steps: dict[str, Ste
         assert step.stage == "judge" or needs_of(step, [poor]).within(poor.has)
 
 
+@pytest.mark.parametrize(
+    "machines",
+    [
+        [replace(SERVER, has=Needs(32, 4, 32e9)), replace(SERVER, has=Needs(32, 4, 256e9))],
+        [replace(SERVER, has=Needs(64, 8, 64e9)), Machine("cpu", Needs(64, 0, 512e9))],
+        [Machine("odd", Needs(5, 0, 7e5)), Machine("even", Needs(2, 0, 3e5))],
+    ],
+)
+def test_the_parts_of_a_training_run_fit_machines_that_are_not_equal(
+    steps: dict[str, Step], machines: list[Machine]
+) -> None:
+    small = [replace(m, gpu_bytes=memory(steps["train"]) / 6) for m in machines]
+    for asked in (0, 3, 4, 7):
+        needs = needs_of(steps["train"], small, asked)
+        assert fit(needs, [m.has for m in small]) is not None
+    assert fit(needs_of(steps["train"], [LAPTOP], 3), [LAPTOP.has]) is None
+
+
 class FakeWorker:
     """Waits with each task until it is let go, and keeps the GPUs that it was given."""
 
@@ -159,26 +177,3 @@ def test_gpus_are_called_as_they_are_made_visible(monkeypatch: pytest.MonkeyPatc
     assert gpu_names(2) == ["0", "1"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert gpu_names(2) == []
-
-
-def test_a_container_has_no_more_than_its_limits(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    files = {"/sys/fs/cgroup/cpu.max": "150000 100000", "/sys/fs/cgroup/memory.max": "4096"}
-    real = open
-
-    def fake(path: object, *more: object, **named: object) -> object:
-        text = files.get(str(path))
-        if text is None:
-            return real(path, *more, **named)  # type: ignore[call-overload]
-        (tmp_path / "f").write_text(text)
-        return real(tmp_path / "f", *more, **named)  # type: ignore[call-overload]
-
-    monkeypatch.setattr("builtins.open", fake)
-    monkeypatch.setattr(machine.Path, "read_text", lambda self: files[str(self)])
-    assert processes._quota() == 2
-    assert machine.allowed() == 4096
-    files |= {"/sys/fs/cgroup/cpu.max": "max 100000", "/sys/fs/cgroup/memory.max": "max"}
-    files["/sys/fs/cgroup/memory/memory.limit_in_bytes"] = "9223372036854771712"
-    assert processes._quota() > 1 << 10
-    assert machine.allowed() == 9223372036854771712

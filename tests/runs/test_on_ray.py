@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +97,7 @@ class KillsNode:
     def failed(self, step: Step, error: str, log: Path) -> None:
         pytest.fail(error)
 
-    def blocked(self, step: Step, by: Step) -> None: ...
+    def blocked(self, steps: Sequence[Step], by: Step) -> None: ...
     def remaining(self, done: int, of: int, seconds: float) -> None: ...
 
 

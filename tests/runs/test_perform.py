@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from epigone.errors import StepFailed, UserError
+from epigone.errors import StepFailed, Stopped, UserError
 from epigone.runs import perform as module
 from epigone.runs import store
 from epigone.runs.perform import Task, perform, task_alone
@@ -153,3 +153,24 @@ def test_what_another_request_left_in_a_folder_is_no_start_for_this_one(tmp_path
     record = perform(task(folder), silent)
     assert record.seconds < 1000
     assert not (folder / "amount-600").exists()
+
+
+def test_a_step_that_was_lost_over_a_disk_that_hung_is_not_sealed(tmp_path: Path) -> None:
+    made = perform(task(tmp_path / "other"), silent)
+    partial, folder = partial_of(tmp_path / "s"), tmp_path / "s"
+    partial.mkdir()
+    (partial / "x.txt").write_text("m")
+    looks: list[bool] = []
+
+    def lost() -> None:
+        looks.append((partial / store.RECORD).exists())
+        if looks[-1]:
+            raise Stopped("another runner has taken the step over")
+
+    with pytest.raises(Stopped):
+        store.seal(partial, folder, made, lost)
+    assert (looks, folder.exists()) == ([False, True], False)
+    # The one that took it over may have written half of it: that record is of no use to it.
+    (partial / "x.txt").write_text("hal")
+    assert perform(task(folder), silent).outputs == made.outputs
+    assert verify(folder) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -57,6 +58,7 @@ class Fake:
     """Performs steps at once, or does what the next of `script`'s acts for a step says."""
 
     learns = False
+    growing_seconds = 0.0
 
     def __init__(self, **script: Exception | str) -> None:
         self.script: dict[str, list[Exception | str]] = {n: [a] for n, a in script.items()}
@@ -76,7 +78,10 @@ class Fake:
         act = acts.pop(0) if acts else "done"
         if isinstance(act, Exception):
             future.set_exception(act)
+        elif act == "queued":
+            threading.Timer(0.3, lambda: future.set_result(seal(task))).start()
         elif act == "hangs":
+            tell(0, 0)
             self.hanging[task.folder] = future
         elif act == "stops":
             future.set_exception(Stopped("stopped by SIGTERM"))
@@ -108,8 +113,8 @@ class Watcher:
     def failed(self, step: Step, error: str, log: Path) -> None:
         self.told.append(("failed", step.slug, error))
 
-    def blocked(self, step: Step, by: Step) -> None:
-        self.told.append(("blocked", step.slug, by.slug))
+    def blocked(self, steps: Sequence[Step], by: Step) -> None:
+        self.told += [("blocked", step.slug, by.slug) for step in steps]
 
     def remaining(self, done: int, of: int, seconds: float) -> None:
         assert 0 <= done <= of and seconds >= 0
@@ -177,7 +182,7 @@ def test_what_failed_by_an_error_of_its_own_is_tried_again_when_told(study: Stud
 
 
 def test_a_users_mistake_ends_the_run_unless_told_to_keep_going(study: Study) -> None:
-    with pytest.raises(UserError, match="no such corpus"):
+    with pytest.raises(UserError, match=r"^items a: no such corpus$"):
         study.run(Fake(a=UserError("no such corpus")))
     going = study.run(Fake(a=UserError("no such corpus")), keep_going=True)
     assert going == {"a": "failed", "b": "blocked", "c": "blocked", "d": "done"}
@@ -211,6 +216,25 @@ def test_a_hanging_step_is_ended_and_fails(study: Study) -> None:
     told = study.run(fake, patience_minutes=0.001)
     assert told == {"a": "failed", "b": "blocked", "c": "blocked", "d": "done"}
     assert study.failure(A) == "the step told nothing for 0.001 minutes and was ended"
+
+
+def test_a_step_that_waits_in_a_queue_does_not_hang(study: Study) -> None:
+    assert set(study.run(Fake(a="queued"), patience_minutes=0.001).values()) == {"done"}
+
+
+def test_what_fits_no_machine_is_refused_before_any_work(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "needs_of", lambda *_: Needs(3, 0, 3.0, 3))
+    fake = Fake()
+    line = r"items a fits no machine .* 3 processes with 3 cores \(ask for fewer --processes"
+    with pytest.raises(UserError, match=line):
+        study.run(fake)
+    assert (fake.asked, fake.stopped) == ([], True)
+    growing = Fake()
+    growing.growing_seconds = 0.05  # a cluster, to which nobody comes
+    with pytest.raises(UserError, match=line):
+        study.run(growing)
 
 
 def test_a_step_stopped_from_outside_ends_the_run(study: Study) -> None:
@@ -259,6 +283,18 @@ def test_what_failed_at_another_runner_is_not_tried_here(study: Study) -> None:
             told = study.run_as(runner, Fake())
     assert told == {"a": "failed", "b": "blocked", "c": "blocked", "d": "done"}
     assert ("failed", "a", "it broke there") in study.watcher.told
+
+
+def test_an_old_failure_of_a_step_that_others_kept_from_being_tried_is_not_told(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "claim_of", lambda step: "endpoint/e" if step is A else "")
+    study.store.partial(A).mkdir(parents=True)
+    write_json(study.store.partial(A) / FAILURE, {"error": "it was away yesterday"})
+    with Runner(study.store.root, "s") as other, Runner(study.store.root, "s") as runner:
+        assert other.take("endpoint/e")
+        threading.Timer(0.2, lambda: other.free("endpoint/e")).start()
+        assert set(study.run_as(runner, Fake()).values()) == {"done"}
 
 
 def test_a_step_that_was_taken_over_is_let_go(study: Study) -> None:

@@ -220,6 +220,39 @@ def test_a_failure_takes_its_descendants_and_nothing_else(fails: str) -> None:
     step = root if fails == "root" else middle
     schedule.begin(step)
     dropped = schedule.drop(step)
-    by = [(root, middle), (middle, leaf)][0 if fails == "root" else 1 :]
-    assert [(b.name, s.name) for s, b in dropped] == [(b.name, s.name) for b, s in by]
+    assert dropped == [middle, leaf][0 if fails == "root" else 1 :]
     assert schedule.left == [apart]
+
+
+def test_room_is_kept_for_a_large_step_where_it_can_work() -> None:
+    large = chain(name="large")
+    small = [chain(name=f"s{at}") for at in range(40)]
+    seconds = {"large": 100.0}
+    boxes = [Needs(16, 0, 40.0), Needs(8, 0, 256.0)]
+    steps = [large, *small]
+    schedule = Schedule(
+        steps,
+        done=(),
+        asked=[s.name for s in steps],
+        seconds=lambda s: seconds.get(s.axes[0], 1.0),
+        needs=lambda s: Needs(8, 0, 200.0) if s is large else Needs(1, 0, 2.0),
+    )
+    busy = [boxes[0], boxes[1].less(Needs(1, 0, 2.0))]  # by what began before
+    placed = schedule.place(busy, [], (), boxes)
+    assert placed is not None and placed[1] == [0] and placed[0] in small
+
+
+def test_what_asks_an_endpoint_begins_though_no_core_is_free() -> None:
+    ask, train = chain(name="ask"), chain(name="train")
+    schedule = Schedule(
+        [ask, train],
+        done=(),
+        asked=[ask.name, train.name],
+        seconds=lambda s: 1.0 if s is ask else 99.0,
+        needs=lambda s: Needs(0, 0, 1.0) if s is ask else Needs(1, 0, 1.0),
+        claims=lambda s: "endpoint" if s is ask else "",
+    )
+    assert schedule.place([Needs(0, 0, 8.0)]) == (ask, [0])
+    schedule.begin(ask)
+    assert schedule.place([Needs(0, 0, 8.0)], [ask]) is None
+    assert schedule.ready == [train]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,9 @@ from epigone.errors import StepFailed, UserError
 from epigone.evaluation.catalogue import known_tasks
 from epigone.runs import worker as module
 from epigone.runs.local import Worker
+from epigone.runs.local import _lines as lines_of
 from epigone.runs.perform import Task, task_of
-from epigone.runs.store import Store, verify
+from epigone.runs.store import LOG, Store, verify
 from epigone.schema import Record
 from epigone.study.specs import BenchmarkSpec, ItemsSpec, ModelSpec, StyleSpec
 from epigone.study.step import Step
@@ -70,6 +73,9 @@ def test_a_mistake_and_a_failure_are_told_and_the_next_step_works(
     style = Step("style", ("x",), StyleSpec(model="m", metrics=("list",)))
     with pytest.raises(StepFailed, match="KeyError"):
         run(worker, style, store)
+    # People are shown the end of it.
+    log = (store.partial(style) / LOG).read_text()
+    assert log.startswith("Traceback") and log.splitlines()[-1].startswith("KeyError: ")
     assert run(worker, items(), store).stage == "items"
 
 
@@ -110,6 +116,45 @@ def test_a_stopped_worker_starts_no_more(tmp_path: Path) -> None:
     with pytest.raises(StepFailed, match="ended"):
         run(worker, items(), Store(tmp_path))
     assert worker._process is None
+
+
+def test_a_step_that_exits_by_itself_has_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def leave(*_: object) -> None:
+        sys.exit(0)
+
+    out, into = os.pipe()
+    children = module._Children(module.Events(into))
+    for name, act in (("said", leave), ("unsaid", lambda *_: os._exit(0))):
+        monkeypatch.setattr(module, "perform", act)
+        task = Task("items", "s", "h", {}, {}, {}, str(tmp_path / name))
+        if (child := os.fork()) == 0:
+            module._child(task, 1, None, children._events)
+        children.tasks[child] = task
+    while children.tasks:
+        children.reap()
+    os.close(into)
+    with os.fdopen(out) as read:
+        told = [json.loads(line) for line in read if line.strip()]
+    assert {(Path(e["folder"]).name, e["event"], e["error"]) for e in told} == {
+        ("said", "failed", "the step ended by SystemExit: 0"),
+        ("unsaid", "failed", "the step's process ended with exit code 0"),
+    }
+
+
+def test_a_killed_worker_is_told_though_what_it_started_lives_on(tmp_path: Path) -> None:
+    # As code of the user's own may leave a process behind that has the worker's output.
+    script = "import os, time; os.fork() or time.sleep(60); time.sleep(60)"
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        process.kill()
+        assert [*lines_of(process)] == []
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_long_events_of_many_writers_arrive_whole_though_one_is_cut_off() -> None:

@@ -111,7 +111,8 @@ def main() -> None:
     # As for ^C, so that a terminated run ends its worker and lets its lease go.
     signal.signal(signal.SIGTERM, _stop)
     try:
-        code = app(standalone_mode=False)
+        # By this name completion calls it, whatever it was started by.
+        code = app(standalone_mode=False, prog_name="epigone")
         sys.stdout.flush()  # here a full disk or a closed pipe can still be told
         sys.exit(code if isinstance(code, int) else 0)
     except UserError as error:
@@ -169,6 +170,8 @@ def _trouble(error: OSError) -> str:
     path = error.filename
     value = None if path is None else os.fsdecode(path) if isinstance(path, bytes) else str(path)
     fix = "make room, then run the same command again" if error.errno in _FULL else ""
+    if error.errno == errno.EROFS:
+        fix = "--runs names another folder, EPIGONE_HOME another cache"
     return str(UserError(reason[:1].lower() + reason[1:], value=value, fix=fix))
 
 
@@ -189,15 +192,10 @@ def _usage(error: Any) -> str:
     text = str(error.format_message()).strip().splitlines()
     line = text[0] if text else "run 'epigone --help'"
     if line.startswith("No such command"):
-        return str(UnknownName("verb", line.split("'")[1], list(_verbs())))
+        return str(UnknownName("verb", line.split("'")[1], [*error.ctx.command.commands]))
     context = getattr(error, "ctx", None)
     hint = f" (see '{context.command_path} --help')" if context is not None else ""
     return line.rstrip(".") + hint
-
-
-def _verbs() -> list[str]:
-    commands = [c.name or "" for c in app.registered_commands]
-    return commands + [g.name or "" for g in app.registered_groups]
 
 
 def _end(message: str, code: int) -> None:

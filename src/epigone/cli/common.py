@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from epigone.errors import UserError
+from epigone.logs import redacted
 from epigone.runs.objects import is_url
 from epigone.schema import Record, Score
 from epigone.study.step import Step
@@ -30,25 +31,40 @@ Use = Annotated[
 ]
 
 
-def _folder(place: Path) -> Path:
-    if is_url(place):
-        raise UserError("this needs a folder, and no URL", value=str(place), fix="--runs FOLDER")
-    return place
+def _place(text: str) -> str:
+    if not text.strip():
+        raise UserError("--runs names nothing", fix="leave it out for the folder runs")
+    return text
+
+
+def _folder(text: str | Path) -> Path:
+    # As it was given: a path of it would have lost a slash of a URL.
+    text = _place(str(text))
+    if is_url(text):
+        fix = "--runs FOLDER"
+        raise UserError("this needs a folder, and no URL", value=redacted(text), fix=fix)
+    return Path(text)
 
 
 Runs = Annotated[
-    Path, typer.Option("--runs", callback=_folder, help="Folder that holds the studies' steps.")
+    Path,
+    typer.Option(
+        "--runs", parser=_folder, metavar="FOLDER", help="Folder that holds the studies' steps."
+    ),
 ]
 Place = Annotated[
     str,
     typer.Option(
         "--runs",
+        callback=_place,
         metavar="FOLDER|URL",
         help="Where the studies' steps are: a folder, s3://…, gs://…",
     ),
 ]
 
 _PLAIN_SECONDS = 15.0
+# Of a line on a terminal: the bar, and what must have room beside a step's name.
+_BAR, _BESIDE_NAME = 12, 52
 # A study of more cells is told by stages, and not by steps.
 TALL = 30
 
@@ -63,7 +79,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     if not sys.stdout.isatty():
         print("\t".join(columns))
         for row in rows:
-            print("\t".join(_plain(c) for c in row))
+            print("\t".join(printable(c) for c in row))
         return
     from rich.console import Console
     from rich.table import Table
@@ -74,7 +90,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
         out.add_column(column, overflow="fold")
     for row in rows:
         # Text, not markup: names and messages may hold square brackets.
-        out.add_row(*(Text(_plain(c)) for c in row))
+        out.add_row(*(Text(printable(c)) for c in row))
     Console().print(out)
 
 
@@ -110,7 +126,8 @@ def seconds(value: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def _plain(text: str) -> str:
+def printable(text: str) -> str:
+    """A text in which nothing steers a terminal."""
     return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
 
 
@@ -165,16 +182,18 @@ class Teller:
             self._line(f"    {line}")
         self._line(f"    log: {log}")
 
-    def blocked(self, step: Step, by: Step) -> None:
-        """A step of a study cannot run."""
-        self._line(f"{step.stage} {step.slug} blocked by {by.name}")
+    def blocked(self, steps: Sequence[Step], by: Step) -> None:
+        """Steps of a study cannot run."""
+        names = ", ".join(f"{s.stage} {s.slug}" for s in steps[:3])
+        names += f" and {len(steps) - 3} more" if len(steps) > 3 else ""
+        self._line(f"blocked by {by.name}: {names}")
 
     def remaining(self, done: int, of: int, left: float) -> None:
         """So many steps of a study are done, and the others will take so long."""
         if self._bar is None:
             return
         if self._total is None:
-            self._total = self._bar.add_task("all steps", total=of, note="")
+            self._total = self._bar.add_task("all steps", total=of, note="", told_left=True)
         note = f"{done}/{of}, about {seconds(left)} left" if done < of else f"{done}/{of}"
         self._bar.update(self._total, completed=done, note=note)
 
@@ -188,7 +207,7 @@ class Teller:
             if name not in self._tasks:
                 self._tasks[name] = self._bar.add_task(head, total=None, note="")
             self._bar.update(
-                self._tasks[name], completed=done, total=total or None, note=_plain(note)
+                self._tasks[name], completed=done, total=total or None, note=printable(note)
             )
         elif time.monotonic() - self._said.setdefault(name, time.monotonic()) > _PLAIN_SECONDS:
             self._said[name] = time.monotonic()
@@ -201,44 +220,49 @@ class Teller:
 
     def _line(self, text: str) -> None:
         if self._bar is not None:
-            self._bar.console.print(_plain(text), markup=False, highlight=False)
+            self._bar.console.print(printable(text), markup=False, highlight=False)
         else:
-            print(_plain(text), file=sys.stderr, flush=True)
+            print(printable(text), file=sys.stderr, flush=True)
 
 
 def _bar() -> Bar:
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        ProgressColumn,
-        Task,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, Progress, ProgressColumn, Task
     from rich.text import Text
 
-    class Speed(ProgressColumn):
-        """Units a second, of work that is counted in units: updates, prompts, requests."""
+    console = Console(stderr=True)
+
+    class Name(ProgressColumn):
+        """Of a long name the middle is left out."""
 
         def render(self, task: Task) -> Text:
-            speed = task.finished_speed or task.speed
-            units = speed and task.total and task.total > 1
-            return Text(f"{speed:.3g}/s" if units else "", style="dim")
+            room = max(16, min(60, console.width - _BESIDE_NAME))
+            name = task.description
+            if len(name) > room:
+                name = f"{name[: room // 2]}…{name[len(name) - (room - room // 2 - 1) :]}"
+            return Text(name)
 
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TextColumn("{task.fields[note]}", style="dim", markup=False),
-        Speed(),
-        TimeElapsedColumn(),
-        TextColumn("left", style="dim"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    )
+    class Rest(ProgressColumn):
+        """Share, times, units a second and what the step says, as far as the line goes."""
+
+        def render(self, task: Task) -> Text:
+            parts = [f"{task.percentage:>3.0f}%"] if task.total else ["    "]
+            parts.append(f"{seconds(task.elapsed or 0)} so far")
+            if task.time_remaining is not None and not task.fields.get("told_left"):
+                parts.append(f"{seconds(task.time_remaining)} left")
+            speed = task.finished_speed or task.speed
+            # Of work that is counted in units: updates, prompts, requests.
+            if speed and task.total and task.total > 1 and not task.fields.get("told_left"):
+                parts.append(f"{speed:.3g}/s")
+            parts.append(task.fields["note"])
+            rest = Text("  ".join(filter(None, parts)), style="dim")
+            room = max(16, min(60, console.width - _BESIDE_NAME))
+            used = max(min(len(t.description), room) for t in bar.tasks)
+            rest.truncate(max(12, console.width - used - _BAR - 3), overflow="ellipsis")
+            return rest
+
+    bar = Progress(Name(), BarColumn(bar_width=_BAR), Rest(), console=console, transient=True)
+    return bar
 
 
 def _tail(log: Path, lines: int) -> list[str]:

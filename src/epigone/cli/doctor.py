@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from epigone.cli.common import Json, Runs, say_json
+from epigone.cli.common import Json, Place, say_json
 
 if TYPE_CHECKING:
     from epigone.cli.checks import Check, Need
@@ -29,7 +29,7 @@ def doctor(
         typer.Argument(metavar="[STUDY]", help="Look at what this study needs, too."),
     ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Ask nothing of the network.")] = False,
-    runs: Runs = Path("runs"),
+    runs: Place = "runs",
     json: Json = False,
 ) -> None:
     """Look at the machine, the network and a study, and tell what is missing with its fix.
@@ -63,10 +63,11 @@ def doctor(
         raise typer.Exit(1)
 
 
-def examine(study: Path | None, runs: Path, offline: bool) -> list[Check]:
+def examine(study: Path | None, runs: str, offline: bool) -> list[Check]:
     """Every check, all of them side by side and each within its time."""
     from epigone.cli import doctor_machine, doctor_network, doctor_study
     from epigone.cli.checks import Check, Probe, side_by_side
+    from epigone.runs.objects import is_url
 
     needs: set[Need] = set()
 
@@ -78,6 +79,8 @@ def examine(study: Path | None, runs: Path, offline: bool) -> list[Check]:
     probes = doctor_machine.probes(runs)
     if not offline:
         probes += doctor_network.probes()
+    if is_url(runs):
+        probes.append(doctor_network.store_probe(runs, offline))
     if study is not None:
         seconds = doctor_study.SECONDS
         found = f"could not be looked at in {seconds:.0f} s"

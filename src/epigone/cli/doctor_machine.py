@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -12,6 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from epigone.cli.cache import size
@@ -19,7 +21,8 @@ from epigone.cli.checks import Check, Probe, State, refused
 from epigone.errors import SandboxError
 from epigone.evaluation import sandbox
 from epigone.files import cache_root
-from epigone.processes import cores
+from epigone.processes import cores, memory
+from epigone.runs.objects import is_url
 
 SECTION, EXTRAS = "Machine", "Extras"
 SECONDS = 20.0
@@ -50,14 +53,13 @@ GIVES = {
 }
 
 
-def probes(runs: Path) -> list[Probe]:
-    """What to find out about the machine; `runs` is where steps will lie."""
+def probes(runs: str) -> list[Probe]:
+    """What to find out about the machine; `runs` is where steps will lie, as folder or URL."""
     found: list[tuple[str, Callable[[], Sequence[Check]]]] = [
         ("Python", _python),
         ("packages", _packages),
         ("torch", _accelerators),
         ("memory", _memory),
-        ("disk of runs", lambda: [_disk("disk of runs", runs, "--runs names another folder")]),
         (
             "disk of cache",
             lambda: [_disk("disk of cache", cache_root(), "set EPIGONE_HOME to another folder")],
@@ -66,6 +68,10 @@ def probes(runs: Path) -> list[Probe]:
         ("programs", _programs),
         ("extras", _extras),
     ]
+    if not is_url(runs):
+        other = "name another folder with --runs"
+        disk = ("disk of runs", lambda: [_disk("disk of runs", Path(runs), other)])
+        found.insert(4, disk)
     fix = "run epigone doctor again when the machine has less to do"
     return [
         Probe(find, SECONDS, Check(SECTION, name, "note", f"no answer in {SECONDS:.0f} s", fix))
@@ -181,14 +187,13 @@ def _driver() -> list[list[str]] | None:
 def _memory() -> list[Check]:
     there = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     found = f"{size(there)} in all"
-    with suppress(OSError, ValueError):
-        limit = float(Path("/sys/fs/cgroup/memory.max").read_text())
-        if limit < there:
-            there, found = limit, f"{size(limit)} for this container"
+    allowed = memory()
+    if allowed.all < there:
+        there, found = allowed.all, f"{size(allowed.all)} of {size(there)} are for this process"
     with suppress(OSError, ValueError, StopIteration):
         lines = Path("/proc/meminfo").read_text().splitlines()
         free = 1024.0 * next(int(x.split()[1]) for x in lines if x.startswith("MemAvailable"))
-        found += f", {size(min(free, there))} free"
+        found += f", {size(min(free, allowed.free))} free"
     if there < _MEMORY:
         fix = f"the demo needs up to {size(_MEMORY)}; epigone plan tells what a study needs"
         return [Check(SECTION, "memory", "note", found, fix)]
@@ -199,15 +204,22 @@ def _disk(name: str, folder: Path, other: str) -> Check:
     there = folder.absolute()
     while not there.exists() and there != there.parent:
         there = there.parent
+    full = False
+    try:
+        # Permissions alone do not tell: root has them on disks that only read, and in /proc.
+        with TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if not full:
+            return Check(SECTION, name, "problem", f"{there} cannot be written to", other)
     try:
         free = shutil.disk_usage(there).free
     except OSError as error:
         return Check(SECTION, name, "problem", f"{folder}: {error.strerror}", other)
     found = f"{size(free)} free for {folder.absolute()}"
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        return Check(SECTION, name, "problem", f"{there} cannot be written to", other)
-    if free < _DISK:
-        state: State = "note" if free >= _DISK_LEAST else "problem"
+    if full or free < _DISK:
+        state: State = "note" if free >= _DISK_LEAST and not full else "problem"
         return Check(SECTION, name, state, found, f"free some space, or {other}")
     return Check(SECTION, name, "ok", found)
 
@@ -226,10 +238,12 @@ def _programs() -> list[Check]:
     browser = _first("chromium", "chromium-browser", "google-chrome")
     postgres = _first("psql", "pg_ctl")
     return [
-        Check(SECTION, "browser", "ok",
-              f"{browser or 'no Chromium'}; only Epigone's own tests drive one"),
-        Check(SECTION, "PostgreSQL", "ok",
-              f"{postgres or 'not here'}; ratings are kept in SQLite unless a URL is named"),
+        Check(SECTION, "browser", "ok" if browser else "note",
+              f"{browser or 'no Chromium'}; only Epigone's own tests drive one",
+              "install Chromium to run all of them, as apt install chromium"),
+        Check(SECTION, "PostgreSQL", "ok" if postgres else "note",
+              f"{postgres or 'not here'}; ratings are kept in SQLite unless a URL is named",
+              "install it only to keep ratings in one of this machine, as apt install postgresql"),
     ]  # fmt: skip
 
 

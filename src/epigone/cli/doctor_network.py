@@ -13,10 +13,11 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from epigone.cli.checks import Check, Probe
+from epigone.cli.checks import Check, Probe, refused
 from epigone.errors import EndpointError, UnknownName, UserError
 from epigone.models.endpoint import Endpoint, host, key_in_environment
 from epigone.models.received import UNREADABLE, decoded
+from epigone.runs.objects import Objects, StoreError
 
 SECTION = "Network"
 SECONDS = 8.0
@@ -26,6 +27,11 @@ _HUB = "https://huggingface.co"
 _PYPI = "https://pypi.org/simple"
 _CHECK_NETWORK = "check the network, the proxy (HTTPS_PROXY) and the certificates (SSL_CERT_FILE)"
 
+_STORE, _STORE_SECONDS = "store of runs", 20.0
+_CHECK_STORE = (
+    "check the URL, the network, and that the environment has what its package asks for, as "
+    "AWS_ACCESS_KEY_ID and AWS_ENDPOINT_URL"
+)
 _CHECK_URL = "start it, or check its URL and the network"
 _LATE = f"no answer in {SECONDS:.0f} s"
 
@@ -45,6 +51,29 @@ def probes() -> list[Probe]:
         _probe(Check(SECTION, "package index", "note", _LATE, _CHECK_NETWORK, "index"), _index),
         _probe(Check(SECTION, "model hub", "note", _LATE, _CHECK_NETWORK, "hub"), _hub),
     ]
+
+
+def store_probe(url: str, offline: bool) -> Probe:
+    """What to find out about the store at a URL; nothing of it where nobody may be asked."""
+    late = Check(SECTION, _STORE, "problem", f"no answer in {_STORE_SECONDS:.0f} s", _CHECK_STORE)
+    return Probe(lambda: store(url, offline), _STORE_SECONDS, late)
+
+
+def store(url: str, offline: bool = False) -> list[Check]:
+    """Whether the package is here that knows a store's URL, and whether the store can be read."""
+    try:
+        objects = Objects(url, patience=0.0)
+        if offline:
+            found = f"{url} was not asked, by --offline"
+            return [Check(SECTION, _STORE, "note", found, "leave --offline out")]
+        objects.look()
+    except StoreError as error:
+        # Its fix is what its package has said, and tells more than what went wrong.
+        return [Check(SECTION, _STORE, "problem", f"{url}: {error.fix}", _CHECK_STORE)]
+    except UserError as error:
+        return [refused(SECTION, _STORE, error)]
+    found = f"{url} can be read; the first run shows whether it can be written to"
+    return [Check(SECTION, _STORE, "ok", found)]
 
 
 def endpoint_probe(endpoint: Endpoint, what: str) -> Probe:

@@ -17,6 +17,8 @@ from epigone.evaluation import code
 from epigone.models import catalogue, references
 from epigone.models.endpoint import Endpoint
 from epigone.runs.checks import check_scorers
+from epigone.runs.objects import StoreError, is_url
+from epigone.runs.remote import Remote
 from epigone.study.declare import Declaration
 from epigone.study.specs import BenchmarkSpec, MeansSpec, ModelSpec, SourceSpec, Spec
 
@@ -24,13 +26,16 @@ SECTION = "Study"
 SECONDS = 30.0
 
 
-def examine(path: Path, runs: Path, offline: bool) -> tuple[list[Check], set[Need]]:
+def examine(path: Path, runs: str | Path, offline: bool) -> tuple[list[Check], set[Need]]:
     """The checks of a study that steps to do ask for, and what they need of the machine."""
     try:
-        study = Study.load(path, runs=runs)
+        # Without a network, what was fetched from a URL has to do.
+        mirror = offline and is_url(runs)
+        study = Study.load(path, runs=Remote(str(runs), "any").root.parent if mirror else runs)
         todo = [p.step for p in study.plan() if p.record is None]
     except UserError as error:
-        return [refused(SECTION, "study file", error)], set()
+        name = "store of runs" if isinstance(error, StoreError) else "study file"
+        return [refused(SECTION, name, error)], set()
     except (EpigoneError, OSError) as error:
         return [Check(SECTION, "study file", "problem", str(error), "epigone plan")], set()
     found = [Check(SECTION, "study file", "ok", f"{study.file}: {len(todo)} steps to do")]

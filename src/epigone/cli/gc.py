@@ -46,7 +46,8 @@ def gc(
     swept = sweep(runs, remove=remove, ledgers=ledger > 0)
     if json:
         found = [asdict(g) for g in swept.found]
-        say_json({"removed": remove, "bytes": swept.bytes, "found": found, "left": swept.left})
+        say_json({"removed": remove, "bytes": swept.bytes, "studies": swept.studies, "found": found,
+                  "left": swept.left})  # fmt: skip
         return
     if swept.found:
         rows = [[g.what, _size(g.bytes), g.path, g.why] for g in swept.found]
@@ -54,11 +55,13 @@ def gc(
         print()
     for name, why in swept.left.items():
         print(f"left alone: {name}: {why}")
-    if not swept.found:
+    if not swept.studies:
+        print(f"no study lies in {runs}")
+    elif not swept.found:
         print("nothing to remove")
-    elif remove:
+    if swept.found and remove:
         print(f"removed {_size(swept.bytes)}")
-    else:
+    elif swept.found:
         print(f"{_size(swept.bytes)} may go; --remove deletes it")
 
 

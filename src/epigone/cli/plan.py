@@ -17,11 +17,11 @@ from epigone.cli.common import TALL, Json, Place, StudyArgument, Use, say_json, 
 from epigone.models import references
 from epigone.runs.checks import check_use, terms_of_data
 from epigone.runs.estimate import estimate
-from epigone.runs.execute import expected
 from epigone.runs.local import machines_here
 from epigone.runs.machine import here
 from epigone.runs.plan import Planned, memory
 from epigone.runs.plan import plan as what_to_do
+from epigone.runs.remaining import expected
 from epigone.runs.teacher_cost import Asking, asking, told
 from epigone.schema import Cell
 from epigone.study.rounds import lonely

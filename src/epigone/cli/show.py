@@ -8,10 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from epigone.api import Study
-from epigone.cli.common import Json, Place, StudyArgument, number, say_json, table
+from epigone.cli.common import Json, Place, StudyArgument, number, printable, say_json, table
 from epigone.errors import StepFailed, UnknownName, UserError
 from epigone.files import read_jsonl
 from epigone.runs.plan import Planned
+from epigone.runs.store import LOG as STEP_LOG
 from epigone.runs.store import verify as check
 from epigone.schema import Record, Sample
 
@@ -62,7 +63,8 @@ def show(
         )
     record = found[0].record
     if record is None:
-        raise UserError(f"the step is {found[0].state}", value=what, fix="epigone run")
+        _unfinished(loaded, found[0])
+        return
     if verify:
         loaded.fetch(found[0].step.name)
     changed = check(loaded.store.folder(found[0].step)) if verify else []
@@ -72,6 +74,19 @@ def show(
         say_json(record.to_json())
     else:
         _training(loaded.store.folder(found[0].step), record)
+
+
+def _unfinished(loaded: Study, found: Planned) -> None:
+    """Why a step failed, as far as its files tell, or that there is nothing to show."""
+    failure = loaded.store.failure(found.step)
+    if failure is None:
+        raise UserError(f"the step is {found.state}", value=found.step.name, fix="epigone run")
+    again = " --retry-failed" if failure.get("fault") else ""
+    for line in str(failure.get("traceback") or "").splitlines():
+        print(printable(line))
+    print(f"{found.step.name} failed: {printable(str(failure.get('error', '')))}")
+    print(f"log: {loaded.store.partial(found.step) / STEP_LOG}")
+    print(f"epigone run{again} tries it again")
 
 
 def _training(folder: Path, record: Record) -> None:

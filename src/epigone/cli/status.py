@@ -11,6 +11,8 @@ import typer
 from epigone.api import Study
 from epigone.cli.common import TALL, Json, Place, StudyArgument, say_json, seconds, table
 from epigone.runs.lease import Watch
+from epigone.runs.lock import NAME as LOCK
+from epigone.runs.lock import read_lock
 from epigone.runs.plan import Planned
 from epigone.runs.plan import plan as what_to_do
 
@@ -74,6 +76,10 @@ def status(study: StudyArgument, runs: Place = "runs", json: Json = False) -> No
         print(f"pid {runner.pid} on {runner.host} since {runner.since} works on {told}")
     if not runners:
         print("nobody works on it now")
+    if read_lock(loaded.root).trouble:
+        print(f"{LOCK} is damaged (epigone verify)")
+    if not loaded.root.parent.is_dir():
+        print(f"(no folder {runs} yet)")
 
 
 def _tell_stages(steps: Sequence[tuple[str, Planned]]) -> None:

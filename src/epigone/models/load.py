@@ -114,6 +114,8 @@ def load(
             # Some architectures add to the attention's scores what sdpa cannot take.
             attn_implementation="sdpa" if kind._supports_sdpa else "eager",
             output_loading_info=True,
+            # Else the library raises an error that names none of them.
+            ignore_mismatched_sizes=True,
         )
     except (ValueError, OSError, KeyError) as error:
         raise ModelError(
@@ -121,13 +123,7 @@ def load(
             value=str(error).splitlines()[0],
             fix="models that need remote code are not supported",
         ) from error
-    if info["missing_keys"]:
-        # transformers would fill these at random and go on.
-        raise ModelError(
-            f"{folder.name} has not all weights of a {kind.__name__}",
-            value=min(info["missing_keys"]),
-            fix="use a folder of a whole language model",
-        )
+    _refuse_other_weights(folder.name, kind.__name__, info)
     _refuse_other_tokenizer(tokenizer, model, folder)
     if is_encoder_decoder(model):
         model.config.decoder_start_token_id = start_id(model)
@@ -136,6 +132,23 @@ def load(
     if not train and precision == "auto":
         _round(model)
     return Loaded(model, tokenizer, dtype, device, folder)
+
+
+def _refuse_other_weights(name: str, kind: str, info: Mapping[str, Any]) -> None:
+    # transformers would fill these at random and go on.
+    if info["mismatched_keys"]:
+        weight, stored, asked = min(info["mismatched_keys"])
+        raise ModelError(
+            f"{name}: a weight has another shape than its configuration says",
+            value=f"{weight}: {[*stored]}, not {[*asked]}",
+            fix="use the configuration that the weights were saved with",
+        )
+    if info["missing_keys"]:
+        raise ModelError(
+            f"{name} has not all weights of a {kind}",
+            value=min(info["missing_keys"]),
+            fix="use a folder of a whole language model",
+        )
 
 
 def _refuse_other_tokenizer(tokenizer: Any, model: Any, folder: Path) -> None:

@@ -88,7 +88,7 @@ class AtUrl:
     ) -> None:
         """Steps for which `stays` holds are performed in this machine's folders."""
         self._inner, self._store, self._stays = inner, store, stays
-        self.learns = inner.learns
+        self.learns, self.growing_seconds = inner.learns, inner.growing_seconds
         self._threads = ThreadPoolExecutor(_WAITING)
 
     def machines(self) -> Sequence[Machine]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
+from typing import Any
 
 from epigone.errors import MachineLost, StepFailed, Stopped, UserError
 from epigone.files import write_json
@@ -18,10 +19,11 @@ from epigone.models import references
 from epigone.runs.lease import Runner
 from epigone.runs.needs import Machine, Needs, needs_of
 from epigone.runs.perform import Task, task_of
-from epigone.runs.plan import Planned, asks_endpoint, check_data, expectation, learn_speed
+from epigone.runs.plan import asks_endpoint, check_data, expectation, learn_speed
+from epigone.runs.remaining import Remaining
 from epigone.runs.roles import Asked, Executor, Result, Watcher
-from epigone.runs.schedule import Schedule, ways
-from epigone.runs.store import FAILURE, LOG, Damaged, Store, missing, verify
+from epigone.runs.schedule import Schedule, fit
+from epigone.runs.store import FAILURE, LOG, Damaged, Store, missing, remake, verify
 from epigone.schema import Record
 from epigone.study.specs import asked_model
 from epigone.study.step import Step
@@ -47,27 +49,13 @@ def execute(
     A failed step blocks only its descendants. A user's mistake found by a step ends the run with
     its UserError, because every later step of the study would build on it.
     """
-    check_data(expansion, store, asked.use)
-    run = _Run(expansion, store, watcher, executor, runner, asked)
     try:
+        check_data(expansion, store, asked.use)
+        run = _Run(expansion, store, watcher, executor, runner, asked)
         run.work()
     finally:
         executor.stop()
     return run.result
-
-
-def expected(planned: Sequence[Planned], machines: Sequence[Machine]) -> float:
-    """Seconds until all is done on the machines, were they never idle but for the longest chain."""
-    seconds = {p.step.name: p.seconds for p in planned}
-    longest = max(ways([p.step for p in planned], lambda s: seconds[s.name]).values(), default=0.0)
-    cpus, gpus = sum(m.has.cpus for m in machines), sum(m.has.gpus for m in machines)
-    busy, processes, count = [0.0, 0.0], processes_asked() or 0, cache(references.parameters)
-    for p in planned:
-        if p.seconds:
-            needs = needs_of(p.step, machines, processes, count)
-            busy[0] += p.seconds * needs.cpus / cpus
-            busy[1] += p.seconds * needs.gpus / max(1, gpus)
-    return max(*busy, longest)
 
 
 def claim_of(step: Step) -> str:
@@ -120,17 +108,16 @@ class _Run:
             needs=self._needs,
             claims=claim_of,
         )
-        self._needed: tuple[Sequence[Machine], dict[str, Needs]] = ((), {})
-        self._owed = {s.name: pace(s) for s in self._schedule.left}
-        # What is owed, in seconds of all of the machines; summed once, for there may be thousands.
-        self._shares: dict[str, float] = {}
-        self._share_sum, self._shared_by = 0.0, tuple[Machine, ...]()
-        self._worked = self._thought = 0.0
+        # Of one look at the machines, which come and go; what steps need depends on them.
+        self._machines: Sequence[Machine] = ()
+        self._needed: dict[str, Needs] = {}
+        self._stuck_since: float | None = None
+        self._remaining = Remaining({s.name: pace(s) for s in self._schedule.left})
         self._numbers: dict[str, int] = {}
-        self._of = len(self._owed)
+        self._of = len(self._remaining)
         self._busy: dict[Future[Record], _Working] = {}
-        # Ready steps that another runner works on.
-        self._elsewhere: dict[str, Step] = {}
+        # Ready steps that another runner works on, and how they had failed before that.
+        self._elsewhere: dict[str, tuple[Step, Mapping[str, Any] | None]] = {}
         self._lost: Counter[str] = Counter()
         self.result = Result({s.name: "done" for s in steps if s.name in done})
 
@@ -138,12 +125,15 @@ class _Run:
         """Until nothing is left that can be done."""
         if not self._asked.retry_failed:
             self._leave_faults()
+        self._look_at_machines()
+        if not self._executor.growing_seconds:
+            self._refuse_what_fits_nowhere(self._schedule.left)
         self._tell_remaining()
         while True:
             self._begin()
-            # What is ready and does not begin waits for a cluster's machines.
             if not self._busy and not self._schedule.ready:
                 break
+            self._see_whether_stuck()
             if self._busy:
                 ended = wait(self._busy, _LOOK_SECONDS, FIRST_COMPLETED).done
                 for future in ended:
@@ -155,14 +145,41 @@ class _Run:
         for step in self._schedule.left:
             self.result.outcomes[step.name] = "left"  # its inputs were not asked for
 
+    def _look_at_machines(self) -> None:
+        machines = tuple(self._executor.machines())
+        if machines != self._machines:
+            self._machines, self._needed = machines, {}
+
     def _needs(self, step: Step) -> Needs:
-        machines = self._executor.machines()
-        if machines != self._needed[0]:
-            self._needed = machines, {}
-        known = self._needed[1]
-        if step.name not in known:
-            known[step.name] = needs_of(step, machines, processes_asked() or 0)
-        return known[step.name]
+        if step.name not in self._needed:
+            self._needed[step.name] = needs_of(step, self._machines, processes_asked() or 0)
+        return self._needed[step.name]
+
+    def _see_whether_stuck(self) -> None:
+        """Raises UserError where nothing works and what is ready fits no machine that is free."""
+        fits = self._busy or any(s.name in self._elsewhere for s in self._schedule.ready)
+        if fits or not any(m.has.cpus for m in self._machines):
+            self._stuck_since = None
+            return
+        now = time.monotonic()
+        self._stuck_since = self._stuck_since or now
+        if now - self._stuck_since >= self._executor.growing_seconds:
+            self._refuse_what_fits_nowhere(self._schedule.ready)
+
+    def _refuse_what_fits_nowhere(self, steps: Iterable[Step]) -> None:
+        empty = [m.has for m in self._machines]
+        known: set[Needs] = set()
+        for step in steps:
+            needs = self._needs(step)
+            if needs in known or fit(needs, empty) is not None:
+                known.add(needs)
+                continue
+            asked = f"{needs.parts} processes with {needs.cpus} cores"
+            raise UserError(
+                f"{step.stage} {step.slug} fits no machine that there is",
+                value=f"{asked} and {needs.gpus} GPUs" if needs.gpus else asked,
+                fix="ask for fewer --processes, or work on more machines",
+            )
 
     def _leave_faults(self) -> None:
         for step in self._schedule.left:
@@ -175,13 +192,15 @@ class _Run:
     def _begin(self) -> None:
         """Begin all that fits."""
         while True:
-            free = [m.has for m in self._executor.machines()]
+            self._look_at_machines()
+            free = [m.has for m in self._machines]
             for w in self._busy.values():
                 for at in w.places:
                     if at < len(free):  # a machine may have left meanwhile
                         free[at] = free[at].less(w.needs.part())
             running = [w.step for w in self._busy.values()]
-            placed = self._schedule.place(free, running, self._elsewhere)
+            whole = [m.has for m in self._machines]
+            placed = self._schedule.place(free, running, self._elsewhere, whole)
             if placed is None:
                 return
             step, places = placed
@@ -192,12 +211,13 @@ class _Run:
     def _take(self, step: Step) -> bool:
         """Have a step for this runner; one that another has, or has done, is looked at later."""
         claim = claim_of(step)
+        failure = self._store.failure(step)
         if not self._runner.take(step.name):
-            self._elsewhere[step.name] = step
+            self._elsewhere[step.name] = step, failure
             return False
         if claim and not self._runner.take(claim):
             self._runner.free(step.name)
-            self._elsewhere[step.name] = step
+            self._elsewhere[step.name] = step, failure
             return False
         # It may have been done since it was last looked at.
         if (record := _record(self._store, step)) is not None:
@@ -224,7 +244,8 @@ class _Run:
                 return
         lease = str(self._runner.lease(step.name))
         task = task_of(step, self._store.folder(step), folders, lease)
-        working = _Working(step, task, self._needs(step), places, time.monotonic())
+        # What waits in a cluster's queue tells nothing, and does not hang.
+        working = _Working(step, task, self._needs(step), places, math.inf)
 
         def tell(done: float, total: float, note: str = "") -> None:
             working.heard = time.monotonic()
@@ -242,22 +263,21 @@ class _Run:
             if step.name in self._runner.lost():
                 self._let_go(step)
                 self._schedule.give_back(step)
-                self._elsewhere[step.name] = step
+                self._elsewhere[step.name] = step, self._store.failure(step)
                 return
             if isinstance(error, MachineLost) and not working.ended and self._again(step):
                 return
             if isinstance(error, Stopped) and not working.ended:
                 raise
             if isinstance(error, UserError) and not self._asked.keep_going:
-                raise
+                raise UserError(f"{step.stage} {step.slug}: {error}") from error
             self._fail(step, working.ended or str(error))
             self._let_go(step)
             return
         self._let_go(step, done=True)
         # How long an endpoint takes says nothing of this machine.
         if not asks_endpoint(step):
-            self._worked += record.seconds
-            self._thought += self._owed[step.name]
+            self._remaining.learn(step, record.seconds)
             if self._executor.learns:
                 learn_speed(step, record.seconds)
         self._done(step, record)
@@ -279,29 +299,15 @@ class _Run:
         self._schedule.finish(step)
         self._elsewhere.pop(step.name, None)
         self._watcher.finished(step, record)
-        self._settle(step)
+        self._remaining.settle(step)
         self._tell_remaining()
         if step.stage == "corpus":
             check_data(self._expansion, self._store, self._asked.use)
 
     def _tell_remaining(self) -> None:
-        """Tell what is left, by what was expected of it and by how far that was true so far."""
-        machines = tuple(self._executor.machines())
-        if machines != self._shared_by:
-            self._shared_by = machines
-            cpus, gpus = sum(m.has.cpus for m in machines), sum(m.has.gpus for m in machines)
-            for step in (*self._schedule.left, *(w.step for w in self._busy.values())):
-                needs = self._needs(step)
-                share = max(needs.cpus / max(1, cpus), needs.gpus / max(1, gpus))
-                self._shares[step.name] = self._owed[step.name] * share
-            self._share_sum = sum(self._shares.values())
-        true = self._worked / self._thought if self._thought else 1.0
-        left = max(0.0, self._share_sum) * true
-        self._watcher.remaining(self._of - len(self._owed), self._of, left)
-
-    def _settle(self, step: Step) -> None:
-        self._owed.pop(step.name, None)
-        self._share_sum -= self._shares.pop(step.name, 0.0)
+        steps = (*self._schedule.left, *(w.step for w in self._busy.values()))
+        left = self._remaining.seconds(self._machines, steps, self._needs)
+        self._watcher.remaining(self._of - len(self._remaining), self._of, left)
 
     def _fail(self, step: Step, error: str, told: bool = False) -> None:
         self.result.outcomes[step.name] = "failed"
@@ -313,11 +319,12 @@ class _Run:
                 with suppress(OSError):  # on a full disk the run still tells it
                     write_json(partial / FAILURE, {"error": error, "fault": False})
         self._watcher.failed(step, error, partial / LOG)
-        for other, by in self._schedule.drop(step):
-            self.result.outcomes[other.name] = "blocked"
-            self._settle(other)
-            self._watcher.blocked(other, by)
-        self._settle(step)
+        if blocked := self._schedule.drop(step):
+            for other in blocked:
+                self.result.outcomes[other.name] = "blocked"
+                self._remaining.settle(other)
+            self._watcher.blocked(blocked, step)
+        self._remaining.settle(step)
         self._tell_remaining()
 
     def _damaged_input(self, step: Step) -> str:
@@ -326,7 +333,7 @@ class _Run:
             folder = self._store.folder(needed)
             with suppress(OSError, Damaged):
                 if wrong := verify(folder):
-                    return _remake(folder, wrong[0])
+                    return remake(folder, wrong[0])
         return ""
 
     def _look_at_own(self) -> None:
@@ -347,7 +354,7 @@ class _Run:
 
     def _look_elsewhere(self) -> None:
         """See what became of the steps that other runners worked on."""
-        for name, step in [*self._elsewhere.items()]:
+        for name, (step, before) in [*self._elsewhere.items()]:
             if (record := _record(self._store, step)) is not None:
                 self._schedule.begin(step)
                 self._done(step, record)
@@ -358,7 +365,7 @@ class _Run:
                 continue
             del self._elsewhere[name]
             failure = self._store.failure(step)
-            if failure and not holders and _record(self._store, step) is None:
+            if failure and failure != before and not holders and _record(self._store, step) is None:
                 self._schedule.begin(step)
                 self._fail(step, str(failure.get("error", "")), told=True)
 
@@ -373,8 +380,4 @@ def _record(store: Store, step: Step) -> Record | None:
 def _lost(folder: Path, record: Record | None) -> str:
     """The line for a file of an input that is not there any more, or was cut."""
     gone = missing(folder, record) if record else []
-    return _remake(folder, gone[0]) if gone else ""
-
-
-def _remake(folder: Path, name: str) -> str:
-    return f"{folder / name} is damaged or missing; delete the folder {folder} to make it again"
+    return remake(folder, gone[0]) if gone else ""

@@ -9,17 +9,19 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Literal
 
 from epigone.errors import HeldElsewhere, NewerFormat, UserError
+from epigone.formats import LEDGER
 from epigone.runs.lease import Runner, Watch
-from epigone.runs.lock import FILES, NAME, Lock, is_run, read_lock
+from epigone.runs.lock import FILES, NAME, STUDY, Lock, is_run, read_lock
 from epigone.runs.store import RECORD
 from epigone.runs.verify import LEDGERS
+from epigone.study.file import read
 from epigone.teachers.ledger import sound
 
 PARTIAL, GONE, IMPORTING = ".partial", ".gone-", ".import-"
@@ -42,8 +44,9 @@ class Garbage:
 
 @dataclass(slots=True)
 class Swept:
-    """What may go, and which studies and folders were left alone, with the reason."""
+    """What may go in a folder of `studies`, and what was left alone, with the reason."""
 
+    studies: int = 0
     found: list[Garbage] = field(default_factory=list)
     left: dict[str, str] = field(default_factory=dict)
 
@@ -65,6 +68,7 @@ def sweep(runs: Path, *, remove: bool = False, ledgers: bool = False) -> Swept:
     one = is_run(runs)
     top = runs.resolve().parent if one else runs
     for root in [runs.resolve()] if one else studies(runs):
+        swept.studies += 1
         _study(root, top, swept, remove=remove)
     if not one:
         _take(top, list(_loose(top, swept)), swept, remove=remove)
@@ -87,7 +91,9 @@ def _study(root: Path, top: Path, swept: Swept, *, remove: bool) -> None:
         with Runner(root, "gc") if remove else nullcontext():
             lock = read_lock(root)
             if not lock.steps:
-                swept.left[root.name] = "no lock file tells which steps are its own (epigone run)"
+                absent = "no lock file tells which steps are its own (epigone run)"
+                damaged = f"{NAME} is damaged (epigone verify)"
+                swept.left[root.name] = damaged if lock.trouble else absent
                 return
             _take(top, list(_unreferred(root, top, lock, swept)), swept, remove=remove)
     except (HeldElsewhere, NewerFormat) as error:
@@ -134,20 +140,62 @@ def _asides(place: Path, top: Path) -> Iterator[Garbage]:
 
 
 def _ledgers(top: Path, swept: Swept) -> Iterator[Garbage]:
-    names = {root.name for root in studies(top)}
+    names, nameless = _names(top)
     for file in sorted((top / LEDGERS).glob("*.jsonl")):
-        asked: set[str] = set()
-        answers, cost = 0, Decimal(0)
-        for line in sound(file):
-            row = json.loads(line)["row"] if line else {}
-            if row.get("kind") == "sent":
-                asked.add(str(row["for"]))
-            elif row.get("kind") == "came":
-                answers, cost = answers + 1, cost + Decimal(row["cost"])
+        place = file.relative_to(top).as_posix()
+        if nameless:
+            swept.left[place] = f"{nameless} does not tell which study it is (epigone verify)"
+            continue
+        try:
+            asked, why = _asked(file)
+        except (UserError, OSError) as error:
+            swept.left[place] = str(error)
+            continue
         if not asked & names:
-            whom = ", ".join(sorted(asked)) or "nothing"
-            why = f"{answers:,} answers for ${cost:.2f}, asked for {whom}"
             yield from _unless_held(_garbage("ledger", file, top, why), top, swept)
+
+
+def _names(top: Path) -> tuple[set[str], str]:
+    """What the studies of a folder may be called in ledgers, and a study that does not tell."""
+    names: set[str] = set()
+    for root in studies(top):
+        # A folder may have been renamed since it was asked for what the ledgers hold.
+        own: set[str] = set()
+        with suppress(UserError, OSError):
+            own.add(read_lock(root).study)
+        with suppress(UserError, OSError):
+            own.add(read(root / STUDY).name)
+        if not own - {""}:
+            return names, root.name
+        names |= {root.name, *own}
+    return names, ""
+
+
+def _asked(file: Path) -> tuple[set[str], str]:
+    """For what a ledger's requests were made, and what it holds.
+
+    Raises UserError for one that cannot be read to its end, and so may hold answers to anybody.
+    """
+    asked: set[str] = set()
+    answers, cost, damaged = 0, Decimal(0), 0
+    for line in sound(file):
+        try:
+            row = json.loads(line or "")["row"]
+            if row["kind"] == "format":
+                LEDGER.of(row, file)
+            elif row["kind"] == "sent":
+                asked.add(str(row["for"]))
+            elif row["kind"] == "came":
+                answers, cost = answers + 1, cost + Decimal(row["cost"])
+        except NewerFormat as error:
+            raise UserError(error.what) from None
+        except (ValueError, KeyError, TypeError, InvalidOperation):
+            damaged += 1
+    if damaged:
+        lines = "1 line is damaged" if damaged == 1 else f"{damaged} lines are damaged"
+        raise UserError(f"{lines} (epigone verify)")
+    whom = ", ".join(sorted(asked)) or "nothing"
+    return asked, f"{answers:,} answers for ${cost:.2f}, asked for {whom}"
 
 
 def _unless_held(found: Garbage, top: Path, swept: Swept) -> Iterator[Garbage]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import shutil
 import socket
@@ -27,11 +28,14 @@ from epigone.errors import HeldElsewhere
 from epigone.files import read_json
 from epigone.formats import LEASE
 
+_LOG = logging.getLogger(__name__)
+
 FOLDER = "leases"
 _RUNNERS = "runners"
 _FREE = "free"
 # A network file system may show a change a minute late.
 BEAT_SECONDS, DEAD_SECONDS = 10.0, 150.0
+_SILENT_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +99,17 @@ class Watch:
 
     def _runner(self, id: str) -> Path:
         return self.folder / _RUNNERS / f"{id}.json"
+
+    def silent(self, runner: str) -> bool:
+        """Whether nothing was heard of a runner for an hour: to tell people, not to take its steps.
+
+        Two machines' clocks are compared, which may differ by minutes.
+        """
+        file = self._runner(runner)
+        try:
+            return not _held(file) and time.time() - file.stat().st_mtime > _SILENT_SECONDS
+        except OSError:
+            return True
 
     def runners(self) -> list[Holder]:
         """All runners that seem to live."""
@@ -186,6 +201,7 @@ class Runner(Watch):
         self._ended.set()
         for step in [*self._leases]:
             self.free(step)
+        self._clear()
         with suppress(OSError):
             self._file.unlink()
         with suppress(OSError):
@@ -227,6 +243,7 @@ class Runner(Watch):
 
     def _alone_with_its_study(self) -> None:
         # Two that begin at once see each other here, whichever was first.
+        waits = False
         while others := [
             h for h in self.runners() if h.id != self.id and h.study != self._own.study
         ]:
@@ -237,7 +254,11 @@ class Runner(Watch):
                     value=str(others[0]),
                     fix="wait for it, or name another --runs folder",
                 )
+            if not waits:
+                waits = True
+                _LOG.warning("waiting %.0f s to see whether %s lives", DEAD_SECONDS, others[0])
             self._pause(1.0)
+        self._clear()
 
     def _lease(self, step: str, generation: int) -> Path:
         return self.folder / step / f"{generation:06d}"
@@ -247,8 +268,8 @@ class Runner(Watch):
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
             descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-        except FileExistsError:
-            return False
+        except (FileExistsError, FileNotFoundError):
+            return False  # another runner was faster, or is done with the step already
         try:
             os.write(descriptor, self.id.encode())
         finally:
@@ -262,20 +283,25 @@ class Runner(Watch):
                 os.utime(self._file)
 
     def _clear(self) -> None:
-        """Delete what dead runners of this machine left."""
+        """Delete what runners left that are known to be dead."""
         # By its file one is known to be dead at once, and not after a time of silence.
-        needed = {*self.holders().values()}
+        needed = {self.id, *self.holders().values()}
         for entry in _entries(self.folder / _RUNNERS):
             file = Path(entry.path)
-            if file.suffix != ".json" or file.stem in needed:
-                continue
-            if _held(file) is False and told(file).boot == _boot():
-                file.unlink(missing_ok=True)
+            if file.suffix == ".json" and file.stem not in needed and not self.lives(file.stem):
+                with suppress(OSError):
+                    file.unlink()
 
 
 def ours(lease: Path) -> bool:
     """Whether a lease is still the newest of its step: nobody has taken the step over."""
-    found = {int(e.name) for e in _entries(lease.parent) if e.name.isdecimal()}
+    try:
+        names = os.listdir(lease.parent)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True  # a disk that is away for a while says nothing of the lease
+    found = {int(name) for name in names if name.isdecimal()}
     return bool(found) and max(found) == int(lease.name)
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from queue import Empty, SimpleQueue
@@ -40,6 +41,7 @@ class Local:
 
     # How long a step takes here says how long the next one will.
     learns = True
+    growing_seconds = 0.0
 
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
         """Start nothing yet; steps see `environment` beside this process's own."""
@@ -59,9 +61,7 @@ class Local:
         """Begin a step with the cores that it needs and with GPUs that nobody else has."""
         with self._lock:
             gpus = [self._gpus.pop(0) for _ in range(needs.gpus)]
-        future = self._threads.submit(self._worker.run, task, tell, max(1, needs.cpus), gpus)
-        future.add_done_callback(lambda _: self._give_back(gpus))
-        return future
+        return self._threads.submit(self._run, task, tell, max(1, needs.cpus), gpus)
 
     def end(self, task: Task) -> None:
         """End a step; training saves before."""
@@ -72,9 +72,13 @@ class Local:
         self._worker.stop()
         self._threads.shutdown()
 
-    def _give_back(self, gpus: Sequence[str]) -> None:
-        with self._lock:
-            self._gpus.extend(gpus)
+    def _run(self, task: Task, tell: Progress, threads: int, gpus: Sequence[str]) -> Record:
+        try:
+            return self._worker.run(task, tell, threads, gpus)
+        finally:
+            # Before anybody hears of the end, and begins what needs them.
+            with self._lock:
+                self._gpus.extend(gpus)
 
 
 def _next(events: SimpleQueue[dict[str, Any]]) -> dict[str, Any]:
@@ -82,6 +86,25 @@ def _next(events: SimpleQueue[dict[str, Any]]) -> dict[str, Any]:
     while True:
         with suppress(Empty):
             return events.get(timeout=1.0)
+
+
+def _lines(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
+    """What a process writes, until it ends; what it started may hold the pipe for longer."""
+    assert process.stdout is not None
+    descriptor, buffer = process.stdout.fileno(), b""
+    ready = select.poll()
+    ready.register(descriptor, select.POLLIN)
+    while True:
+        ended = process.poll() is not None
+        if not ready.poll(0 if ended else 1000):
+            if ended:
+                return
+            continue
+        block = os.read(descriptor, 1 << 16)
+        if not block:
+            return
+        *lines, buffer = (buffer + block).split(b"\n")
+        yield from lines
 
 
 def machines_here() -> tuple[Machine]:
@@ -97,7 +120,7 @@ class Worker:
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
         """Start nothing yet; steps see `environment` beside this process's own."""
         self._environment = environment or {}
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._stopped = False
         self._lock = threading.Lock()
         # Who waits for the events of which folder's task.
@@ -118,6 +141,7 @@ class Worker:
             process = self._process or self._start()
             self._waiting[task.folder] = events
             self._say(process, {"task": task.to_json(), "threads": threads, "gpus": gpus})
+        tell(0, 0)
         while (event := _next(events))["event"] == "progress":
             tell(event["done"], event["total"], event["note"])
         if event["event"] == "finished":
@@ -136,18 +160,17 @@ class Worker:
             if self._process is not None and task.folder in self._waiting:
                 self._say(self._process, {"end": task.folder})
 
-    def _say(self, process: subprocess.Popen[str], line: Mapping[str, Any]) -> None:
+    def _say(self, process: subprocess.Popen[bytes], line: Mapping[str, Any]) -> None:
         assert process.stdin is not None
         with suppress(BrokenPipeError):  # told by `_listen`: the worker's output has ended
-            process.stdin.write(json.dumps(line) + "\n")
+            process.stdin.write(f"{json.dumps(line)}\n".encode())
             process.stdin.flush()
 
-    def _start(self) -> subprocess.Popen[str]:
+    def _start(self) -> subprocess.Popen[bytes]:
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "epigone.runs.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            text=True,
             # A library that starts threads when it is imported must find one to be enough.
             env={
                 **os.environ,
@@ -161,9 +184,8 @@ class Worker:
         threading.Thread(target=self._listen, args=(self._process,), daemon=True).start()
         return self._process
 
-    def _listen(self, process: subprocess.Popen[str]) -> None:
-        assert process.stdout is not None
-        for line in process.stdout:
+    def _listen(self, process: subprocess.Popen[bytes]) -> None:
+        for line in _lines(process):
             try:
                 event: dict[str, Any] = json.loads(line)
             except ValueError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,9 +45,10 @@ class _Logged:
         told = {"step": step.name, "trace": _trace(log.with_name(FAILURE))}
         _LOG.error("failed: %s; its log: %s", error, log, extra=told)
 
-    def blocked(self, step: Step, by: Step) -> None:
-        self._watcher.blocked(step, by)
-        _LOG.warning("blocked by %s", by.name, extra={"step": step.name})
+    def blocked(self, steps: Sequence[Step], by: Step) -> None:
+        self._watcher.blocked(steps, by)
+        for step in steps:
+            _LOG.warning("blocked by %s", by.name, extra={"step": step.name})
 
     def remaining(self, done: int, of: int, seconds: float) -> None:
         self._watcher.remaining(done, of, seconds)

@@ -7,6 +7,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from epigone.processes import memory
+
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
@@ -25,7 +27,7 @@ class Here:
 
 def here() -> Here:
     """This machine; GPUs are those that NVIDIA's driver tells of and this process may see."""
-    ram = min(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), allowed())
+    ram = int(min(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), memory().all))
     if not Path("/dev/nvidiactl").exists():
         return Here(ram)
     asked = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
@@ -42,16 +44,6 @@ def gpus_told(text: str) -> tuple[tuple[str, int], ...]:
     """GPUs in what nvidia-smi prints: a name and MiB a line."""
     rows = [line.rpartition(",") for line in text.splitlines() if line.strip()]
     return tuple((name.strip(), int(mib) << 20) for name, _, mib in rows)
-
-
-def allowed() -> int:
-    """Bytes that a container's limit lets this process have; a very large number without one."""
-    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            return int(Path(file).read_text())
-        except (OSError, ValueError):
-            continue  # not there, or "max"
-    return 1 << 62
 
 
 def gpu_names(count: int) -> list[str]:

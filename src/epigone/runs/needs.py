@@ -113,18 +113,33 @@ def _on_gpu(step: Step, takes: float, machines: Sequence[Machine], processes: in
 
 
 def _cut(needs: Needs, machines: Sequence[Machine]) -> Needs:
-    if needs.parts > 1:
-        most = Needs(
-            sum(m.has.cpus for m in machines),
-            sum(m.has.gpus for m in machines),
-            sum(m.has.memory for m in machines),
+    """What a step takes where there is less than it would like; its parts fit empty machines.
+
+    More parts than there are cores or GPUs stay so, and fit nowhere.
+    """
+    part = needs.part()
+    able = [m.has for m in machines if m.has.gpus >= part.gpus] or [m.has for m in machines]
+    if needs.parts == 1:
+        most = max(able, key=lambda has: (has.memory, has.cpus))
+        return Needs(
+            min(needs.cpus, most.cpus), min(needs.gpus, most.gpus), min(needs.memory, most.memory)
         )
-    else:
-        able = [m for m in machines if m.has.gpus >= min(needs.gpus, 1)]
-        most = max((m.has for m in able), key=lambda has: (has.memory, has.cpus))
-    return replace(
-        needs,
-        cpus=min(needs.cpus, most.cpus),
-        gpus=min(needs.gpus, most.gpus),
-        memory=min(needs.memory, most.memory),
-    )
+
+    def places(cpus: int, has: Needs) -> int:
+        return min(has.cpus // cpus, has.gpus // part.gpus if part.gpus else has.cpus)
+
+    cpus = part.cpus
+    while cpus > 1 and sum(places(cpus, has) for has in able) < needs.parts:
+        cpus -= 1
+    rooms = [(has.memory, places(cpus, has)) for has in able]
+    # Whole bytes: halves and thirds of floats do not add up to the room that they were cut from.
+    sizes = {math.ceil(part.memory)}
+    sizes |= {int(memory // k) for memory, many in rooms for k in range(1, many + 1)}
+    held = [
+        size
+        for size in sizes
+        if 0 < size <= math.ceil(part.memory)
+        and sum(min(many, int(memory // size)) for memory, many in rooms) >= needs.parts
+    ]
+    size = max(held, default=math.ceil(part.memory))
+    return Needs(cpus * needs.parts, needs.gpus, float(size * needs.parts), needs.parts)

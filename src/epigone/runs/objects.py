@@ -82,6 +82,19 @@ class Objects:
         """The URL."""
         return self.url
 
+    def look(self) -> None:
+        """Raise StoreError where the URL cannot be read; that nothing lies there is no error."""
+
+        def look() -> None:
+            try:
+                self._fs.ls(self._root, detail=False)
+            except FileNotFoundError:
+                # A folder comes with its first file; a bucket has to be there.
+                if not self._folders:
+                    self._fs.info(self._root.partition("/")[0])
+
+        self.ask(look, "")
+
     def find(self, folder: str = "") -> dict[str, Found]:
         """All files below a folder, by their names relative to the URL; none where it is not."""
         at = f"{self._root}/{folder}".rstrip("/")

@@ -50,6 +50,7 @@ class OnRay:
 
     # Another machine's speed says nothing of this one's.
     learns = False
+    growing_seconds = _EMPTY_SECONDS
 
     def __init__(self, address: str, environment: Mapping[str, str], root: Path) -> None:
         """Attach to the cluster at `address`, or start one on this machine where it is empty.
@@ -339,8 +340,10 @@ def _train(
     """Train in several processes that Ray Train starts, from a task that can be cancelled."""
     from epigone.runs.ray_train import train
 
+    asked = Task.from_json(task)
+    teller(board, asked.folder)(0, 0)
     try:
-        return train(Task.from_json(task), needs, environment, board, Path(root))
+        return train(asked, needs, environment, board, Path(root))
     except MachineLost as error:
         return {"lost": str(error)}
 

@@ -62,8 +62,11 @@ def pack(
     """
     kind = _kind(out)
     lock = read_lock(root)
+    if lock.trouble:
+        fix = "run the study again from its own file, which writes it anew"
+        raise UserError("the study's lock is damaged", value=str(root / NAME), fix=fix)
     if not lock.steps:
-        raise UserError("nothing is done yet", value=str(root), fix=lock.trouble or "epigone run")
+        raise UserError("nothing is done yet", value=str(root), fix="epigone run")
     if out.exists():
         raise UserError("the file is there already", value=str(out), fix="name a new one")
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -34,6 +34,7 @@ from epigone.runs.store import (
     publish,
     read_record,
     seal,
+    verify,
 )
 from epigone.schema import Progress, Record
 from epigone.study.identity import digest
@@ -132,6 +133,7 @@ def perform(
             check(record.facts)
             return record
         if (kept := _sealed_but_for_the_rename(partial, task)) is not None:
+            _still_ours(task.lease)
             publish(partial, folder)
             return kept
         _sweep(partial, task)
@@ -169,8 +171,7 @@ def perform(
             peak_bytes=_peak_bytes(),
             environment=environment(),
         )
-        _still_ours(task.lease)
-        return seal(partial, folder, record)
+        return seal(partial, folder, record, lambda: _still_ours(task.lease))
 
 
 @contextmanager
@@ -249,7 +250,8 @@ def _sealed_but_for_the_rename(partial: Path, task: Task) -> Record | None:
         record = Record.from_json(json.loads((partial / RECORD).read_text()))
     except (OSError, ValueError, TypeError):
         return None
-    return record if record.hash == task.hash else None
+    # It may be of a process that lost the step after its files were written over.
+    return record if record.hash == task.hash and not verify(partial) else None
 
 
 def _sweep(partial: Path, task: Task) -> None:

@@ -34,8 +34,8 @@ class Watcher(Protocol):
     def failed(self, step: Step, error: str, log: Path) -> None:
         """A step failed; its output is in `log`."""
 
-    def blocked(self, step: Step, by: Step) -> None:
-        """A step cannot run because one that it needs failed."""
+    def blocked(self, steps: Sequence[Step], by: Step) -> None:
+        """Steps cannot run because `by` failed, which they need."""
 
     def remaining(self, done: int, of: int, seconds: float) -> None:
         """So many of the steps to do are done, and the others are expected to take so long."""
@@ -45,6 +45,8 @@ class Executor(Protocol):
     """Where steps are performed."""
 
     learns: bool
+    # How long a step that fits no machine waits for one that may come.
+    growing_seconds: float
 
     def machines(self) -> Sequence[Machine]:
         """The machines as they are now."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from bisect import insort
+from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import chain
 
 from epigone.runs.needs import Needs
 from epigone.study.step import Step
@@ -46,7 +47,8 @@ class Schedule:
 
         `claims` names what only one step at a time may use, as an endpoint; "" for nothing.
         """
-        self._needs, self._claims = needs, claims
+        self._needs = needs
+        self._claims = {s.name: claim for s in steps if (claim := claims(s))}
         way = ways(steps, seconds)
         self._urgency = {
             s.name: (s.stage not in _FIRST, -way[s.name], at) for at, s in enumerate(steps)
@@ -56,7 +58,9 @@ class Schedule:
         self._data = {name: s for name, s in self._left.items() if s.stage in _SOON}
         self._waits: dict[str, set[str]] = {}
         self._heirs: dict[str, list[Step]] = defaultdict(list)
+        # By urgency; those that claim something ask another machine, and need no core of these.
         self._ready: list[Step] = []
+        self._asking: list[Step] = []
         for step in self._left.values():
             open_inputs = {i.name for i in step.inputs.values()} - self._done
             self._waits[step.name] = open_inputs
@@ -72,44 +76,49 @@ class Schedule:
 
     @property
     def ready(self) -> list[Step]:
-        """Steps that have not begun and whose inputs are done, the most urgent first."""
-        return [*self._ready]
+        """Steps that have not begun and whose inputs are done."""
+        return [*self._asking, *self._ready]
 
     def place(
         self,
         free: Sequence[Needs],
         running: Iterable[Step] = (),
         but: Collection[str] = (),
+        whole: Sequence[Needs] = (),
     ) -> tuple[Step, list[int]] | None:
         """The step to begin, and the machine of each of its parts; None where nothing fits.
 
-        `free` is what each machine has left; `but` are steps to pass over. What an urgent step
-        waits for is kept for it, else small ones would keep a large one waiting for ever.
+        `free` is what each machine has left, `whole` what it has when nothing works; `but` are
+        steps to pass over. What an urgent step waits for is kept for it, on a machine that can do
+        it, else small ones would keep a large one waiting for ever.
         """
         if not free:
             return None
-        rooms = [*free]
-        claimed = {claim for s in running if (claim := self._claims(s))}
+        rooms, whole = [*free], whole or free
+        claimed = {self._claims[s.name] for s in running if s.name in self._claims}
         first = self._data_first()
         refused: set[Needs] = set()
-        for step in self._ready:
-            if step.name in but or self._claims(step) in claimed:
+        for step in chain(self._asking, self._ready):
+            claim = self._claims.get(step.name)
+            if claim is None and not any(room.cpus for room in rooms):
+                return None
+            if step.name in but or claim in claimed:
                 continue
             if first and step.stage not in _FIRST:
                 continue
             needs = self._needs(step)
             if needs in refused:
                 continue
-            if (machines := _fit(needs, rooms)) is not None:
+            if (machines := fit(needs, rooms)) is not None:
                 return step, machines
             refused.add(needs)
-            _keep(needs, rooms)
+            _keep(needs, rooms, whole)
         return None
 
     def begin(self, step: Step) -> None:
         """A step works now, here or elsewhere."""
         del self._left[step.name]
-        self._ready.remove(step)
+        self._withdraw(step)
 
     def _data_first(self) -> bool:
         """Whether there is data to make for which nothing else has to be done before."""
@@ -122,8 +131,7 @@ class Schedule:
         """A step is not to be done at all."""
         del self._left[step.name]
         self._data.pop(step.name, None)
-        if step in self._ready:
-            self._ready.remove(step)
+        self._withdraw(step)
 
     def give_back(self, step: Step) -> None:
         """A step that had begun did not end; it is ready again."""
@@ -140,23 +148,32 @@ class Schedule:
             if not waits and heir.name in self._left:
                 self._enter(heir)
 
-    def drop(self, step: Step) -> list[tuple[Step, Step]]:
-        """A step failed: all that hangs on it, each with the input that is missing, leaves."""
-        dropped: list[tuple[Step, Step]] = []
+    def drop(self, step: Step) -> list[Step]:
+        """A step failed: all that hangs on it leaves."""
+        dropped: list[Step] = []
         missing = [step]
         for by in missing:
             self._data.pop(by.name, None)
             for heir in self._heirs.pop(by.name, ()):
                 if self._left.pop(heir.name, None) is not None:
-                    dropped.append((heir, by))
+                    dropped.append(heir)
                     missing.append(heir)
         return dropped
 
     def _enter(self, step: Step) -> None:
-        insort(self._ready, step, key=lambda s: self._urgency[s.name])
+        insort(self._line(step), step, key=lambda s: self._urgency[s.name])
+
+    def _withdraw(self, step: Step) -> None:
+        line, urgency = self._line(step), self._urgency[step.name]
+        at = bisect_left(line, urgency, key=lambda s: self._urgency[s.name])
+        if at < len(line) and line[at].name == step.name:
+            del line[at]
+
+    def _line(self, step: Step) -> list[Step]:
+        return self._asking if step.name in self._claims else self._ready
 
 
-def _fit(needs: Needs, rooms: Sequence[Needs]) -> list[int] | None:
+def fit(needs: Needs, rooms: Sequence[Needs]) -> list[int] | None:
     """The machine of each part, the fullest that still has room first; None: they do not fit."""
     part, found = needs.part(), []
     left = [*rooms]
@@ -171,9 +188,10 @@ def _fit(needs: Needs, rooms: Sequence[Needs]) -> list[int] | None:
     return found
 
 
-def _keep(needs: Needs, rooms: list[Needs]) -> None:
+def _keep(needs: Needs, rooms: list[Needs], whole: Sequence[Needs]) -> None:
     """Keep for a step that waits the room on which it will work, whatever of it is free."""
     part = needs.part()
-    for _ in range(needs.parts):
-        at = max(range(len(rooms)), key=lambda i: (rooms[i].gpus, rooms[i].cpus, rooms[i].memory))
+    able = [i for i, all_of_it in enumerate(whole) if part.within(all_of_it)]
+    for _ in range(needs.parts if able else 0):
+        at = max(able, key=lambda i: (rooms[i].gpus, rooms[i].cpus, rooms[i].memory))
         rooms[at] = rooms[at].less(part)

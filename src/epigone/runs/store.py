@@ -6,7 +6,7 @@ import os
 import platform
 import shutil
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
@@ -141,9 +141,11 @@ def read_record(folder: Path) -> Record | None:
     try:
         return Record.from_json(read_json(file))
     except (FileNotFoundError, NotADirectoryError):
-        if folder.exists():
+        if not folder.exists():
+            return None
+        if not file.exists():  # looked at again, for it may have been sealed meanwhile
             raise Damaged(f"{folder} has no record; delete the folder to make it again") from None
-        return None
+        return read_record(folder)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise Damaged(f"{file} is damaged ({error}); delete its folder to make it again") from None
 
@@ -191,10 +193,13 @@ def outputs(folder: Path) -> dict[str, str]:
     }
 
 
-def seal(partial: Path, folder: Path, record: Record) -> Record:
+def seal(
+    partial: Path, folder: Path, record: Record, check: Callable[[], None] = lambda: None
+) -> Record:
     """Make a finished step count: everything to the disk, the record last, then one rename.
 
-    The record is returned as it is written, with the sizes of the outputs.
+    The record is returned as it is written, with the sizes of the outputs. `check` raises where
+    the step is no longer this process's: a disk may hang for longer than a lease lasts.
     """
     sizes: dict[str, int] = {}
     for name in record.outputs:
@@ -205,7 +210,9 @@ def seal(partial: Path, folder: Path, record: Record) -> Record:
         finally:
             os.close(fd)
     record = replace(record, sizes=sizes)
+    check()
     write_json(partial / RECORD, record.to_json())
+    check()
     publish(partial, folder)
     return record
 

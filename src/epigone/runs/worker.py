@@ -19,6 +19,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -42,6 +43,8 @@ _PROGRESS_SECONDS = 0.2
 _ONE_STEPS = (BenchmarkError, EndpointError, ModelError, SandboxError)
 # What a step is given to save its work before it is killed.
 GRACE_SECONDS = 20.0
+# The exit code of a step's process that has told how it ended; any other one has not.
+_TOLD = 77
 
 
 def main() -> None:
@@ -62,7 +65,12 @@ def main() -> None:
                 continue
             task = Task.from_json(asked["task"])
             _import(STAGES[task.stage].preload)
-            child = os.fork()
+            try:
+                child = os.fork()
+            except OSError as error:  # too many processes, or too little memory, for now
+                told = f"no process could be started: {error.strerror}"
+                events.tell(task, event="failed", error=told, user=False)
+                continue
             if child == 0:
                 children.tasks.clear()  # they are not the fork's to end
                 _child(task, asked["threads"], asked["gpus"], events)
@@ -134,7 +142,7 @@ class _Children:
                 continue
             del self.tasks[child]
             self._until.pop(child, None)
-            if status:
+            if os.waitstatus_to_exitcode(status) != _TOLD:
                 self._events.tell(task, event="failed", error=_how(status), user=False)
 
 
@@ -192,17 +200,23 @@ def _child(task: Task, threads: int, gpus: list[str] | None, events: Events) -> 
         os.dup2(null, 0)
         record = perform(task, _progress(events, task))
     except UserError as error:
+        print(error, file=sys.stderr)  # its log, of which people are shown the end
         events.tell(task, event="failed", error=str(error), user=of_study(error))
     except (EpigoneError, OSError) as error:
+        traceback.print_exception(error.__cause__ or error)
         events.tell(task, event="failed", error=str(error), user=False)
     except Stopped as stopped:
         events.tell(task, event="stopped", error=str(stopped))
+    except BaseException as error:  # code of the user's own may want to exit
+        traceback.print_exception(error)
+        told = f"the step ended by {type(error).__name__}: {error}"[:500]
+        events.tell(task, event="failed", error=told, user=False)
     else:
         events.tell(task, event="finished", record=record.to_json())
     sys.stdout.flush()
     sys.stderr.flush()
     # Not sys.exit: the exit handlers belong to the process that was forked.
-    os._exit(0)
+    os._exit(_TOLD)
 
 
 def of_study(error: UserError) -> bool:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from epigone import processes
+
 
 def held(device: torch.device) -> float:
     """What this process holds: on the GPU, or of the machine's memory."""
@@ -34,12 +36,4 @@ def host() -> float:
     with suppress(OSError, ValueError, StopIteration):
         lines = Path("/proc/meminfo").read_text().splitlines()
         there = 1024.0 * next(int(x.split()[1]) for x in lines if x.startswith("MemAvailable"))
-    # A container may have less than the machine.
-    with suppress(OSError, ValueError):
-        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
-        # Pages of files that can be dropped are counted as used.
-        stat = Path("/sys/fs/cgroup/memory.stat").read_text().split()
-        cached = int(stat[stat.index("inactive_file") + 1])
-        there = min(there, float(limit - used + cached))
-    return there
+    return min(there, processes.memory().free)
