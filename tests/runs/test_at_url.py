@@ -26,9 +26,11 @@ from epigone.cli.doctor_network import store_probe
 from epigone.errors import HeldElsewhere, StepFailed, UserError
 from epigone.files import sha256_file
 from epigone.runs import objects as objects_module
+from epigone.runs import on_ray
 from epigone.runs.at_url import AtUrl, Opened, mirrored, opened, performed, sees
 from epigone.runs.driver import Driver
 from epigone.runs.execute import execute
+from epigone.runs.executors import executor_of
 from epigone.runs.lease import DEAD_SECONDS, Runner, Watch
 from epigone.runs.local import Local
 from epigone.runs.needs import Machine, Needs
@@ -43,7 +45,7 @@ from epigone.study.specs import ItemsSpec
 from epigone.study.step import Step
 from epigone.study.steps import Expansion
 
-from .made_study import no_locks
+from .made_study import copied, no_locks
 
 
 def step(name: str, *inputs: Step) -> Step:
@@ -215,6 +217,49 @@ def test_a_missing_package_is_told_with_its_name(monkeypatch: pytest.MonkeyPatch
         Objects("az://container/x")
     with pytest.raises(UserError, match="not the URL"):
         Objects("nothing-like-it://x")
+
+
+class Cluster(Fake):
+    """A cluster whose GPUs have so many bytes each."""
+
+    def __init__(self, gpu_bytes: float) -> None:
+        super().__init__()
+        self.gpu_bytes, self.stopped = gpu_bytes, False
+
+    def machines(self) -> tuple[Machine]:
+        return (Machine("m", Needs(8, 2, 1e11), self.gpu_bytes),)
+
+    def stop(self) -> None:
+        self.stopped = True
+
+
+def test_training_that_a_store_cannot_have_is_refused_before_anything_is_done(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = copied(tmp_path / "study")
+    steps = study.expansion().steps
+    (train,) = (s for s in steps if s.stage == "train")
+    cluster = Cluster(8e10)
+    monkeypatch.setattr(on_ray, "OnRay", lambda *_: cluster)
+    at_url = Opened(Remote(url, "s"), None, None)  # type: ignore[arg-type]
+    asked = ("ray", "auto", {}, study.store, at_url, steps)
+    monkeypatch.setattr(Opened, "environment", lambda self: {})
+
+    def refused() -> None:
+        with pytest.raises(UserError, match=f"needs a folder .*: {url}"):
+            executor_of(*asked)  # type: ignore[arg-type]
+        assert cluster.stopped
+        cluster.stopped = False
+
+    monkeypatch.setenv("EPIGONE_PROCESSES", "2")
+    executor_of(*asked)  # type: ignore[arg-type]
+    assert not cluster.stopped  # what is done already needs no machine
+    shutil.rmtree(study.store.folder(train))
+    refused()
+    monkeypatch.delenv("EPIGONE_PROCESSES")
+    executor_of(*asked)  # type: ignore[arg-type]
+    cluster.gpu_bytes = 2e9  # the base does not fit
+    refused()
 
 
 def test_a_step_performed_elsewhere_comes_from_the_url(
