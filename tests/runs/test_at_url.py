@@ -23,7 +23,7 @@ from fsspec.implementations.local import LocalFileSystem
 from epigone.cli import main
 from epigone.cli.checks import Check
 from epigone.cli.doctor_network import store_probe
-from epigone.errors import HeldElsewhere, StepFailed, UserError
+from epigone.errors import HeldElsewhere, NewerFormat, StepFailed, UserError
 from epigone.files import sha256_file
 from epigone.runs import objects as objects_module
 from epigone.runs import on_ray
@@ -455,6 +455,16 @@ def test_a_home_without_locks_has_one_driver_at_a_time(
         Driver(store, tmp_path / "lock", pause=lambda _: first.beat()).__enter__()
 
 
+def test_the_driver_of_a_newer_epigone_is_refused_by_name(url: str, tmp_path: Path) -> None:
+    store = Objects(f"{url}/s")
+    with Driver(store, tmp_path / "lock"):
+        told = store.read("driver/000001.json", json.loads)
+        assert told and told["format"] == 1
+    store.write("driver/000002.json", b'{"format": 2, "who": "nobody knows"}')
+    with pytest.raises(NewerFormat, match=r"lease was written by a newer .*driver/000002\.json"):
+        mirrored(url, "s")
+
+
 def test_status_elsewhere_tells_who_runs_it(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -462,11 +472,14 @@ def test_status_elsewhere_tells_who_runs_it(
         driver.beat()
         move(monkeypatch, tmp_path / "two")
         watch = Watch(mirrored(url, "s").root)
+        (file,) = (watch.folder / "runners").iterdir()
+        formats.append(json.loads(file.read_text())["format"])
         told.append(([r.pid for r in watch.runners()], watch.holders()))
         move(monkeypatch, tmp_path / "one")
         return seal(task)
 
     told: list[Any] = []
+    formats: list[int] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Opened, "environment", lambda self: {})
         made = Driver.__enter__
@@ -480,6 +493,7 @@ def test_status_elsewhere_tells_who_runs_it(
         patch.setattr(Driver, "__enter__", enter)
         run(url, Fake(look), A)
     assert told == [([str(os.getpid())], {A.name: "at-url"})]
+    assert formats == [1]
     move(monkeypatch, tmp_path / "two")
     watch = Watch(mirrored(url, "s").root)
     assert watch.runners() == [] and watch.holders() == {}
