@@ -36,6 +36,10 @@ def _told() -> dict[str, str]:
         "UV_EXTRA_INDEX_URL": " ".join(pip.extra_index_urls),
         "UV_FIND_LINKS": ",".join(pip.find_links),
         "UV_NO_INDEX": "1" if pip.no_index else "",
+        "UV_CONSTRAINT": " ".join(pip.constraints),
+        "UV_INSECURE_HOST": " ".join(pip.trusted_hosts),
+        "HTTP_PROXY": pip.proxy or "",
+        "HTTPS_PROXY": pip.proxy or "",
         # As pip does: the best version of all indexes, not what the first index has.
         "UV_INDEX_STRATEGY": "unsafe-best-match",
         "UV_HTTP_TIMEOUT": str(int(max(30, pip.timeout))),

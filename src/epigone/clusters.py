@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from epigone.errors import MissingExtra, UnknownName, UserError
+from epigone.errors import MissingExtra, Stopped, UnknownName, UserError
 from epigone.processes import cores
 
 # What a stage that can work on a cluster does so by, and where the cluster is.
@@ -23,6 +23,9 @@ PLACES = ("local", "ray")
 _OBJECTS = 256 << 20
 # Seconds in which a cluster's address has to answer.
 _PATIENCE = 10.0
+# The first bytes of a client of HTTP/2: its preface, and a frame with no settings.
+_SETTINGS = 4
+_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, _SETTINGS, 0, 0, 0, 0, 0])
 
 
 def asked() -> str | None:
@@ -105,20 +108,39 @@ def _begin(ray: Any, address: str) -> None:
     try:
         _listens(address)
         ray.init(address, **quiet)
-    except (OSError, OverflowError, ValueError, RuntimeError) as error:
-        raise UserError(
-            "no Ray cluster answers",
-            value=address,
-            fix=f"ray start --head starts one here; {str(error).partition('. ')[0][:120]}",
-        ) from None
+    except (OSError, OverflowError, ValueError, RuntimeError, SystemExit) as error:
+        # Ray's own handler of SIGTERM, which it has put there meanwhile.
+        if isinstance(error, SystemExit) and error.code == signal.SIGTERM:
+            raise Stopped("stopped by SIGTERM; run the same command again to continue") from None
+        raise _refused(address, " ".join(str(error).split())) from None
+
+
+def _refused(address: str, why: str) -> UserError:
+    if why.startswith("Version mismatch"):
+        other = why.partition(": ")[2]
+        return UserError("the Ray cluster has another Ray or Python", value=address, fix=other)
+    fix = f"ray start --head starts one here; {why.partition('. ')[0][:120]}"
+    return UserError("no Ray cluster answers", value=address, fix=fix)
 
 
 def _listens(address: str) -> None:
-    # Where nothing listens, Ray tries for long and then ends the whole process.
+    """Raise OSError where no cluster is at an address, as far as that can be told by asking it.
+
+    Without this, Ray tries for minutes, in which no signal is heard, and may end the process.
+    """
     host, _, port = address.rpartition(":")
-    if host and port.isdigit():
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE):
-            pass
+    if not (host and port.isdigit()):
+        return
+    at = (host.strip("[]"), int(port))
+    with socket.create_connection(at, timeout=_PATIENCE) as there:
+        if os.environ.get("RAY_USE_TLS", "0").lower() not in ("", "0", "false"):
+            return
+        # A cluster speaks gRPC: both sides of HTTP/2 (RFC 9113, 3.4) begin with their settings.
+        there.sendall(_HELLO)
+        with there.makefile("rb") as told:
+            head = told.read(9)
+    if len(head) < 9 or head[3] != _SETTINGS or any(head[5:]):
+        raise OSError("something else listens there")
 
 
 @contextmanager

@@ -31,11 +31,17 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
+def aside_of(path: Path) -> Path:
+    """A name beside `path` that no other process has, for what is to take its place."""
+    # In two containers that share a folder, processes often have one number.
+    return path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
+
+
 @contextmanager
 def write_aside(path: Path) -> Iterator[IO[bytes]]:
     """A binary file that takes `path`'s place only once it is written and on the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    aside = aside_of(path)
     try:
         with open(aside, "wb") as f:
             yield f
@@ -60,8 +66,11 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read one JSON document."""
-    return json.loads(path.read_bytes().decode())
+    """Read one JSON document; raises ValueError for what is none, or too deep."""
+    try:
+        return json.loads(path.read_bytes().decode())
+    except RecursionError:
+        raise ValueError("JSON that is nested too deeply") from None
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> int:

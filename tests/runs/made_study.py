@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import tempfile
 from decimal import Decimal
@@ -109,6 +110,11 @@ def answer(key: str, purpose: str, cost: str) -> list[Row]:
     """The rows of a request and its answer."""
     told = {"sample": 0, "path": "/x", "request": {}, "response": {"text": key}, "cost": cost}
     return [sent(key, Decimal(cost), 10, purpose), Row("came", key, told)]
+
+
+def no_locks(*_: object) -> None:
+    """What `fcntl.flock` does on a file system that has none."""
+    raise OSError(errno.ENOLCK, "No locks available")
 
 
 def tree(folder: Path) -> dict[str, bytes]:

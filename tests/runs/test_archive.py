@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import gzip
 import hashlib
 import io
@@ -18,16 +19,17 @@ from typing import Any
 import pytest
 
 from epigone.api import Study
+from epigone.cli.archive import bring
 from epigone.errors import EpigoneError, MissingExtra, NewerFormat, UserError
 from epigone.runs import unpack
 from epigone.runs.archive import MANIFEST, Hostile, Manifest
 from epigone.runs.lease import Runner
 from epigone.runs.lock import read_lock
 from epigone.runs.pack import pack
-from epigone.runs.verify import verify
+from epigone.runs.verify import left_out, verify
 from epigone.teachers.ledger import Ledger, Row, ledger_file, sent
 
-from .made_study import ENDPOINT, answer, copied, finish, lock, tree
+from .made_study import ENDPOINT, answer, copied, finish, lock, no_locks, tree
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 KINDS = ("tar", "tar.gz", "tar.zst")
@@ -206,6 +208,38 @@ def test_ratings_go_along_and_stay_their_owners(tmp_path: Path, study: Study) ->
         assert connection.execute("SELECT x FROM vote").fetchall() == [(7,)]
 
 
+def rate(file: Path, votes: int) -> None:
+    file.unlink(missing_ok=True)
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("CREATE TABLE vote (x)")
+        connection.executemany("INSERT INTO vote VALUES (?)", [(i,) for i in range(votes)])
+        connection.commit()
+
+
+def test_ratings_that_are_there_stay_and_that_is_said(
+    tmp_path: Path, study: Study, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, votes in (("none.tar", 0), ("one.tar", 1), ("many.tar", 50)):
+        if votes:
+            rate(study.root / "ratings.db", votes)
+        packed(study, tmp_path / name)
+    runs = tmp_path / "there"
+    assert not unpack.unpack(tmp_path / "none.tar", runs).ratings_stay
+    for name, stay in (("one.tar", False), ("one.tar", False), ("many.tar", True)):
+        root = (done := unpack.unpack(tmp_path / name, runs)).root
+        assert done.ratings_stay is stay
+    with closing(sqlite3.connect(root / "ratings.db")) as connection:
+        assert connection.execute("SELECT count(*) FROM vote").fetchall() == [(1,)]
+    # Those of a site that keeps them elsewhere.
+    (root / "ratings.db").rename(tmp_path / "site.db")
+    (root / "ratings.place").write_text(f"{tmp_path / 'site.db'}\n")
+    assert not unpack.unpack(tmp_path / "one.tar", runs).ratings_stay
+    capsys.readouterr()
+    bring(tmp_path / "many.tar", runs)
+    assert f"others are in {tmp_path / 'many.tar'} and were not taken" in capsys.readouterr().out
+    assert not (root / "ratings.db").exists()
+
+
 @pytest.mark.parametrize("how", ["changed", "short", "gone"])
 def test_a_damaged_step_is_not_packed(tmp_path: Path, study: Study, how: str) -> None:
     file = study.store.folder(study.expansion().steps[0]) / "rows.jsonl"
@@ -216,6 +250,15 @@ def test_a_damaged_step_is_not_packed(tmp_path: Path, study: Study, how: str) ->
     with pytest.raises(EpigoneError, match=r"verify' tells more|is not whole"):
         packed(study, tmp_path / "out/a.tar")
     assert list((tmp_path / "out").glob("*")) == []
+
+
+def test_an_import_needs_no_locks(
+    tmp_path: Path, study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(study.root.parent / "ledger")
+    packed(study, tmp_path / "a.tar")
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    assert unpack.unpack(tmp_path / "a.tar", tmp_path / "there").new
 
 
 # Archives that no export writes.
@@ -340,7 +383,9 @@ def test_a_changed_or_missing_file_is_found(tmp_path: Path, study: Study) -> Non
     [
         {"study": "../x"}, {"study": 1}, {"study": "other"}, {"files": {}}, {"files": 1},
         {"files": {"study/study.yaml": ["0" * 64, -1]}}, {"files": {"study/study.yaml": ["0", 1]}},
-        {"needs": 1}, {"format": 0}, {"format": "x"}, {"done": None},
+        {"needs": 1}, {"format": 0}, {"format": "x"}, {"done": None}, {"done": float("inf")},
+        {"left_out": ["../../other/ratings.db"]}, {"left_out": ["ratings.db"]},
+        {"left_out": ["../steps/train/a-01234567/model.safetensors"]},
     ],
 )  # fmt: skip
 def test_a_list_of_contents_that_no_export_writes(
@@ -350,6 +395,52 @@ def test_a_list_of_contents_that_no_export_writes(
     files = members(tmp_path / "good.tar")
     files[MANIFEST] = json.dumps({**json.loads(files[MANIFEST]), **change}).encode()
     refused(written(files, tmp_path / "bad.tar"), tmp_path, "not an archive of a study")
+
+
+def rewritten(study: Study, folder: Path, ends: str, change: Callable[[Any], bytes]) -> Path:
+    """An archive with a file that is changed, and a list of contents that fits."""
+    packed(study, folder / "good.tar")
+    files = members(folder / "good.tar")
+    name = next(n for n in files if n.endswith(ends))
+    files[name] = change(json.loads(files[name]))
+    told = json.loads(files[MANIFEST])
+    told["files"][name] = [hashlib.sha256(files[name]).hexdigest(), len(files[name])]
+    return written({**files, MANIFEST: json.dumps(told).encode()}, folder / "bad.tar")
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "{0}", "../x", "files/../x", "steps/items", ""])
+def test_a_lock_names_no_files_of_this_machine(tmp_path: Path, study: Study, path: str) -> None:
+    (tmp_path / "pipe").mkdir()
+    os.mkfifo(tmp_path / "pipe/p")  # whoever reads it waits for ever
+    kept = {"x": {"path": path.format(tmp_path / "pipe"), "sha256": "0" * 64}}
+    archive = rewritten(
+        study, tmp_path, "lock.json", lambda row: json.dumps({**row, "files": kept}).encode()
+    )
+    with pytest.raises(Hostile, match=r"names a copy outside of files/.*study\.lock\.json"):
+        unpack.unpack(archive, tmp_path / "there")
+    (study.root / "study.lock.json").write_bytes(members(archive)["study/study.lock.json"])
+    assert "outside of files/" in read_lock(study.root).trouble
+
+
+@pytest.mark.parametrize(("ends", "match"), [("lock.json", "nested"), ("record.json", "no record")])
+def test_json_that_is_nested_too_deeply(
+    tmp_path: Path, study: Study, ends: str, match: str
+) -> None:
+    refused(rewritten(study, tmp_path, ends, lambda _: b"[" * 100_000), tmp_path, match)
+
+
+def test_a_file_below_a_file(tmp_path: Path, study: Study) -> None:
+    packed(study, tmp_path / "good.tar")
+    step = next(n for n in members(tmp_path / "good.tar") if n.endswith("rows.jsonl"))
+    (tmp_path / "good.tar").unlink()
+    refused(planted(study, tmp_path, f"{step}/x"), tmp_path, "a file below a file")
+
+
+def test_a_list_of_what_was_left_out_reaches_no_other_study(tmp_path: Path, study: Study) -> None:
+    weights = "steps/train/a-01234567/m.safetensors"
+    told = {"files": ["../other/ratings.db", "../x.safetensors", "ratings.db", weights]}
+    (study.root / "left-out.json").write_text(json.dumps(told))
+    assert left_out(study.root) == {weights}
 
 
 def test_an_archive_of_a_newer_epigone_is_refused_by_name(tmp_path: Path, study: Study) -> None:

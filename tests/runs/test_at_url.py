@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -22,12 +23,14 @@ from fsspec.implementations.local import LocalFileSystem
 from epigone.cli import main
 from epigone.cli.checks import Check
 from epigone.cli.doctor_network import store_probe
-from epigone.errors import HeldElsewhere, StepFailed, UserError
+from epigone.errors import HeldElsewhere, NewerFormat, StepFailed, UserError
 from epigone.files import sha256_file
 from epigone.runs import objects as objects_module
+from epigone.runs import on_ray
 from epigone.runs.at_url import AtUrl, Opened, mirrored, opened, performed, sees
 from epigone.runs.driver import Driver
 from epigone.runs.execute import execute
+from epigone.runs.executors import executor_of
 from epigone.runs.lease import DEAD_SECONDS, Runner, Watch
 from epigone.runs.local import Local
 from epigone.runs.needs import Machine, Needs
@@ -41,6 +44,8 @@ from epigone.schema import Progress, Record
 from epigone.study.specs import ItemsSpec
 from epigone.study.step import Step
 from epigone.study.steps import Expansion
+
+from .made_study import copied, no_locks
 
 
 def step(name: str, *inputs: Step) -> Step:
@@ -179,7 +184,8 @@ def test_a_study_in_s3_goes_on_on_another_machine(
     assert run(s3, fake := Fake(), A, B).failed == [] and fake.asked == ["b"]
     assert (two.folder(B.name) / "out.txt").read_text() == "bweights of a"
     there = Remote(s3, "s").objects.find()
-    assert {f"steps/{A.name}/{n}" for n in ("record.json", "out.txt")} <= set(there)
+    assert f"steps/{A.name}/record.json" in there
+    assert sum(n.startswith(f"steps/{A.name}/") and n.endswith("/out.txt") for n in there) == 1
 
 
 def test_two_take_a_study_in_s3_and_one_gets_it(s3: str, tmp_path: Path) -> None:
@@ -211,6 +217,49 @@ def test_a_missing_package_is_told_with_its_name(monkeypatch: pytest.MonkeyPatch
         Objects("az://container/x")
     with pytest.raises(UserError, match="not the URL"):
         Objects("nothing-like-it://x")
+
+
+class Cluster(Fake):
+    """A cluster whose GPUs have so many bytes each."""
+
+    def __init__(self, gpu_bytes: float) -> None:
+        super().__init__()
+        self.gpu_bytes, self.stopped = gpu_bytes, False
+
+    def machines(self) -> tuple[Machine]:
+        return (Machine("m", Needs(8, 2, 1e11), self.gpu_bytes),)
+
+    def stop(self) -> None:
+        self.stopped = True
+
+
+def test_training_that_a_store_cannot_have_is_refused_before_anything_is_done(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = copied(tmp_path / "study")
+    steps = study.expansion().steps
+    (train,) = (s for s in steps if s.stage == "train")
+    cluster = Cluster(8e10)
+    monkeypatch.setattr(on_ray, "OnRay", lambda *_: cluster)
+    at_url = Opened(Remote(url, "s"), None, None)  # type: ignore[arg-type]
+    asked = ("ray", "auto", {}, study.store, at_url, steps)
+    monkeypatch.setattr(Opened, "environment", lambda self: {})
+
+    def refused() -> None:
+        with pytest.raises(UserError, match=f"needs a folder .*: {url}"):
+            executor_of(*asked)  # type: ignore[arg-type]
+        assert cluster.stopped
+        cluster.stopped = False
+
+    monkeypatch.setenv("EPIGONE_PROCESSES", "2")
+    executor_of(*asked)  # type: ignore[arg-type]
+    assert not cluster.stopped  # what is done already needs no machine
+    shutil.rmtree(study.store.folder(train))
+    refused()
+    monkeypatch.delenv("EPIGONE_PROCESSES")
+    executor_of(*asked)  # type: ignore[arg-type]
+    cluster.gpu_bytes = 2e9  # the base does not fit
+    refused()
 
 
 def test_a_step_performed_elsewhere_comes_from_the_url(
@@ -265,11 +314,81 @@ def test_a_killed_put_is_repeated_and_what_has_no_record_does_not_count(
     run(url, Fake(), A)
     there = tmp_path / "bucket" / "s" / "steps" / A.name
     (there / RECORD).unlink()
-    (there / "out.txt").write_text("ha")
+    (out,) = there.glob("*/out.txt")
+    out.write_text("ha")
     # As a run leaves it that dies while it puts the step there.
     shutil.rmtree(Remote(url, "s").root / "remote")
     assert run(url, fake := Fake(), A).failed == [] and fake.asked == []
-    assert (there / "out.txt").read_text() == "a" and (there / RECORD).exists()
+    assert out.read_text() == "a" and (there / RECORD).exists()
+
+
+def made(remote: Remote, text: str) -> Record:
+    """A step that was made in the mirror of a machine, with a result of its own."""
+    folder = remote.folder(A.name)
+    task = Task("items", A.slug, A.hash, A.identity, {}, {}, str(folder))
+    seal(task)
+    (folder / "out.txt").write_text(text)
+    told = json.loads((folder / RECORD).read_text())
+    hashes = {n: sha256_file(folder / n) for n in told["outputs"]}
+    fields = {k: v for k, v in told.items() if k not in ("sum", "outputs")}
+    record = Record.from_json({**fields, "outputs": hashes})
+    (folder / RECORD).write_text(json.dumps(record.to_json()))
+    return record
+
+
+@pytest.mark.parametrize("what", ["put", "create"])
+def test_one_that_was_overtaken_damages_nothing(
+    what: str, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = Remote(url, "s")
+    made(late, "late")
+    move(monkeypatch, tmp_path / "two")
+    first = Remote(url, "s")
+    record = made(first, "first")
+    real = getattr(late.objects, what)
+
+    def asleep(*asked: Any) -> Any:
+        # Its network is away after it has looked who runs the study.
+        first.push(A.name)
+        return real(*asked)
+
+    monkeypatch.setattr(late.objects, what, asleep)
+    assert late.push(A.name).outputs == record.outputs
+    move(monkeypatch, tmp_path / "three")
+    third = mirrored(url, "s")
+    third.bring(A.name)
+    assert (third.folder(A.name) / "out.txt").read_text() == "first"
+    assert verify(third.folder(A.name)) == []
+    assert not (late.folder(A.name) / "out.txt").exists()
+
+
+def test_a_record_that_was_cut_off_is_put_there_again(url: str, tmp_path: Path) -> None:
+    remote = Remote(url, "s")
+    made(remote, "a")
+    file = tmp_path / "bucket" / "s" / "steps" / A.name / RECORD
+    create = remote.objects.create
+
+    def torn(name: str, data: bytes) -> bool:
+        file.write_bytes(data[:9])
+        return create(name, data)
+
+    remote.objects.create = torn  # type: ignore[method-assign]
+    remote.push(A.name)
+    assert json.loads(file.read_text())["outputs"]
+
+
+def test_steps_that_were_put_beside_their_records_are_found(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(url, Fake(), A)
+    there = tmp_path / "bucket" / "s" / "steps" / A.name
+    for file in there.glob("*/*"):
+        file.rename(there / file.name)
+    move(monkeypatch, tmp_path / "two")
+    Remote(url, "s").bring(A.name)
+    two = mirrored(url, "s")
+    two.bring_small()
+    assert verify(two.folder(A.name)) == []
 
 
 def test_a_step_that_was_deleted_there_is_made_again(url: str, tmp_path: Path) -> None:
@@ -322,6 +441,30 @@ def test_a_dead_driver_is_taken_over_and_sees_it(url: str, tmp_path: Path) -> No
         assert now[0] == before and again.number == 3
 
 
+def test_a_home_without_locks_has_one_driver_at_a_time(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    assert run(url, Fake(), A).failed == []
+    store = Objects(f"{url}/s")
+    # Its file on this machine does not tell that it is dead.
+    with (
+        Driver(store, tmp_path / "lock", pause=lambda _: None) as first,
+        pytest.raises(HeldElsewhere, match=f"pid {os.getpid()}"),
+    ):
+        Driver(store, tmp_path / "lock", pause=lambda _: first.beat()).__enter__()
+
+
+def test_the_driver_of_a_newer_epigone_is_refused_by_name(url: str, tmp_path: Path) -> None:
+    store = Objects(f"{url}/s")
+    with Driver(store, tmp_path / "lock"):
+        told = store.read("driver/000001.json", json.loads)
+        assert told and told["format"] == 1
+    store.write("driver/000002.json", b'{"format": 2, "who": "nobody knows"}')
+    with pytest.raises(NewerFormat, match=r"lease was written by a newer .*driver/000002\.json"):
+        mirrored(url, "s")
+
+
 def test_status_elsewhere_tells_who_runs_it(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -329,11 +472,14 @@ def test_status_elsewhere_tells_who_runs_it(
         driver.beat()
         move(monkeypatch, tmp_path / "two")
         watch = Watch(mirrored(url, "s").root)
+        (file,) = (watch.folder / "runners").iterdir()
+        formats.append(json.loads(file.read_text())["format"])
         told.append(([r.pid for r in watch.runners()], watch.holders()))
         move(monkeypatch, tmp_path / "one")
         return seal(task)
 
     told: list[Any] = []
+    formats: list[int] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Opened, "environment", lambda self: {})
         made = Driver.__enter__
@@ -347,6 +493,7 @@ def test_status_elsewhere_tells_who_runs_it(
         patch.setattr(Driver, "__enter__", enter)
         run(url, Fake(look), A)
     assert told == [([str(os.getpid())], {A.name: "at-url"})]
+    assert formats == [1]
     move(monkeypatch, tmp_path / "two")
     watch = Watch(mirrored(url, "s").root)
     assert watch.runners() == [] and watch.holders() == {}
@@ -415,7 +562,8 @@ def test_faults_that_pass_change_nothing(
     there = tmp_path / "bucket" / "s" / "steps"
     for one in (A, B):
         record = json.loads((there / one.name / RECORD).read_text())
-        found = {n: sha256_file(there / one.name / n) for n in record["outputs"]}
+        (made_in,) = (p for p in (there / one.name).iterdir() if p.is_dir())
+        found = {n: sha256_file(made_in / n) for n in record["outputs"]}
         assert found == record["outputs"]
 
 
@@ -433,7 +581,8 @@ def test_faults_that_stay_are_one_line(
     Faulty.left.clear()
     # The work is not lost: it goes there with the next run.
     assert run(faulty, fake := Fake(), A).failed == [] and fake.asked == []
-    (tmp_path / "bucket" / "s" / "steps" / A.name / "out.txt").write_text("b")
+    (out,) = (tmp_path / "bucket" / "s" / "steps" / A.name).glob("*/out.txt")
+    out.write_text("b")
     move(monkeypatch, tmp_path / "two")
     with pytest.raises(StoreError, match=r"damaged.*out\.txt.*delete its step's folder"):
         mirrored(faulty, "s").bring_small()

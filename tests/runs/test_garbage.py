@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from epigone.errors import UserError
+from epigone.files import aside_of
 from epigone.runs.garbage import sweep
 from epigone.runs.lease import Runner
 from epigone.runs.store import partial_of
 from epigone.teachers.ledger import Ledger, Row
 
-from .made_study import answer, copied, tree
+from .made_study import answer, copied, no_locks, tree
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -32,7 +33,10 @@ def littered(folder: Path) -> tuple[Path, dict[str, str]]:
         (place / "rows").write_text("123")
     # What a step goes on with is no litter, nor what is still being written.
     second.rename(partial_of(second))
-    for name, hours in ((".x.json.1.tmp", 2), (".y.json.1.tmp", 0), (".z.json.tmp", 2)):
+    aside = aside_of(root / "w.json").name
+    for name, hours in (
+        (aside, 2), (".x.json.1.tmp", 2), (".y.json.1.tmp", 0), (".z.json.tmp", 2),
+    ):  # fmt: skip
         (root / name).write_text("12345")
         os.utime(root / name, (then := (root / name).stat().st_mtime - 3600 * hours, then))
     (root / "files/00000000").mkdir()
@@ -47,6 +51,7 @@ def littered(folder: Path) -> tuple[Path, dict[str, str]]:
         f"made/steps/{old.parent.name}/old-01234567": "step",
         f"made/steps/{old.parent.name}/old-01234567.partial": "unfinished",
         f"{place}.partial": "unfinished",
+        f"made/{aside}": "left-over",
         "made/.x.json.1.tmp": "left-over",
         "made/files/00000000": "copy",
         ".import-abc": "left-over",
@@ -89,6 +94,19 @@ def test_what_somebody_works_on_is_left_alone(tmp_path: Path) -> None:
     os.close(descriptor)
     assert (runs / held).is_dir()
     assert found.left == {held: "a process works in it"}
+
+
+def test_without_locks_nothing_is_removed_that_may_be_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs, litter = littered(tmp_path)
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    found = sweep(runs, remove=True)
+    locked = {path for path, what in litter.items() if what in ("step", "unfinished")}
+    assert found.left.keys() == {*locked, ".import-abc"}
+    assert all("has no locks" in why for why in found.left.values())
+    assert {g.path for g in found.found} == litter.keys() - found.left.keys()
+    assert all((runs / path).exists() for path in found.left)
 
 
 def test_a_study_without_a_lock_is_left_alone(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from epigone.errors import NewerFormat
+from epigone.files import write_aside
 from epigone.runs import store as store_module
 from epigone.runs.store import Damaged, outputs, partial_of, read_record, seal, verify
 from epigone.schema import Record
@@ -97,3 +98,14 @@ def test_a_kill_before_the_rename_leaves_no_step(
         seal(partial, folder, record())
     assert read_record(folder) is None
     assert (partial / "x.txt").exists()
+
+
+def test_two_who_write_one_file_under_one_process_number_do_not_meet(tmp_path: Path) -> None:
+    file = tmp_path / "study.lock.json"
+    with write_aside(file) as first:
+        first.write(b"first")
+        with write_aside(file) as second:
+            second.write(b"second, and longer")
+        assert file.read_bytes() == b"second, and longer"
+    assert file.read_bytes() == b"first"
+    assert [p.name for p in tmp_path.iterdir()] == [file.name]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from epigone.cli.verify import todo
 from epigone.files import read_json, write_json
 from epigone.runs.verify import Checked, side_by_side, verify
 
@@ -109,6 +110,13 @@ def test_ratings_are_looked_at_by_their_database(tmp_path: Path) -> None:
     content[4096 : 3 * 4096] = b"\xff" * 8192
     file.write_bytes(content)
     assert told(verify(study.root)) == {("damaged", "ratings.db")}
+    # Where the study's site has them, as an export would find them.
+    file.rename(tmp_path / "site.db")
+    assert verify(study.root).whole
+    (study.root / "ratings.place").write_text(f"{tmp_path / 'site.db'}\n")
+    bad = verify(study.root).troubles
+    assert [(t.what, t.path) for t in bad] == [("damaged", str(tmp_path / "site.db"))]
+    assert todo(bad) == f"bring {tmp_path / 'site.db'} back from a copy"
 
 
 def test_the_verb_ends_with_1_and_says_what_to_do(cli: Cli, tmp_path: Path) -> None:

@@ -160,7 +160,8 @@ class Study:
             environment = environment_of(self.store, budget)
             if self.remote is not None:
                 self.remote.push_files(STUDY, LOCK)
-            executor = executor_of(on, address, environment, self.store, at_url)
+            wanted = [s for s in expansion.steps if only in (None, s.stage)]
+            executor = executor_of(on, address, environment, self.store, at_url, wanted)
             told = logged(watcher or _Quiet())
             asked = Asked(only, use, retry_failed, keep_going, patience_minutes)
             return execute(expansion, self.store, told, executor, runner, asked)

@@ -86,11 +86,14 @@ def bring(
     needs = {r: s for r, s in done.manifest.needs.items() if not _place(done.root, r).exists()}
     code = code_in(done.root)
     if json:
-        told = {"new": done.new, "steps": done.steps, "answers": done.answers, "needs": needs}
+        told = {"new": done.new, "steps": done.steps, "answers": done.answers, "needs": needs,
+                "ratings_stay": done.ratings_stay}  # fmt: skip
         say_json({"study": str(done.root), **told, "code": code})
         return
     what = "imported" if done.new else "already there, added"
     print(f"{done.manifest.study}: {what} {done.steps} steps and {done.answers} answers")
+    if done.ratings_stay:
+        print(f"the study has ratings already, which stay; others are in {file} and were not taken")
     for ref, fingerprint in needs.items() if done.manifest.done < done.manifest.steps else ():
         print(
             f"steps to do may need {ref} ({fingerprint[:19]}…): put it at {_place(done.root, ref)}"

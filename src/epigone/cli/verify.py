@@ -67,6 +67,7 @@ def todo(bad: list[Trouble]) -> str:
         told.append("run the study again from its own file, which writes lock and copies")
     if any(t.path.startswith(f"../{LEDGERS}/") for t in bad):
         told.append("what a damaged line of a ledger held is asked again where it is needed")
-    if any(t.path == RATINGS for t in bad):
-        told.append(f"bring {RATINGS} back from a copy")
+    for t in bad:
+        if t.path == RATINGS or Path(t.path).is_absolute():
+            told.append(f"bring {t.path} back from a copy")
     return "; ".join(told)

@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 
 from epigone.errors import UserError
+from epigone.files import aside_of
 
 SECRET_ENV, ADMIN_ENV = "EPIGONE_RATERS_SECRET", "EPIGONE_RATERS_ADMIN"
 _SHORTEST = 24
@@ -36,7 +37,7 @@ def secret(variable: str, file: Path | None) -> str:
 def _kept(file: Path) -> str:
     try:
         # Whole at once: another process that starts now must not read half a secret.
-        aside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+        aside = aside_of(file)
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
             handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -9,9 +9,8 @@ from typing import Any
 
 from epigone.errors import UserError
 from epigone.formats import ARCHIVE
-from epigone.runs.lock import FILES, NAME, STUDY
-from epigone.runs.verify import LEDGERS, RATINGS
-from epigone.study.step import STAGES
+from epigone.runs.lock import NAME, STUDY, may_lie
+from epigone.runs.verify import LEDGERS, RATINGS, may_be_left
 
 MANIFEST = "epigone.json"
 ROOT = "study"
@@ -19,13 +18,9 @@ ROOT = "study"
 ENDS = {".tar": "", ".tar.gz": "gz", ".tar.zst": "zst"}
 LARGEST_MANIFEST = 256 << 20
 
-_PART = re.compile(r"[^/\\\x00-\x1f\x7f]{1,255}")
-_STEP = re.compile(r"[a-z0-9_][a-z0-9._-]{0,160}-[0-9a-f]{8}")
 _LEDGER = re.compile(r"[a-z0-9][a-z0-9.-]{0,100}\.jsonl")
 _SHA = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,100}")
-_MARK = re.compile(r"[0-9a-f]{8}")
-_DEEPEST = 24
 
 
 class Hostile(UserError):
@@ -90,7 +85,7 @@ class Manifest:
                 left_out=tuple(map(str, row["left_out"])),
             )
             _check(found)
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError):
             raise Hostile("its list of contents is damaged") from None
         return found
 
@@ -109,6 +104,12 @@ def _check(manifest: Manifest) -> None:
         if name.casefold() in seen:
             raise Hostile("one name twice", name)
         seen.add(name.casefold())
+    for name in seen:
+        if any(name[:at] in seen for at, letter in enumerate(name) if letter == "/"):
+            raise Hostile("a file below a file", name)
+    for name in manifest.left_out:
+        if not may_be_left(name) or f"{ROOT}/{name}" in manifest.files:
+            raise Hostile("left out of it is what can be no student's weights", name)
     for needed in (STUDY, NAME):
         if f"{ROOT}/{needed}" not in manifest.files:
             raise Hostile("it lacks a file", needed)
@@ -116,17 +117,11 @@ def _check(manifest: Manifest) -> None:
 
 def _may_be(name: str) -> bool:
     """Whether a file of an archive lies where a study has files, and nowhere else."""
-    parts = name.split("/")
-    if len(parts) > _DEEPEST or any(p in (".", "..") or not _PART.fullmatch(p) for p in parts):
-        return False
-    match parts:
+    match name.split("/"):
         case [top, file] if top == LEDGERS:
             return _LEDGER.fullmatch(file) is not None
         case [top, file] if top == ROOT:
             return file in (STUDY, NAME, RATINGS)
-        case [top, "steps", stage, step, *rest] if top == ROOT:
-            shown = not any(p.startswith(".") for p in rest)
-            return stage in STAGES and bool(_STEP.fullmatch(step)) and bool(rest) and shown
-        case [top, files, mark, *rest] if (top, files) == (ROOT, FILES):
-            return bool(_MARK.fullmatch(mark)) and bool(rest)
+        case [top, *rest] if top == ROOT:
+            return may_lie("/".join(rest))
     return False

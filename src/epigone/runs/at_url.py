@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from epigone.errors import EpigoneError, HeldElsewhere, StepFailed, UserError
+from epigone.models import references
 from epigone.runs.driver import Driver, newest, tell
-from epigone.runs.needs import Machine, Needs
+from epigone.runs.needs import Machine, Needs, needs_of
 from epigone.runs.objects import LOOK_PATIENCE, WORK_PATIENCE, Objects, StoreError
 from epigone.runs.perform import Task
 from epigone.runs.remote import Remote
 from epigone.runs.roles import Executor
 from epigone.runs.segments import Segments
 from epigone.schema import Progress, Record
+from epigone.study.specs import TrainSpec
+from epigone.study.step import Step
+from epigone.training.layout import processes_asked
 
 # How a run tells the machines of a cluster where the steps are, and which driver asks.
 STORE, DRIVER = "EPIGONE_STORE", "EPIGONE_STORE_DRIVER"
@@ -101,11 +106,7 @@ class AtUrl:
     ) -> Future[Record]:
         """Begin a step; its result is at the URL when the future has it."""
         if needs.parts > 1 and not self._stays(task, needs):
-            raise UserError(
-                "training in several processes on Ray needs a folder that all machines share",
-                value=self._store.remote.runs,
-                fix="--runs FOLDER, or --processes 1",
-            )
+            raise _no_parts(self._store.remote.runs)
         return self._threads.submit(self._work, task, needs, places, tell)
 
     def end(self, task: Task) -> None:
@@ -142,6 +143,28 @@ class AtUrl:
             raise
         remote.bring(name, large=False)
         return record
+
+
+def check_parts(steps: Iterable[Step], machines: Sequence[Machine], runs: str) -> None:
+    """Raise UserError for steps that a cluster would spread and that have no folder in common.
+
+    Nothing is asked and paid before that could be of no use; machines that come later may be
+    smaller.
+    """
+    processes, count = processes_asked() or 0, cache(references.parameters)
+    for step in steps:
+        if isinstance(step.spec, TrainSpec) and (
+            processes > 1 or needs_of(step, machines, processes, count).parts > 1
+        ):
+            raise _no_parts(runs)
+
+
+def _no_parts(runs: str) -> UserError:
+    return UserError(
+        "training in several processes on Ray needs a folder that all machines share",
+        value=runs,
+        fix="--runs FOLDER, or --processes 1",
+    )
 
 
 def there(remote: Remote, name: str, submit: Callable[[], Future[Record]]) -> Record:

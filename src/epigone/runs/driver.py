@@ -24,6 +24,7 @@ from typing import Any, Self
 
 from epigone.errors import HeldElsewhere
 from epigone.files import write_text
+from epigone.formats import LEASE
 from epigone.runs.lease import BEAT_SECONDS, DEAD_SECONDS, Holder
 from epigone.runs.objects import Objects, StoreError
 
@@ -115,8 +116,11 @@ class Driver:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise _held(_shown(newest(self._objects)[1])) from None
-        # Who had this file and has it no longer is dead, which nobody else can know so soon.
-        dead = os.pread(self._lock, 64, 0).decode(errors="replace")
+        except OSError:  # a file system without locks: who had this file may live
+            dead = ""
+        else:
+            # Who had it and has it no longer is dead, which nobody else can know so soon.
+            dead = os.pread(self._lock, 64, 0).decode(errors="replace")
         first: tuple[int, dict[str, Any]] | None = None
         since = self._clock()
         while True:
@@ -146,15 +150,20 @@ class Driver:
     def _told(self) -> bytes:
         names = ("id", "host", "pid", "since")
         told = {n: getattr(self._holder, n) for n in names}
-        return json.dumps({**told, "steps": sorted(self.steps), "beat": self._beats}).encode()
+        told |= {"steps": sorted(self.steps), "beat": self._beats}
+        return json.dumps(LEASE.mark(told)).encode()
 
 
 def newest(objects: Objects) -> tuple[int, dict[str, Any]]:
-    """The number of the newest lease, 0 where there is none, and what it says."""
+    """The number of the newest lease, 0 where there is none, and what it says.
+
+    Raises NewerFormat for one of a newer Epigone.
+    """
     numbers = [int(m[1]) for name in objects.find(FOLDER) if (m := _LEASE.fullmatch(name))]
     if not numbers:
         return 0, {}
-    told = objects.read(_name(max(numbers)), _object)
+    name = _name(max(numbers))
+    told = objects.read(name, lambda data: _object(data, f"{objects}/{name}"))
     return max(numbers), told or {}
 
 
@@ -173,7 +182,7 @@ def tell(objects: Objects, root: Path, lock: Path) -> None:
         return
     row = {n: str(told.get(n, ""))[:80] for n in ("host", "pid", "since")}
     row |= {"id": _THEIRS, "boot": "", "study": ""}
-    write_text(leases / "runners" / f"{_THEIRS}.json", json.dumps(row))
+    write_text(leases / "runners" / f"{_THEIRS}.json", json.dumps(LEASE.mark(row)))
     for step in told.get("steps") or ():
         if re.fullmatch(r"[a-z_]+/[^/]+-[0-9a-f]{8}", str(step)):
             write_text(leases / step / "000001", _THEIRS)
@@ -183,7 +192,7 @@ def _locked(lock: Path) -> bool:
     with suppress(FileNotFoundError), open(lock, "rb") as opened:
         try:
             fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except OSError:  # held, or a file system without locks: it may be this very process
             return True
     return False
 
@@ -192,10 +201,11 @@ def _name(number: int) -> str:
     return f"{FOLDER}/{number:06d}.json"
 
 
-def _object(data: bytes) -> dict[str, Any]:
+def _object(data: bytes, file: str) -> dict[str, Any]:
     told = json.loads(data)
     if not isinstance(told, dict):
         raise ValueError("no JSON object")
+    LEASE.of(told, file)
     return told
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Literal
 
-from epigone.runs.at_url import AtUrl, Opened
+from epigone.runs.at_url import AtUrl, Opened, check_parts
 from epigone.runs.local import Local
 from epigone.runs.roles import Executor
 from epigone.runs.store import Store
+from epigone.study.step import Step
 from epigone.teachers.money import BUDGET, LEDGERS, PURPOSE
 
 Executors = Literal["local", "ray"]
@@ -30,10 +31,11 @@ def executor_of(
     environment: Mapping[str, str],
     store: Store,
     at_url: Opened | None = None,
+    steps: Sequence[Step] = (),
 ) -> Executor:
     """The executor of a name, over a store at a URL if there is one.
 
-    Raises UserError where it cannot be had.
+    Raises UserError where it cannot be had, or cannot do one of the `steps`.
     """
     if at_url is not None:
         environment = {**environment, **at_url.environment()}
@@ -43,4 +45,12 @@ def executor_of(
     from epigone.runs.on_ray import OnRay, stays
 
     ray = OnRay(address, environment, store.root)
-    return ray if at_url is None else AtUrl(ray, at_url, stays)
+    if at_url is None:
+        return ray
+    try:
+        todo = (s for s in steps if s.stage == "train" and store.record(s) is None)
+        check_parts(todo, ray.machines(), at_url.remote.runs)
+    except BaseException:
+        ray.stop()
+        raise
+    return AtUrl(ray, at_url, stays)

@@ -25,7 +25,7 @@ from epigone.study.file import read
 from epigone.teachers.ledger import sound
 
 PARTIAL, GONE, IMPORTING = ".partial", ".gone-", ".import-"
-_ASIDE = re.compile(r"\..+\.\d+\.tmp")
+_ASIDE = re.compile(r"\..+\.\d+(-[0-9a-f]{8})?\.tmp")
 # Whoever writes a file aside has it in its place long before.
 _ABANDONED_SECONDS = 3600
 
@@ -200,27 +200,29 @@ def _asked(file: Path) -> tuple[set[str], str]:
 
 
 def _unless_held(found: Garbage, top: Path, swept: Swept) -> Iterator[Garbage]:
-    with _alone(top / found.path) as alone:
-        if alone:
+    with _alone(top / found.path) as why:
+        if not why:
             yield found
             return
-    swept.left[found.path] = "a process works in it"
+    swept.left[found.path] = why
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[bool]:
-    """Whether nobody has the file or folder locked, as who works in it has."""
+def _alone(path: Path) -> Iterator[str]:
+    """Have a file or folder locked, as who works in it has; why that cannot be, "" where it is."""
     if path.is_symlink():
-        yield True
+        yield ""
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            yield False
+            yield "a process works in it"
+        except OSError:
+            yield "its file system has no locks, so a process may work in it"
         else:
-            yield True
+            yield ""
     finally:
         os.close(descriptor)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,6 +23,11 @@ from epigone.study.steps import Expansion
 NAME = "study.lock.json"
 STUDY = "study.yaml"
 FILES = "files"
+
+_PART = re.compile(r"[^/\\\x00-\x1f\x7f]{1,255}")
+_STEP = re.compile(r"[a-z0-9_][a-z0-9._-]{0,160}-[0-9a-f]{8}")
+_MARK = re.compile(r"[0-9a-f]{8}")
+_DEEPEST = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +75,7 @@ def read_lock(root: Path) -> Lock:
             study=str(document.get("study", "")),
             references={str(k): str(v) for k, v in document["references"].items()},
             steps={str(s["step"]): str(s["hash"]) for s in document.get("steps", ())},
-            files={str(k): Kept(**v) for k, v in document.get("files", {}).items()},
+            files={str(k): _copy(**v) for k, v in document.get("files", {}).items()},
             parameters={str(k): int(v) for k, v in document.get("parameters", {}).items()},
             folder=Path(folder) if folder else None,
             document=document,
@@ -88,6 +94,27 @@ def _refuse_newer_stages(document: Mapping[str, Any], file: Path) -> None:
         if identity["version"] > newest:
             stage = f"the stage {identity['stage']}"
             raise NewerFormat(stage, identity["version"], newest, str(file))
+
+
+def may_lie(path: str) -> bool:
+    """Whether a path below a study's folder is where steps and copies have files, and no other."""
+    parts = path.split("/")
+    if len(parts) > _DEEPEST or any(p in (".", "..") or not _PART.fullmatch(p) for p in parts):
+        return False
+    match parts:
+        case ["steps", stage, step, *rest]:
+            shown = not any(p.startswith(".") for p in rest)
+            return stage in STAGES and bool(_STEP.fullmatch(step)) and bool(rest) and shown
+        case [top, mark, *rest] if top == FILES:
+            return bool(_MARK.fullmatch(mark)) and bool(rest)
+    return False
+
+
+def _copy(path: str, sha256: str) -> Kept:
+    # A lock may come from anywhere, and what it names is read, copied and given to steps.
+    if not (path.startswith(f"{FILES}/") and may_lie(path)):
+        raise ValueError(f"it names a copy outside of {FILES}/: {path!r}"[:160])
+    return Kept(path, sha256)
 
 
 def is_run(folder: Path) -> bool:
@@ -164,7 +191,8 @@ def _parameters(expansion: Expansion, before: Mapping[str, int]) -> dict[str, in
 
 def kept_name(ref: str, sha256: str) -> str:
     """Where the copy of what a study names goes, below the study's folder."""
-    name = os.path.basename(ref.removeprefix("gguf:").rstrip("/")) or "data"
+    name = os.path.basename(ref.removeprefix("gguf:").rstrip("/"))
+    name = name if may_lie(f"{FILES}/{'0' * 8}/{name}") else "data"
     return f"{FILES}/{hashlib.sha256(f'{ref} {sha256}'.encode()).hexdigest()[:8]}/{name}"
 
 

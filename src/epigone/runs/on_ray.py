@@ -34,12 +34,15 @@ _LOG = logging.getLogger(__name__)
 _TELL_SECONDS, _LOOK_SECONDS = 0.5, 2.0
 # How long a cluster may be without any machine, as one that grows on demand is at first.
 _EMPTY_SECONDS = 300.0
+# How long a new node may take to answer before the run goes on without it.
+_ANSWER_SECONDS = 60.0
 _WAITING = 512
 # Bytes of sources above which a corpus is built with Ray Data, whose start takes half a minute.
 _LARGE = 256 << 20
 # What of this process's environment steps see on every machine.
 _SHARED = (PARALLEL, COMPILE, TRACK, UNSAFE)
 _NOTHING = Needs(0, 0, 0.0)
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 class OnRay:
@@ -81,6 +84,8 @@ class OnRay:
         self._refs: dict[str, Any] = {}
         # Machines by node, in the order in which they came; those that left have nothing.
         self._known: dict[str, Machine] = {}
+        # Nodes that have not answered yet.
+        self._asked: dict[str, Any] = {}
         self._looked = -_LOOK_SECONDS
         self._peopled = time.monotonic()
         self._ended = threading.Event()
@@ -166,15 +171,13 @@ class OnRay:
         for node, machine in self._known.items():
             if node not in alive:
                 self._known[node] = Machine(machine.name, _NOTHING)
-        fresh = [n for n in alive if n not in self._known]
+        fresh = [n for n in alive if n not in self._known and n not in self._asked]
         refused: UserError | None = None
-        look, at = self._look_at, self._at
-        asked = {n: look.options(scheduling_strategy=at(n)).remote(self._place) for n in fresh}
-        for node, ref in asked.items():
+        for node, ref in self._answers(alive, fresh).items():
             name = str(alive[node]["NodeManagerHostname"])
             self._known[node] = Machine(name, _NOTHING)
             try:
-                self._known[node] = self._machine(name, alive[node], self._ray.get(ref))
+                self._known[node] = self._machine(name, alive[node], self._told(name, ref))
             except UserError as error:
                 refused = error
                 _LOG.warning("%s; it gets no steps", error)
@@ -182,6 +185,37 @@ class OnRay:
                 del self._known[node]  # it has left already, or is seen the next time
         if refused and not any(m.has.cpus for m in self._known.values()):
             raise refused
+
+    def _answers(self, alive: Mapping[str, Any], fresh: Sequence[str]) -> dict[str, Any]:
+        """Ask new nodes; what has come, by node, of all that were asked and are alive."""
+        look, at = self._look_at, self._at
+        asked = {n: look.options(scheduling_strategy=at(n)).remote(self._place) for n in fresh}
+        asked = {n: ref for n, ref in self._asked.items() if n in alive} | asked
+        if not asked:
+            return {}
+        # One that hangs is waited for once: all others, and the run itself, would wait with it.
+        seconds = _ANSWER_SECONDS if fresh else 0.0
+        refs = [*asked.values()]
+        come, _ = self._ray.wait(refs, num_returns=len(refs), timeout=seconds)
+        self._asked = {n: ref for n, ref in asked.items() if ref not in come}
+        for node in fresh:
+            if node in self._asked:
+                name = alive[node]["NodeManagerHostname"]
+                _LOG.warning("the Ray node %s does not answer; it gets no steps until then", name)
+        return {n: ref for n, ref in asked.items() if ref in come}
+
+    def _told(self, name: str, ref: Any) -> Mapping[str, Any]:
+        try:
+            told: Mapping[str, Any] = self._ray.get(ref)
+        except self._ray.exceptions.RayTaskError as error:
+            # A traceback, which ends with what is wrong there.
+            why = str(error).strip().splitlines()[-1].strip()
+            raise UserError(
+                f"the Ray node {name} cannot run Epigone",
+                value=why,
+                fix=f"install epigone[ray]=={metadata.version('epigone')} there",
+            ) from None
+        return told
 
     def _machine(self, name: str, node: Mapping[str, Any], told: Mapping[str, Any]) -> Machine:
         """A node as a machine; raises UserError where it cannot do this study's steps."""
@@ -316,7 +350,13 @@ def _train(
 
 def _look(place: str) -> dict[str, Any]:
     """What a node is asked before it gets a step."""
-    smallest = min((size for _, size in here().gpus), default=0)
+    # Older releases of Ray hide all GPUs from a task that takes none, as this one.
+    hidden = os.environ.pop(_VISIBLE, None)
+    try:
+        smallest = min((size for _, size in here().gpus), default=0)
+    finally:
+        if hidden is not None:
+            os.environ[_VISIBLE] = hidden
     return {"version": metadata.version("epigone"), "gpu_bytes": smallest, "sees": sees(place)}
 
 

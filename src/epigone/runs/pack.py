@@ -24,7 +24,7 @@ from epigone.runs.archive import ENDS, MANIFEST, ROOT, Entry, Manifest
 from epigone.runs.lock import NAME, STUDY, Kept, Lock, kept_name, read_lock
 from epigone.runs.resolve import World
 from epigone.runs.store import LOG, RECORD, WEIGHTS, missing, read_record
-from epigone.runs.verify import LEDGERS, PLACE, RATINGS, below, folder_hash, snapshot
+from epigone.runs.verify import LEDGERS, RATINGS, below, folder_hash, ratings_of, snapshot
 from epigone.schema import Progress, Record, silent
 from epigone.teachers.ledger import ledger_file, sound
 from epigone.teachers.means import endpoint_of
@@ -184,7 +184,7 @@ def _copied(
     (scratch / STUDY).write_bytes((root / STUDY).read_bytes())
     for name in (NAME, STUDY):
         contents.add(f"{ROOT}/{name}", scratch / name)
-    ratings = _ratings(root)
+    ratings = ratings_of(root)
     if ratings is not None:
         (scratch / "ratings").mkdir()
         copy = snapshot(ratings, scratch / "ratings")
@@ -194,13 +194,6 @@ def _copied(
         with open(copy, "wb") as file:
             file.writelines(line for line in sound(ledger) if line is not None)
         contents.add(f"{LEDGERS}/{ledger.name}", copy)
-
-
-def _ratings(root: Path) -> Path | None:
-    place = root / PLACE
-    named = place.read_text(encoding="utf-8").strip() if place.is_file() else ""
-    file = Path(named) if named and "://" not in named else root / RATINGS
-    return file if file.is_file() else None
 
 
 def _ledgers(root: Path, lock: Lock) -> Iterator[Path]:

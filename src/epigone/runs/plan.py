@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from functools import cache
 from typing import Any, Literal
 
 from epigone.errors import CorpusError
-from epigone.files import cache_root
+from epigone.files import aside_of, cache_root
 from epigone.formats import cache_document, read_cache
 from epigone.models import references
 from epigone.runs.estimate import (
@@ -234,7 +233,7 @@ def learn_speed(step: Step, seconds: float) -> None:
     # Only later estimates lose where it is torn or cannot be written: nobody waits for the disk.
     with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        aside = file.with_name(f".{_SPEEDS}.{os.getpid()}.tmp")
+        aside = aside_of(file)
         aside.write_text(json.dumps(cache_document(known)))
         aside.replace(file)
 

@@ -18,6 +18,7 @@ from epigone.files import cache_root, write_aside, write_text
 from epigone.runs.objects import Objects, StoreError, Torn
 from epigone.runs.store import FAILURE, LOG, RECORD, Damaged, partial_of, read_record
 from epigone.schema import Record
+from epigone.study.identity import digest
 
 FOLDER = "stores"
 _LOCK_FILE = "study.lock.json"
@@ -95,10 +96,12 @@ class Remote:
         with self._alone(name):
             record = read_record(folder)
             for output, sha256 in record.outputs.items() if record else ():
-                at = f"steps/{name}/{output}"
-                if (folder / output).exists() or (not large and self._is_large(at)):
+                if (folder / output).exists():
                     continue
-                self.objects.get(at, folder / output, sha256)
+                assert record is not None
+                at = self._place(name, record, output)
+                if large or not self._is_large(at):
+                    self.objects.get(at, folder / output, sha256)
 
     def push(self, name: str) -> Record:
         """Put a step there that was made here, its record last; the record that counts is returned.
@@ -115,12 +118,15 @@ class Remote:
             self.check()
             theirs = self._theirs(name)
             if theirs is None:
-                for output in (*record.outputs, LOG):
+                for output in record.outputs:
                     if (folder / output).exists():
-                        self.objects.put(folder / output, f"steps/{name}/{output}")
+                        self.objects.put(folder / output, _made(name, record, output))
+                if (folder / LOG).exists():
+                    self.objects.put(folder / LOG, f"steps/{name}/{LOG}")
                 self.check()
-                self.objects.put(folder / RECORD, at)
-            elif theirs[0].outputs != record.outputs:
+                if not self._seal(at, (folder / RECORD).read_bytes()):
+                    theirs = self._theirs(name)
+            if theirs is not None and theirs[0].outputs != record.outputs:
                 self._install(name, theirs[1])
                 record = theirs[0]
             about = self.objects.about(at)
@@ -131,6 +137,17 @@ class Remote:
             write_text(self._mark(name), about.token)
         self.objects.remove([f"steps/{name}.partial/{file}" for file in (FAILURE, LOG)])
         return record
+
+    def _seal(self, at: str, record: bytes) -> bool:
+        """Put a record there unless there is one; False where there is another's."""
+        if self.objects.create(at, record):
+            return True
+        # What an own try has left of it that was cut off is nobody's.
+        found = self.objects.read(at, bytes)
+        if found is None or not record.startswith(found):
+            return False
+        self.objects.write(at, record)
+        return True
 
     def push_left(self) -> None:
         """Put steps there that a killed run had made here."""
@@ -212,6 +229,14 @@ class Remote:
     def _has(self, name: str) -> bool:
         return (self.folder(name) / RECORD).exists()
 
+    def _place(self, name: str, record: Record, output: str) -> str:
+        """Where an output is there; of a step of an older store it is beside the record."""
+        made, older = _made(name, record, output), f"steps/{name}/{output}"
+        if made not in self._sizes and older not in self._sizes:
+            found = self.objects.find(f"steps/{name}")
+            self._sizes |= {there: at.size for there, at in found.items()}
+        return older if older in self._sizes and made not in self._sizes else made
+
     def _is_large(self, name: str) -> bool:
         if name.endswith(_WEIGHTS):
             return True
@@ -238,10 +263,19 @@ class Remote:
         lock.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            with suppress(OSError):  # a file system without locks: a folder comes by one rename
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
         finally:
             os.close(descriptor)
+
+
+def _made(name: str, record: Record, output: str) -> str:
+    """Where an output of a step lies at the URL: its record tells, by what it says of them all.
+
+    One that was overtaken may still be putting other bytes there, and nobody can hold it back.
+    """
+    return f"steps/{name}/{digest(dict(record.outputs))[:16]}/{output}"
 
 
 def _is_safe(name: str) -> bool:

@@ -95,7 +95,7 @@ class Segments:
         descriptor = os.open(self._folder / ".pushing", os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except OSError:  # another has it; without locks nobody can ask, and nothing is new
             os.close(descriptor)
             return False
         self._pusher = descriptor
@@ -127,7 +127,7 @@ class Segments:
             try:
                 # As whoever asks: a process of this machine that does so has it.
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            except OSError:  # held, or a file system without locks, on which nobody can ask
                 return
             with open(file, "rb") as opened:
                 own = opened.read()

@@ -12,14 +12,14 @@ import tarfile
 import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from epigone.corpus.compressed import FREE, RATIO, kind, require
 from epigone.errors import EpigoneError, UserError
-from epigone.files import fsync_dir, read_json, write_json
+from epigone.files import fsync_dir, read_json, sha256_file, write_json
 from epigone.formats import LEFT_OUT
 from epigone.runs.archive import LARGEST_MANIFEST, MANIFEST, ROOT, Hostile, Manifest
 from epigone.runs.garbage import IMPORTING
@@ -28,11 +28,13 @@ from epigone.runs.lock import FILES, NAME, STUDY, read_lock
 from epigone.runs.verify import (
     LEDGERS,
     LEFT,
+    PLACE,
     RATINGS,
     Checked,
     check_ratings,
     contents,
     left_out,
+    ratings_of,
     side_by_side,
     step_folders,
 )
@@ -45,13 +47,17 @@ _BLOCK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What an import did: the study's folder, steps and answers that were not there before."""
+    """What an import did: the study's folder, steps and answers that were not there before.
+
+    With `ratings_stay`, other ratings than those in the archive were there, and still are.
+    """
 
     manifest: Manifest
     root: Path
     steps: int
     answers: int
     new: bool
+    ratings_stay: bool = False
 
 
 def unpack(archive: Path, runs: Path, progress: Progress = silent) -> Imported:
@@ -69,7 +75,8 @@ def unpack(archive: Path, runs: Path, progress: Progress = silent) -> Imported:
     # Held, so that nobody takes it for what a kill has left.
     held = os.open(staging, os.O_RDONLY)
     try:
-        fcntl.flock(held, fcntl.LOCK_EX)
+        with suppress(OSError):  # a file system without locks: gc leaves alone what it cannot lock
+            fcntl.flock(held, fcntl.LOCK_EX)
         manifest = _extract(archive, staging, progress)
         _check(staging, manifest)
         for _ in side_by_side(_to_disk, [staging / name for name in manifest.files]):
@@ -82,10 +89,9 @@ def unpack(archive: Path, runs: Path, progress: Progress = silent) -> Imported:
         if fresh:
             (staging / ROOT).rename(root)
             fsync_dir(runs)
-            steps = manifest.done
-        else:
-            steps = _top_up(staging / ROOT, root)
-        return Imported(manifest, root, steps, answers, fresh)
+            return Imported(manifest, root, manifest.done, answers, fresh)
+        steps, stay = _top_up(staging / ROOT, root)
+        return Imported(manifest, root, steps, answers, fresh, stay)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
         os.close(held)
@@ -231,7 +237,8 @@ def _check(staging: Path, manifest: Manifest) -> None:
         raise Hostile("the study has another name", manifest.study)
     found, lock = Checked(), read_lock(root)
     for path, sha, _ in contents(root, found):
-        if manifest.files[f"{ROOT}/{path}"].sha256 != sha:
+        entry = manifest.files.get(f"{ROOT}/{path}")
+        if entry is None or entry.sha256 != sha:
             found.add("damaged", path, "its content is not what was made")
     check_ratings(root / RATINGS, found)
     if found.troubles:
@@ -277,8 +284,8 @@ def _merge_ledgers(staging: Path, runs: Path) -> int:
     return came
 
 
-def _top_up(came: Path, root: Path) -> int:
-    """Add what the study in `root` lacks of the same study; how many steps these were."""
+def _top_up(came: Path, root: Path) -> tuple[int, bool]:
+    """Add what the study in `root` lacks of the same study: how many steps; as `_ratings`."""
     added = 0
     with Runner(root, "import"):
         for folder in step_folders(came):
@@ -293,10 +300,21 @@ def _top_up(came: Path, root: Path) -> int:
                 (root / name).parent.mkdir(parents=True, exist_ok=True)
                 (came / name).rename(root / name)
         _note_left_out(root, {*left_out(root), *left_out(came)})
-        if (came / RATINGS).is_file() and not (root / RATINGS).exists():
-            (came / RATINGS).rename(root / RATINGS)
+        stay = _ratings(came, root)
         _add_copies(came, root)
-    return added
+    return added, stay
+
+
+def _ratings(came: Path, root: Path) -> bool:
+    """Take the ratings where there are none; whether there are others, which stay."""
+    if not (came / RATINGS).is_file():
+        return False
+    if (root / RATINGS).exists() or (root / PLACE).exists():
+        # Two databases cannot be put together, and nobody's ratings may go.
+        own = ratings_of(root)
+        return own is None or sha256_file(own) != sha256_file(came / RATINGS)
+    (came / RATINGS).rename(root / RATINGS)
+    return False
 
 
 def _note_left_out(root: Path, names: set[str]) -> None:

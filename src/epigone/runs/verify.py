@@ -18,9 +18,9 @@ from epigone.errors import NewerFormat
 from epigone.files import SCRATCH, read_json, sha256_file
 from epigone.formats import LEFT_OUT
 from epigone.processes import cores
-from epigone.runs.lock import FILES, Lock, read_lock
+from epigone.runs.lock import FILES, Lock, may_lie, read_lock
 from epigone.runs.lock import NAME as LOCK
-from epigone.runs.store import FAILURE, LIVE, LOG, RECORD, Damaged, read_record
+from epigone.runs.store import FAILURE, LIVE, LOG, RECORD, WEIGHTS, Damaged, read_record
 from epigone.schema import Progress, Record, silent
 from epigone.study.identity import digest
 from epigone.teachers.ledger import sound
@@ -75,7 +75,8 @@ def verify(root: Path, progress: Progress = silent) -> Checked:
     _hash(root, contents(root, found), found, progress)
     for ledger in sorted((root.parent / LEDGERS).glob("*.jsonl")):
         _ledger(ledger, found)
-    check_ratings(root / RATINGS, found)
+    if (ratings := ratings_of(root)) is not None:
+        check_ratings(ratings, found, RATINGS if ratings.parent == root else str(ratings))
     found.troubles.sort(key=lambda t: (t.what, t.path))
     return found
 
@@ -112,9 +113,15 @@ def left_out(root: Path) -> frozenset[str]:
     try:
         told = read_json(root / LEFT)
         LEFT_OUT.of(told, root / LEFT)
-        return frozenset(map(str, told["files"]))
+        # What is put where such a list says must not get out of the study's folder.
+        return frozenset(filter(may_be_left, map(str, told["files"])))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return frozenset()
+
+
+def may_be_left(name: str) -> bool:
+    """Whether an archive may be made without a file, by its path from the study's folder."""
+    return name.startswith("steps/") and name.endswith(WEIGHTS) and may_lie(name)
 
 
 def below(folder: Path) -> Iterator[str]:
@@ -245,8 +252,16 @@ def _ledger(file: Path, found: Checked) -> None:
         found.add("damaged", path, f"{len(bad)} lines whose checksum is wrong: {lines}")
 
 
-def check_ratings(file: Path, found: Checked) -> None:
-    """Note what SQLite finds wrong in a rating database, if there is one."""
+def ratings_of(root: Path) -> Path | None:
+    """A study's rating database, which may lie elsewhere; None where it has no file."""
+    place = root / PLACE
+    named = place.read_text(encoding="utf-8").strip() if place.is_file() else ""
+    file = Path(named) if named and "://" not in named else root / RATINGS
+    return file if file.is_file() else None
+
+
+def check_ratings(file: Path, found: Checked, path: str = RATINGS) -> None:
+    """Note what SQLite finds wrong in a rating database, if there is one; it is told as `path`."""
     if not file.is_file():
         return
     found.files, found.bytes = found.files + 1, found.bytes + file.stat().st_size
@@ -260,9 +275,9 @@ def check_ratings(file: Path, found: Checked) -> None:
     except (sqlite3.Error, OSError) as error:
         told, dangling = [str(error)], []
     if told != ["ok"]:
-        found.add("damaged", RATINGS, "; ".join(told).replace("\n", " ")[:300])
+        found.add("damaged", path, "; ".join(told).replace("\n", " ")[:300])
     elif dangling:
-        found.add("damaged", RATINGS, f"rows of {dangling[0][0]} point to nothing")
+        found.add("damaged", path, f"rows of {dangling[0][0]} point to nothing")
 
 
 def snapshot(file: Path, folder: Path) -> Path:

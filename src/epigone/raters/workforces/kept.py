@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from epigone.errors import UserError
+from epigone.files import aside_of
 
 
 def write_private(path: Path, row: Mapping[str, str]) -> None:
     """Write texts as JSON, whole, for the owner alone."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    aside = aside_of(path)
     try:
         with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as f:
             json.dump(row, f, indent=2)
