@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from epigone.errors import MachineLost, StepFailed, Stopped, StoreError, UserError
+from epigone.errors import MachineLost, StepFailed, Stopped, UserError
 from epigone.files import write_json
 from epigone.models import references
 from epigone.runs.lease import Runner
 from epigone.runs.needs import Machine, Needs, needs_of
+from epigone.runs.objects import StoreError
 from epigone.runs.perform import Task, task_of
 from epigone.runs.plan import asks_endpoint, check_data, expectation, learn_speed
 from epigone.runs.remaining import Remaining
