@@ -388,6 +388,7 @@ class InputGone(Kind):
 
 class Hanging(Kind):
     name, share, most, at_once = "a step that hangs (SIGSTOP, --timeout)", 16, 2, 1
+    twice = True  # one that hangs is killed, too
 
     def words(self) -> list[str]:
         return ["--timeout", "0.25"]

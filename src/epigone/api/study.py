@@ -157,7 +157,7 @@ class Study:
         with opened(self.remote) as at_url, Runner(self.root, asks) as runner:
             write_text(self.root / STUDY, self.file.read_text(encoding="utf-8"))
             write_json(self.root / LOCK, lock)
-            environment = environment_of(self.store, budget)
+            environment = environment_of(self.store, self.declaration.name, budget)
             if self.remote is not None:
                 self.remote.push_files(STUDY, LOCK)
             wanted = [s for s in expansion.steps if only in (None, s.stage)]

@@ -16,11 +16,14 @@ from epigone.teachers.money import BUDGET, LEDGERS, PURPOSE
 Executors = Literal["local", "ray"]
 
 
-def environment_of(store: Store, budget: Decimal | None) -> dict[str, str]:
-    """What steps see of the run in their environment: where answers are kept, and what for."""
+def environment_of(store: Store, study: str, budget: Decimal | None) -> dict[str, str]:
+    """What steps see of the run in their environment: where answers are kept, and what for.
+
+    `study` is the name that is declared: the folder's may change, and answers would be nobody's.
+    """
     return {
         LEDGERS: str(store.root.parent / "ledger"),
-        PURPOSE: store.root.name,
+        PURPOSE: study,
         BUDGET: "" if budget is None else str(budget),
     }
 
