@@ -78,7 +78,7 @@ class Kills:
         print(f"[{number}/{of}] {step.name}", flush=True)
 
     def progress(self, step: Step, done: float, total: float, note: str) -> None:
-        if not self.half or self.killed:
+        if not self.half or self.killed or not done:
             return
         pid = worker_on(self.study.store.partial(step) / LOG)
         family = set(ancestors(pid)) if pid else set()
