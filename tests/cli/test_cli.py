@@ -37,7 +37,14 @@ def test_help_tells_what_a_verb_does_with_an_example(cli: Cli, verb: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--help",), ("plan", "studies/pocket.yaml"), ("study-schema",), ("--version",)]
+    "arguments",
+    [
+        ("--help",),
+        ("plan", "studies/pocket.yaml"),
+        ("status", "studies/pocket.yaml"),
+        ("study-schema",),
+        ("--version",),
+    ],
 )
 def test_light_verbs_import_nothing_heavy(arguments: tuple[str, ...]) -> None:
     code = (
@@ -45,7 +52,7 @@ def test_light_verbs_import_nothing_heavy(arguments: tuple[str, ...]) -> None:
         f"sys.argv = ['epigone', *{arguments!r}]\n"
         "try:\n    runpy.run_module('epigone', run_name='__main__')\n"
         "except SystemExit as e:\n    assert not e.code, e.code\n"
-        "heavy = {'torch', 'transformers', 'lm_eval', 'datasets', 'altair', 'scipy', 'numpy'}\n"
+        "heavy = {'torch', 'transformers', 'lm_eval', 'datasets', 'altair', 'scipy', 'numpy', 'httpx'}\n"
         "print(sorted(heavy & set(sys.modules)), file=sys.stderr)\n"
     )
     done = subprocess.run(

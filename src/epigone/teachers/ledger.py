@@ -13,12 +13,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from epigone.errors import EndpointError, HeldElsewhere
 from epigone.files import canonical, fsync_dir
 from epigone.formats import LEDGER
-from epigone.models.endpoint import Endpoint
+
+if TYPE_CHECKING:
+    # Its HTTP client would be loaded by every command, and most ask nobody.
+    from epigone.models.endpoint import Endpoint
 
 # {"sum":"<16 hex digits>","row":<JSON>}: what is hashed is found without reading the JSON.
 _HEAD, _TAIL = b'{"sum":"', b'","row":'
