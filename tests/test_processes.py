@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -95,3 +97,24 @@ def test_without_a_limit_all_of_the_machine_counts(root: Root, tmp_path: Path) -
     assert (processes.memory(), processes.cores()) == ((math.inf, math.inf), 64)
     (tmp_path / "proc/self/cgroup").unlink()
     assert (processes.memory(), processes.cores()) == ((math.inf, math.inf), 64)
+
+
+IN_A_CONTAINER = """
+import os, sys
+from epigone.processes import die_with_parent
+if (child := os.fork()) == 0:
+    die_with_parent()
+    os._exit(7)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+ALONE = ["unshare", "--pid", "--fork", "--mount-proc"]
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux"
+    or subprocess.run([*ALONE, "true"], capture_output=True, check=False).returncode != 0,
+    reason="no process may be the first of its own here",
+)
+def test_children_of_the_first_process_of_a_container_live() -> None:
+    command = [*ALONE, sys.executable, "-c", IN_A_CONTAINER]
+    assert subprocess.run(command, check=False).returncode == 7
