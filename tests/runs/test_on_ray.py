@@ -123,6 +123,24 @@ def test_a_study_whose_node_dies_has_the_bytes_of_a_local_run(
     assert not list(study.root.rglob("*.partial"))
 
 
+def test_training_by_ray_train_has_the_bytes_of_as_many_processes_here(
+    cluster: Any, whole: Path, study_text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EPIGONE_PROCESSES", "2")
+    (tmp_path / "study.yaml").write_text(study_text)
+    made = []
+    for on, address in (("local", ""), ("ray", cluster.address)):
+        study = epigone.Study.load(tmp_path, runs=tmp_path / on)
+        shutil.copytree(whole / "runs/tiny/steps", study.root / "steps")
+        shutil.rmtree(study.root / "steps" / "train")
+        study.run(only="train", on=on, address=address)  # type: ignore[arg-type]
+        (train,) = (s for s in study.expansion().steps if s.stage == "train")
+        record = study.store.record(train)
+        assert record is not None and record.facts["layout"] == "replicate=1,shard=2,tensor=1"
+        made.append(record.outputs)
+    assert made[0] == made[1]
+
+
 def test_large_corpora_and_those_of_unknown_size_are_spread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
