@@ -76,8 +76,11 @@ def pytest_collection() -> Generator[None, object, object]:
 
 # Files that work or wait for more than ten seconds or so, the longest first.
 LONGEST = (
+    "runs/test_on_ray",
     "docs/test_documents",
     "runs/test_execute",
+    "runs/test_faults",
+    "corpus/test_on_ray",
     "calibration/test_calibrate",
     "training/test_parallel",
     "raters/test_browser",
