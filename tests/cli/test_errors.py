@@ -206,6 +206,7 @@ def test_a_failed_step_is_shown_with_its_traceback(cli: Cli, tmp_path: Path) -> 
     assert "the step is to do" in one_line(cli("show", "mine", step.name, cwd=tmp_path).stderr)
     failed = {"error": "KeyError: 'a'", "fault": True, "traceback": "Traceback:\n\x1b[31mx\n"}
     write_json(study.store.partial(step) / FAILURE, failed)
+    assert json.loads(cli("show", "mine", step.name, "--json", cwd=tmp_path).stdout) == failed
     shown = cli("show", "mine", step.name, cwd=tmp_path)
     assert shown.stdout.splitlines() == [
         "Traceback:",

@@ -63,7 +63,7 @@ def show(
         )
     record = found[0].record
     if record is None:
-        _unfinished(loaded, found[0])
+        _unfinished(loaded, found[0], json)
         return
     if verify:
         loaded.fetch(found[0].step.name)
@@ -76,11 +76,14 @@ def show(
         _training(loaded.store.folder(found[0].step), record)
 
 
-def _unfinished(loaded: Study, found: Planned) -> None:
+def _unfinished(loaded: Study, found: Planned, json: bool) -> None:
     """Why a step failed, as far as its files tell, or that there is nothing to show."""
     failure = loaded.store.failure(found.step)
     if failure is None:
         raise UserError(f"the step is {found.state}", value=found.step.name, fix="epigone run")
+    if json:
+        say_json(failure)
+        return
     again = " --retry-failed" if failure.get("fault") else ""
     for line in str(failure.get("traceback") or "").splitlines():
         print(printable(line))
