@@ -69,7 +69,7 @@ def watched(page: Any) -> Any:
     page.on("pageerror", lambda error: page.said.append(str(error)))
     page.on("dialog", lambda dialog: page.said.append(dialog.message))
     page.on("request", lambda request: page.asked.append(request.url))
-    page.set_default_timeout(10_000)
+    page.set_default_timeout(60_000)
     return page
 
 

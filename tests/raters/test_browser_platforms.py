@@ -31,7 +31,7 @@ def context() -> Iterator[Any]:
         switches = ["--no-sandbox", "--disable-features=LocalNetworkAccessChecks"]
         browser = started.chromium.launch(executable_path=BROWSER, args=switches)
         found = browser.new_context()
-        found.set_default_timeout(10_000)
+        found.set_default_timeout(60_000)
         yield found
         browser.close()
 

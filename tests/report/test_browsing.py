@@ -38,7 +38,7 @@ def opened(browser):
     page.on("dialog", lambda dialog: said.append(dialog.message))
     page.on("request", lambda request: said.append(request.url)
             if not request.url.startswith("file://") else None)  # fmt: skip
-    page.set_default_timeout(10_000)
+    page.set_default_timeout(60_000)
 
     def goto(path, fragment=""):
         page.goto(path.as_uri() + fragment)

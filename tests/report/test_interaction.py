@@ -28,7 +28,7 @@ def page(tmp_path_factory):
         made.on("pageerror", lambda error: said.append(str(error)))
         made.on("request", lambda request: said.append(request.url)
                 if not request.url.startswith("file://") else None)  # fmt: skip
-        made.set_default_timeout(20_000)
+        made.set_default_timeout(60_000)
         made.goto(path.as_uri())
         made.wait_for_selector("html[data-charts=done]")
         yield made
