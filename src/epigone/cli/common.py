@@ -232,14 +232,16 @@ def _bar() -> Bar:
 
     console = Console(stderr=True)
 
+    def room() -> int:
+        return max(16, min(60, console.width - _BESIDE_NAME))
+
     class Name(ProgressColumn):
         """Of a long name the middle is left out."""
 
         def render(self, task: Task) -> Text:
-            room = max(16, min(60, console.width - _BESIDE_NAME))
-            name = task.description
-            if len(name) > room:
-                name = f"{name[: room // 2]}…{name[len(name) - (room - room // 2 - 1) :]}"
+            name, most = task.description, room()
+            if len(name) > most:
+                name = f"{name[: most // 2]}…{name[len(name) - (most - most // 2 - 1) :]}"
             return Text(name)
 
     class Rest(ProgressColumn):
@@ -256,8 +258,7 @@ def _bar() -> Bar:
                 parts.append(f"{speed:.3g}/s")
             parts.append(task.fields["note"])
             rest = Text("  ".join(filter(None, parts)), style="dim")
-            room = max(16, min(60, console.width - _BESIDE_NAME))
-            used = max(min(len(t.description), room) for t in bar.tasks)
+            used = max(min(len(t.description), room()) for t in bar.tasks)
             rest.truncate(max(12, console.width - used - _BAR - 3), overflow="ellipsis")
             return rest
 

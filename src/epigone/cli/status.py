@@ -42,24 +42,24 @@ def status(study: StudyArgument, runs: Place = "runs", json: Json = False) -> No
     }
     left = [p for p in planned if p.state == "to do" or p.step.name in running]
     live = {p.step.name: loaded.store.live(p.step) for p in left}
+    steps = [("running" if p.step.name in running else p.state, p) for p in planned]
     if json:
         rows: list[dict[str, Any]] = [
             {
                 "step": p.step.name,
-                "state": "running" if p.step.name in running else p.state,
+                "state": state,
                 "seconds": p.record.seconds if p.record else None,
                 "progress": live.get(p.step.name),
                 "error": p.why if p.state == "failed" else None,
                 "runner": running[p.step.name].id if p.step.name in running else None,
             }
-            for p in planned
+            for state, p in steps
         ]
         who = [
             {"id": r.id, "host": r.host, "pid": r.pid, "since": r.since} for r in runners.values()
         ]
         say_json({"study": loaded.declaration.name, "runners": who, "steps": rows})
         return
-    steps = [("running" if p.step.name in running else p.state, p) for p in planned]
     counts: Counter[str] = Counter(state for state, _ in steps)
     if len(expansion.cells()) > TALL:
         _tell_stages(steps)
